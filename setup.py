@@ -1,0 +1,48 @@
+"""The package's metadata; the tools are configured in pyproject.toml."""
+
+import setuptools
+
+ACCELERATORS = ("cuda12", "cuda13", "tpu")
+
+setuptools.setup(
+    name="perceiver-haiku",  # PyPI's `perceiver-jax` is another, older project.
+    version="0.1.0",
+    description="Perceivers in JAX and Haiku: images, audio, video, audio-video and point clouds.",
+    license="Apache-2.0",
+    python_requires=">=3.11",
+    packages=setuptools.find_packages(include=["perceiver_jax", "perceiver_jax.*"]),
+    package_data={"": ["*.npz", "*.csv", "*.json", "*.txt", "*.md", "*.bib"]},
+    install_requires=[
+        "array-record>=0.8",
+        "chex>=0.1.91",
+        "dm-haiku>=0.0.17",
+        "grain>=0.2.18",
+        "jax>=0.10.2",
+        "jaxtyping>=0.3.3",
+        "matplotlib>=3.9",
+        "ml-collections>=1.1",
+        "numpy>=2.0",
+        "optax>=0.2.6",
+        "orbax-checkpoint>=0.12",
+        "Pillow>=11",
+        "rich>=14",
+        "soxr>=0.5",
+        "tensorboardX>=2.6.4",
+        "tensorflow-datasets>=4.9.10",
+    ],
+    extras_require={
+        # The embedded audio-visual data set. ale-py is GPL-2.0: only its builder imports it.
+        "atari": ["ale-py>=0.12"],
+        # Reading the files of AudioSet (clips) and ModelNet40 (meshes).
+        "audioset": ["av>=14", "soundfile>=0.13"],
+        "modelnet40": ["trimesh>=4.5"],
+        "test": [
+            "beartype>=0.20",
+            "pytest>=8",
+            "pytest-xdist>=3.6",
+            "ruff>=0.12",
+            "scikit-learn>=1.5",
+        ],
+        **{name: [f"jax[{name}]>=0.10.2"] for name in ACCELERATORS},
+    },
+)

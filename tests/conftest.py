@@ -1,0 +1,36 @@
+"""What holds for every test: four fake devices, shapes checked, ranks never promoted silently."""
+
+import os
+import tempfile
+
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ["XLA_FLAGS"] = (
+    os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=4"
+)
+
+import jax
+import jaxtyping
+import pytest
+
+# Checks the shapes in the signatures of public functions at run time. Held for the whole session.
+_SHAPE_CHECKS = jaxtyping.install_import_hook("perceiver_jax", "beartype.beartype")
+_DATA_DIR = pytest.StashKey[tempfile.TemporaryDirectory]()
+
+
+def pytest_configure(config):
+    """Gives the session one empty place for data sets, shared by pytest-xdist's processes."""
+    if not hasattr(config, "workerinput"):
+        config.stash[_DATA_DIR] = tempfile.TemporaryDirectory(prefix="perceiver_data_")
+        os.environ["TFDS_DATA_DIR"] = config.stash[_DATA_DIR].name
+
+
+def pytest_unconfigure(config):
+    """Removes the data sets that the session built."""
+    if not hasattr(config, "workerinput"):
+        config.stash[_DATA_DIR].cleanup()
+
+
+@pytest.fixture(autouse=True)
+def _rank_promotion_raises():
+    with jax.numpy_rank_promotion("raise"):
+        yield
