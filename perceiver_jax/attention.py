@@ -1,0 +1,362 @@
+"""Attention and the two blocks that a Perceiver is made of.
+
+Modules hold parameters, functions do the arithmetic. `CrossAttention` and `SelfAttention` can be
+called on any `[B, M, C]` array; the encoder instead takes their `parameters()` and runs the
+functions below under a scan, so that forty-eight shared layers compile as one.
+
+Pre-norm residual blocks: Jaegle et al. 2021, section 3.1 and appendix C.
+"""
+
+from collections.abc import Mapping
+import dataclasses
+import functools
+
+import haiku as hk
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Key
+
+from perceiver_jax import streaming
+
+Params = Mapping[str, Mapping[str, jax.Array]]
+
+NORM_EPSILON = 1e-5
+MASKED_SCORE = -1e30
+
+
+def standardize(x: Float[Array, "*B C"]) -> Float[Array, "*B C"]:
+    """Zero mean and unit variance over channels: a layer norm without its scale and offset."""
+    x32 = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    centred = x32 - x32.mean(axis=-1, keepdims=True)
+    variance = jnp.square(centred).mean(axis=-1, keepdims=True)
+    return (centred * jax.lax.rsqrt(variance + NORM_EPSILON)).astype(x.dtype)
+
+
+def layer_norm(params: Mapping[str, jax.Array], x: Float[Array, "*B C"]) -> Float[Array, "*B C"]:
+    """Layer norm over channels with a learned scale and offset."""
+    return _scale_and_offset(params, standardize(x))
+
+
+def linear(params: Mapping[str, jax.Array], x: Float[Array, "*B C"]) -> Float[Array, "*B P"]:
+    """Affine map of the channels."""
+    return _add(x @ params["w"], params["b"])
+
+
+def attend(
+    query: Float[Array, "B N H P"],
+    key: Float[Array, "B M H P"],
+    value: Float[Array, "B M H V"],
+    mask: Bool[Array, "B M"] | None = None,
+) -> Float[Array, "B N H V"]:
+    """Softmax attention: softmax(q kᵀ) v. The readable reference of the streaming form.
+
+    Args:
+      query: queries, already divided by √P.
+      key: keys.
+      value: values.
+      mask: True where an input is real. A row that may attend to nothing gives zeros.
+
+    Returns:
+      The attended values, one row a query.
+    """
+    scores = jnp.einsum("bnhp,bmhp->bhnm", query, key)  # [B, H, N, M]
+    scores = scores.astype(jnp.promote_types(scores.dtype, jnp.float32))
+    if mask is None:
+        weights = jax.nn.softmax(scores, axis=-1)
+    else:
+        keep = jnp.expand_dims(mask, (1, 2))  # [B, 1, 1, M]
+        weights = jax.nn.softmax(jnp.where(keep, scores, MASKED_SCORE), axis=-1)
+        weights = jnp.where(keep, weights, 0)
+    return jnp.einsum("bhnm,bmhv->bnhv", weights.astype(value.dtype), value)
+
+
+def attend_absorbed(
+    params: Params,
+    query: Float[Array, "B N P"],
+    inputs: Float[Array, "B M C"],
+    mask: Bool[Array, "B M"] | None = None,
+    chunk_size: int = 0,
+) -> Float[Array, "B N V"]:
+    """One-head attention to standardised inputs without projecting keys and values.
+
+    With x̂ the standardised inputs, s and o the scale and offset of their norm:
+
+        scores = ((q Wkᵀ) ∘ s) x̂ᵀ        output = ((A x̂) ∘ s + o) Wv + bv
+
+    The key bias and the norm's offset add the same number to all scores of a query, which the
+    softmax ignores; the rows of A sum to one. So the results equal those of projected keys and
+    values, and the gradient of the key bias is exactly zero. x̂ serves every cross-attend.
+
+    Args:
+      params: needs `input_norm`, `key` and `value`.
+      query: projected queries of one head, already divided by √P.
+      inputs: standardised inputs (`standardize`).
+      mask: True where an input is real.
+      chunk_size: inputs a streamed chunk, 0 = automatic.
+
+    Returns:
+      The attended values, before the output projection.
+    """
+    scale = params["input_norm"]["scale"]
+    inward = (query @ params["key"]["w"].T) * jnp.expand_dims(scale, (0, 1))  # [B, N, C]
+    attended = _attend_fast(
+        inward[:, :, None], inputs[:, :, None], inputs[:, :, None], mask, chunk_size
+    )[:, :, 0]  # [B, N, C]
+    attended = linear(params["value"], _scale_and_offset(params["input_norm"], attended))
+    if mask is None:
+        return attended
+    return jnp.where(jnp.any(mask, axis=-1)[:, None, None], attended, 0)
+
+
+def cross_attend(
+    params: Params,
+    latents: Float[Array, "B N D"],
+    inputs: Float[Array, "B M C"],
+    mask: Bool[Array, "B M"] | None = None,
+    *,
+    num_heads: int = 1,
+    use_query_residual: bool = True,
+    fast: bool = True,
+    chunk_size: int = 0,
+    dropout_rate: float = 0.0,
+    rng: Key[Array, " B"] | None = None,
+) -> Float[Array, "B N D"]:
+    """A cross-attend block: attention of the latents to the inputs, then an MLP.
+
+    Args:
+      params: `CrossAttention.parameters()`.
+      latents: the queries.
+      inputs: the byte array, standardised (`standardize`).
+      mask: True where an input is real.
+      num_heads: attention heads; 1 in the paper.
+      use_query_residual: whether the latents are added to what they attended to.
+      fast: absorb the projections (one head) and stream over the inputs; same numbers.
+      chunk_size: inputs a streamed chunk, 0 = automatic.
+      dropout_rate: dropout of both residual branches; none in the paper.
+      rng: one key an example; None turns dropout off.
+
+    Returns:
+      The updated latents.
+    """
+    query = linear(params["query"], layer_norm(params["query_norm"], latents))
+    query = query / (query.shape[-1] // num_heads) ** 0.5
+    if fast and num_heads == 1:
+        attended = attend_absorbed(params, query, inputs, mask, chunk_size)
+    else:
+        normed = _scale_and_offset(params["input_norm"], inputs)
+        split = functools.partial(_split_heads, num_heads=num_heads)
+        q, k, v = (
+            split(query),
+            split(linear(params["key"], normed)),
+            split(linear(params["value"], normed)),
+        )
+        attended = _attend_fast(q, k, v, mask, chunk_size) if fast else attend(q, k, v, mask)
+        attended = attended.reshape(*attended.shape[:2], -1)
+    attended = linear(params["output"], attended)
+    attended = dropout(attended, dropout_rate, fold_in(rng, 0))
+    latents = latents + attended if use_query_residual else attended
+    return latents + dropout(mlp(params, latents), dropout_rate, fold_in(rng, 1))
+
+
+def self_attend(
+    params: Params,
+    latents: Float[Array, "B N D"],
+    *,
+    num_heads: int = 8,
+    dropout_rate: float = 0.0,
+    rng: Key[Array, " B"] | None = None,
+) -> Float[Array, "B N D"]:
+    """A layer of the latent Transformer: self-attention, then an MLP.
+
+    Args:
+      params: `SelfAttention.parameters()`.
+      latents: the latent array.
+      num_heads: attention heads.
+      dropout_rate: dropout of both residual branches; none in the paper.
+      rng: one key an example; None turns dropout off.
+
+    Returns:
+      The updated latents.
+    """
+    normed = layer_norm(params["norm"], latents)
+    query, key, value = (
+        _split_heads(linear(params[name], normed), num_heads) for name in ("query", "key", "value")
+    )
+    query = query / query.shape[-1] ** 0.5
+    attended = attend(query, key, value).reshape(latents.shape)
+    latents = latents + dropout(linear(params["output"], attended), dropout_rate, fold_in(rng, 0))
+    return latents + dropout(mlp(params, latents), dropout_rate, fold_in(rng, 1))
+
+
+def mlp(params: Params, x: Float[Array, "B N D"]) -> Float[Array, "B N D"]:
+    """The dense block after each attention: layer norm, linear, GELU, linear.
+
+    GELU is the tanh approximation, with which the authors' checkpoints were trained.
+    """
+    hidden = linear(params["mlp_hidden"], layer_norm(params["mlp_norm"], x))
+    return linear(params["mlp_output"], jax.nn.gelu(hidden, approximate=True))
+
+
+def dropout(
+    x: Float[Array, "B *N"], rate: float, rng: Key[Array, " B"] | None
+) -> Float[Array, "B *N"]:
+    """Dropout with one key an example, so that results don't depend on how a batch is sharded."""
+    if rate == 0 or rng is None:
+        return x
+    keep = jax.vmap(lambda key: jax.random.bernoulli(key, 1 - rate, x.shape[1:]))(rng)
+    return jnp.where(keep, x / (1 - rate), 0).astype(x.dtype)
+
+
+def fold_in(rng: Key[Array, " B"] | None, index: int | jax.Array) -> Key[Array, " B"] | None:
+    """A fresh key for each example of a batch; None stays None."""
+    return None if rng is None else jax.vmap(jax.random.fold_in, (0, None))(rng, index)
+
+
+@dataclasses.dataclass
+class CrossAttention(hk.Module):
+    """Parameters of a cross-attend block; see `cross_attend`.
+
+    The key bias of a one-head block has a gradient of exactly zero: it adds the same number to
+    all scores of a query. It stays a parameter because the authors' checkpoints have it.
+
+    Attributes:
+      num_heads: attention heads; must divide the query/key and the value channels.
+      qk_channels: channels of queries and keys; None takes those of the inputs, as the authors do.
+      v_channels: channels of the values; None takes qk_channels.
+      widening_factor: width of the MLP's hidden layer over its input; 1 in the paper.
+      use_query_residual: whether the latents are added to what they attended to.
+      fast: absorbed and streaming form, else the plain one.
+    """
+
+    num_heads: int = 1
+    qk_channels: int | None = None
+    v_channels: int | None = None
+    widening_factor: int = 1
+    use_query_residual: bool = True
+    fast: bool = True
+    name: str | None = None
+
+    @hk.name_like("__call__")
+    def parameters(self, latent_channels: int, input_channels: int) -> Params:
+        """Parameters for latents of `latent_channels` over inputs of `input_channels`."""
+        qk_channels = self.qk_channels or input_channels
+        v_channels = self.v_channels or qk_channels
+        _check_heads(self.num_heads, qk_channels, "query and key channels")
+        _check_heads(self.num_heads, v_channels, "value channels")
+        return {
+            "query_norm": Norm("query_norm").parameters(latent_channels),
+            "input_norm": Norm("input_norm").parameters(input_channels),
+            "query": Linear("query").parameters(latent_channels, qk_channels),
+            "key": Linear("key").parameters(input_channels, qk_channels),
+            "value": Linear("value").parameters(input_channels, v_channels),
+            "output": Linear("output").parameters(v_channels, latent_channels),
+            **_mlp_parameters(latent_channels, self.widening_factor),
+        }
+
+    def __call__(
+        self,
+        latents: Float[Array, "B N D"],
+        inputs: Float[Array, "B M C"],
+        mask: Bool[Array, "B M"] | None = None,
+    ) -> Float[Array, "B N D"]:
+        """Updates latents `[B, N, D]` from inputs `[B, M, C]` that are not yet normalised."""
+        return cross_attend(
+            self.parameters(latents.shape[-1], inputs.shape[-1]),
+            latents,
+            standardize(inputs),
+            mask,
+            num_heads=self.num_heads,
+            use_query_residual=self.use_query_residual,
+            fast=self.fast,
+        )
+
+
+@dataclasses.dataclass
+class SelfAttention(hk.Module):
+    """Parameters of a layer of the latent Transformer; see `self_attend`.
+
+    Attributes:
+      num_heads: attention heads; must divide the channels.
+      widening_factor: width of the MLP's hidden layer over its input; 1 in the paper.
+    """
+
+    num_heads: int = 8
+    widening_factor: int = 1
+    name: str | None = None
+
+    @hk.name_like("__call__")
+    def parameters(self, channels: int) -> Params:
+        """Parameters for latents of `channels`."""
+        _check_heads(self.num_heads, channels, "latent channels")
+        linears = ("query", "key", "value", "output")
+        return {
+            "norm": Norm("norm").parameters(channels),
+            **{name: Linear(name).parameters(channels, channels) for name in linears},
+            **_mlp_parameters(channels, self.widening_factor),
+        }
+
+    def __call__(self, latents: Float[Array, "B N D"]) -> Float[Array, "B N D"]:
+        """Updates latents `[B, N, D]`."""
+        return self_attend(self.parameters(latents.shape[-1]), latents, num_heads=self.num_heads)
+
+
+class Linear(hk.Module):
+    """Weights and biases of an affine map; fan-in variance scaling, zero biases."""
+
+    @hk.name_like("__call__")
+    def parameters(self, input_channels: int, output_channels: int) -> dict[str, jax.Array]:
+        """`w` of [input_channels, output_channels] and `b` of [output_channels]."""
+        init = hk.initializers.VarianceScaling(1.0)
+        return {
+            "w": hk.get_parameter("w", [input_channels, output_channels], init=init),
+            "b": hk.get_parameter("b", [output_channels], init=jnp.zeros),
+        }
+
+
+class Norm(hk.Module):
+    """Scale and offset of a layer norm."""
+
+    @hk.name_like("__call__")
+    def parameters(self, channels: int) -> dict[str, jax.Array]:
+        """`scale` (ones) and `offset` (zeros) of [channels]."""
+        return {
+            "scale": hk.get_parameter("scale", [channels], init=jnp.ones),
+            "offset": hk.get_parameter("offset", [channels], init=jnp.zeros),
+        }
+
+
+def _mlp_parameters(channels: int, widening_factor: int) -> Params:
+    hidden = widening_factor * channels
+    return {
+        "mlp_norm": Norm("mlp_norm").parameters(channels),
+        "mlp_hidden": Linear("mlp_hidden").parameters(channels, hidden),
+        "mlp_output": Linear("mlp_output").parameters(hidden, channels),
+    }
+
+
+def _attend_fast(query, key, value, mask, chunk_size):
+    """Streams if there is more than one chunk; else the backward pass needs no second look."""
+    if streaming.choose_chunk_size(query.shape[1], key.shape[1], chunk_size) < key.shape[1]:
+        return streaming.attend(query, key, value, mask, chunk_size)
+    return attend(query, key, value, mask)
+
+
+def _split_heads(x: jax.Array, num_heads: int) -> jax.Array:
+    return x.reshape(*x.shape[:-1], num_heads, -1)
+
+
+def _scale_and_offset(params: Mapping[str, jax.Array], x: jax.Array) -> jax.Array:
+    leading = tuple(range(x.ndim - 1))
+    return _add(x * jnp.expand_dims(params["scale"], leading), params["offset"])
+
+
+def _add(x: jax.Array, bias: jax.Array) -> jax.Array:
+    return x + jnp.expand_dims(bias, tuple(range(x.ndim - 1)))
+
+
+def _check_heads(num_heads: int, channels: int, what: str) -> None:
+    if num_heads < 1 or channels % num_heads:
+        raise ValueError(
+            f"{num_heads} attention heads don't divide {channels} {what}; "
+            "the number of heads must be at least 1 and divide them. Change one of the two."
+        )

@@ -1,0 +1,276 @@
+"""The encoder: latents that attend to the inputs again and again (sections 3.1 and 3.2)."""
+
+from collections.abc import Sequence
+import dataclasses
+import functools
+from typing import NamedTuple
+
+import haiku as hk
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Key
+
+from perceiver_jax import attention
+
+CROSS_ATTEND = "cross_attend"
+LATENT_TRANSFORMER = "latent_transformer"
+PLACEMENTS = ("interleaved", "start")
+SHARINGS = ("all_but_first", "all", "none")
+
+
+def make_layers(
+    num_cross_attends: int,
+    num_latent_transformers: int,
+    placement: str = "interleaved",
+    sharing: str = "all_but_first",
+) -> tuple[str, ...]:
+    """Names the weights of every cross-attend and latent Transformer, in the order of their use.
+
+    Equal names share weights. `PerceiverEncoder.layers` takes any such sequence; this function
+    gives those of the paper (tables 5, 6 and 7).
+
+    Args:
+      num_cross_attends: cross-attends.
+      num_latent_transformers: latent Transformers; 0 for a stack of cross-attends only.
+      placement: 'interleaved' spaces the cross-attends evenly among the latent Transformers,
+        'start' puts all of them first.
+      sharing: 'all_but_first' shares all weights except those of the first cross-attend,
+        'all' shares these as well, 'none' gives each its own.
+
+    Returns:
+      Names such as ('cross_attend_0', 'latent_transformer_0', 'cross_attend_1', ...).
+
+    Raises:
+      ValueError: for an unknown placement or sharing, or cross-attends that can't be spaced evenly.
+    """
+    for what, value, allowed in (
+        ("placement", placement, PLACEMENTS),
+        ("sharing", sharing, SHARINGS),
+    ):
+        if value not in allowed:
+            raise ValueError(f"Unknown {what} {value!r}; expected one of {list(allowed)}.")
+    if num_cross_attends < 1:
+        raise ValueError(f"{num_cross_attends} cross-attends; a Perceiver needs at least one.")
+    last_cross = {"all_but_first": 1, "all": 0, "none": num_cross_attends}[sharing]
+    last_latent = num_latent_transformers if sharing == "none" else 0
+    cross = [f"{CROSS_ATTEND}_{min(i, last_cross)}" for i in range(num_cross_attends)]
+    latent = [f"{LATENT_TRANSFORMER}_{min(i, last_latent)}" for i in range(num_latent_transformers)]
+    if placement == "start" or not latent:
+        return (*cross, *latent)
+    if num_latent_transformers % num_cross_attends:
+        raise ValueError(
+            f"{num_cross_attends} cross-attends can't be spaced evenly among "
+            f"{num_latent_transformers} latent Transformers; the first number must divide the "
+            "second. Change one of them, or set placement='start'."
+        )
+    spacing = num_latent_transformers // num_cross_attends
+    return tuple(
+        name for i, c in enumerate(cross) for name in (c, *latent[i * spacing : (i + 1) * spacing])
+    )
+
+
+@dataclasses.dataclass
+class PerceiverEncoder(hk.Module):
+    """Iterated cross-attention of a learned latent array to the inputs.
+
+    Attributes:
+      num_latents: N.
+      latent_channels: D.
+      layers: the weights that each cross-attend and each latent Transformer uses, in order, such
+        as ('cross_attend_0', 'latent_transformer_0', 'cross_attend_1', 'latent_transformer_0');
+        see `make_layers`.
+      num_self_attends: layers of a latent Transformer.
+      num_cross_attend_heads: heads of a cross-attend; 1 in the paper.
+      num_self_attend_heads: heads of a self-attend; 8 in the paper.
+      dropout_rate: dropout of all residual branches; 0 in the paper, where it hurt.
+      latent_init_scale: standard deviation of the latent array at the start.
+      streaming: absorbed and streaming cross-attends, else plain ones; the same numbers.
+      chunk_size: inputs a streamed chunk; 0 = automatic.
+      scan: run repeated layers under a scan, which compiles each once; else unrolled.
+      remat: recompute each layer's activations in the backward pass instead of keeping them.
+    """
+
+    num_latents: int
+    latent_channels: int
+    layers: Sequence[str]
+    num_self_attends: int = 6
+    num_cross_attend_heads: int = 1
+    num_self_attend_heads: int = 8
+    dropout_rate: float = 0.0
+    latent_init_scale: float = 0.02
+    streaming: bool = True
+    chunk_size: int = 0
+    scan: bool = True
+    remat: bool = False
+    name: str | None = None
+
+    def __call__(
+        self,
+        inputs: Float[Array, "B M C"],
+        mask: Bool[Array, "B M"] | None = None,
+        rng: Key[Array, " B"] | None = None,
+    ) -> Float[Array, "B N D"]:
+        """Encodes a byte array.
+
+        Args:
+          inputs: the byte array.
+          mask: True where an input is real.
+          rng: one key an example for dropout; None turns it off.
+
+        Returns:
+          The final latents.
+
+        Raises:
+          ValueError: for a layer that is neither a cross-attend nor a latent Transformer.
+        """
+        latents = hk.get_parameter(
+            "latents",
+            [self.num_latents, self.latent_channels],
+            init=hk.initializers.TruncatedNormal(self.latent_init_scale),
+        )
+        latents = latents.astype(inputs.dtype)
+        latents = jnp.broadcast_to(latents[None], (inputs.shape[0], *latents.shape))
+        weights = {name: self._weights(name, inputs.shape[-1]) for name in self.layers}
+        # Normalised once for all cross-attends: their norms differ in scale and offset only.
+        step = functools.partial(self._layer, inputs=attention.standardize(inputs), mask=mask)
+        rng = rng if self.dropout_rate else None
+
+        if not self.scan:
+            for index, name in enumerate(self.layers):
+                latents = step(_kind(name), weights[name], latents, attention.fold_in(rng, index))
+            return latents
+
+        index = 0
+        for run in find_runs(self.layers):
+            latents = _run(step, run, weights, latents, rng, index)
+            index += run.num_layers
+        return latents
+
+    @hk.name_like("__call__")
+    def _weights(self, name, input_channels):
+        """The parameters behind a layer's name; those of a latent Transformer stacked."""
+        if _kind(name) == CROSS_ATTEND:
+            block = attention.CrossAttention(self.num_cross_attend_heads, name=name)
+            return block.parameters(self.latent_channels, input_channels)
+        with hk.name_scope(name):
+            blocks = [
+                attention.SelfAttention(
+                    self.num_self_attend_heads, name=f"self_attend_{i}"
+                ).parameters(self.latent_channels)
+                for i in range(self.num_self_attends)
+            ]
+        return _stack(blocks)
+
+    def _layer(self, kind, params, latents, rng, inputs, mask):
+        """Applies a cross-attend, or all self-attends of a latent Transformer."""
+        remat = jax.checkpoint if self.remat else lambda f: f
+        if kind == CROSS_ATTEND:
+            attend = remat(
+                functools.partial(
+                    attention.cross_attend,
+                    num_heads=self.num_cross_attend_heads,
+                    fast=self.streaming,
+                    chunk_size=self.chunk_size,
+                    dropout_rate=self.dropout_rate,
+                )
+            )
+            return attend(params, latents, inputs, mask, rng=rng)
+
+        attend = remat(
+            functools.partial(
+                attention.self_attend,
+                num_heads=self.num_self_attend_heads,
+                dropout_rate=self.dropout_rate,
+            )
+        )
+
+        def step(latents, layer):
+            layer_params, index = layer
+            return attend(layer_params, latents, rng=attention.fold_in(rng, index)), None
+
+        layers = (params, jnp.arange(self.num_self_attends))
+        if self.scan:
+            return jax.lax.scan(step, latents, layers)[0]
+        for i in range(self.num_self_attends):
+            latents, _ = step(latents, jax.tree.map(lambda x: x[i], layers))  # noqa: B023
+        return latents
+
+
+class Run(NamedTuple):
+    """Consecutive layers that one scan can compute.
+
+    Attributes:
+      pattern: the layers of one repeat. Each position is a tuple of names, one a repeat: all the
+        same (weights used again and again) or all different (weights that are stacked).
+      repeats: length of the scan.
+    """
+
+    pattern: tuple[tuple[str, ...], ...]
+    repeats: int
+
+    @property
+    def num_layers(self) -> int:
+        """Cross-attends and latent Transformers in all repeats."""
+        return self.repeats * len(self.pattern)
+
+
+def find_runs(layers: Sequence[str]) -> list[Run]:
+    """Splits a sequence of layers into the longest runs that repeat."""
+    runs, start = [], 0
+    while start < len(layers):
+        run = Run(((layers[start],),), 1)
+        for period in (1, 2):
+            candidate = _longest_run(layers[start:], period)
+            if candidate.repeats > 1 and candidate.num_layers > run.num_layers:
+                run = candidate
+        runs.append(run)
+        start += run.num_layers
+    return runs
+
+
+def _longest_run(layers, period):
+    for repeats in range(len(layers) // period, 0, -1):
+        pattern = tuple(tuple(layers[i : repeats * period : period]) for i in range(period))
+        if all(_repeats(names) for names in pattern):
+            return Run(pattern, repeats)
+    return Run((), 0)
+
+
+def _repeats(names):
+    return len({_kind(name) for name in names}) == 1 and len(set(names)) in (1, len(names))
+
+
+def _run(step, run, weights, latents, rng, first_index):
+    """Applies a run of layers, under a scan if it has several repeats."""
+    # None marks weights that all repeats share; the others are scanned over.
+    stacked = tuple(
+        None if len(set(names)) == 1 else _stack([weights[name] for name in names])
+        for names in run.pattern
+    )
+
+    def repeat(latents, xs):
+        index, own = xs
+        for names, params in zip(run.pattern, own, strict=True):
+            params = weights[names[0]] if params is None else params
+            latents = step(_kind(names[0]), params, latents, attention.fold_in(rng, index))
+            index += 1
+        return latents, None
+
+    if run.repeats == 1:
+        return repeat(latents, (first_index, stacked))[0]
+    indices = first_index + len(run.pattern) * jnp.arange(run.repeats)
+    return jax.lax.scan(repeat, latents, (indices, stacked))[0]
+
+
+def _kind(name: str) -> str:
+    for kind in (CROSS_ATTEND, LATENT_TRANSFORMER):
+        if name.startswith(kind):
+            return kind
+    raise ValueError(
+        f"Unknown layer {name!r}; a layer's name begins with {CROSS_ATTEND!r} or "
+        f"{LATENT_TRANSFORMER!r}, such as {CROSS_ATTEND + '_0'!r}."
+    )
+
+
+def _stack(trees):
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)

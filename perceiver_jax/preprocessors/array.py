@@ -1,0 +1,27 @@
+"""Any array `[B, *X, C]`: features on a grid of any number of axes, or a plain set of inputs."""
+
+from collections.abc import Callable
+import dataclasses
+
+import haiku as hk
+from jaxtyping import Array, Bool, Float
+
+from perceiver_jax import tokens
+
+
+@dataclasses.dataclass
+class ArrayPreprocessor(hk.Module):
+    """Features as they are, with the positions of their grid.
+
+    Attributes:
+      position_encoding: encoding of the grid's elements; None for a set that has no order.
+    """
+
+    position_encoding: Callable | None = None
+    name: str | None = None
+
+    def __call__(
+        self, array: Float[Array, "B *X C"], mask: Bool[Array, "B *M"] | None = None
+    ) -> tokens.Tokens:
+        """Gives one input for each element of the grid."""
+        return tokens.from_grid(array, self.position_encoding, mask)

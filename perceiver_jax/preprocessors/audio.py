@@ -1,0 +1,51 @@
+"""Audio: patches of raw samples, or a mel spectrogram (section 4.2)."""
+
+from collections.abc import Callable, Sequence
+import dataclasses
+
+import haiku as hk
+from jaxtyping import Array, Bool, Float
+
+from perceiver_jax import tokens
+
+
+@dataclasses.dataclass
+class AudioPreprocessor(hk.Module):
+    """Patches of consecutive raw samples with their positions in time.
+
+    Attributes:
+      patch_size: samples a patch; 128 in the paper.
+      position_encoding: of the patches.
+    """
+
+    patch_size: int = 128
+    position_encoding: Callable | None = None
+    name: str | None = None
+
+    def __call__(
+        self, audio: Float[Array, "B S"], mask: Bool[Array, " B"] | None = None
+    ) -> tokens.Tokens:
+        """Gives S / patch_size inputs of patch_size channels and positions."""
+        patches = tokens.to_patches(audio[..., None], (self.patch_size,))
+        return tokens.from_grid(patches, self.position_encoding, mask)
+
+
+@dataclasses.dataclass
+class MelPreprocessor(hk.Module):
+    """A mel spectrogram, each value (or patch of values) an input.
+
+    Attributes:
+      patch_size: frames and mel bins of a patch; (1, 1), every value an input, in the paper.
+      position_encoding: of the grid of patches (time, frequency).
+    """
+
+    patch_size: Sequence[int] = (1, 1)
+    position_encoding: Callable | None = None
+    name: str | None = None
+
+    def __call__(
+        self, mel: Float[Array, "B T F"], mask: Bool[Array, " B"] | None = None
+    ) -> tokens.Tokens:
+        """Gives one input a patch of the spectrogram of T frames and F bins."""
+        patches = tokens.to_patches(mel[..., None], self.patch_size)
+        return tokens.from_grid(patches, self.position_encoding, mask)

@@ -1,0 +1,38 @@
+"""Images: every pixel is an input (section 4.1)."""
+
+from collections.abc import Callable, Sequence
+import dataclasses
+
+import haiku as hk
+from jaxtyping import Array, Bool, Shaped
+
+from perceiver_jax import tokens
+
+
+@dataclasses.dataclass
+class ImagePreprocessor(hk.Module):
+    """Pixels with their positions, optionally in one fixed random order.
+
+    Attributes:
+      mean: of each colour channel, in 0-1.
+      std: standard deviation of each colour channel, in 0-1.
+      position_encoding: of the pixels; coordinates are relative to the crop that comes in.
+      permutation_seed: reorders the inputs after their positions are attached (permuted
+        ImageNet); -1 keeps the raster order.
+    """
+
+    mean: Sequence[float]
+    std: Sequence[float]
+    position_encoding: Callable | None = None
+    permutation_seed: int = -1
+    name: str | None = None
+
+    def __call__(
+        self, images: Shaped[Array, "B H W C"], mask: Bool[Array, " B"] | None = None
+    ) -> tokens.Tokens:
+        """Gives H * W inputs; images are uint8, or floats that are already normalised."""
+        pixels = tokens.normalize_pixels(images, self.mean, self.std)
+        inputs = tokens.from_grid(pixels, self.position_encoding, mask)
+        if self.permutation_seed < 0:
+            return inputs
+        return tokens.permute(inputs, self.permutation_seed)

@@ -1,0 +1,35 @@
+"""Video: space-time patches (section 4.2)."""
+
+from collections.abc import Callable, Sequence
+import dataclasses
+
+import haiku as hk
+from jaxtyping import Array, Bool, Shaped
+
+from perceiver_jax import tokens
+
+
+@dataclasses.dataclass
+class VideoPreprocessor(hk.Module):
+    """Space-time patches with their positions.
+
+    Attributes:
+      mean: of each colour channel, in 0-1.
+      std: standard deviation of each colour channel, in 0-1.
+      patch_size: frames, rows and columns of a patch; (2, 8, 8) in the paper.
+      position_encoding: of the grid of patches (time, row, column).
+    """
+
+    mean: Sequence[float]
+    std: Sequence[float]
+    patch_size: Sequence[int] = (2, 8, 8)
+    position_encoding: Callable | None = None
+    name: str | None = None
+
+    def __call__(
+        self, video: Shaped[Array, "B T H W C"], mask: Bool[Array, " B"] | None = None
+    ) -> tokens.Tokens:
+        """Gives one input a patch; frames are uint8, or floats that are already normalised."""
+        pixels = tokens.normalize_pixels(video, self.mean, self.std)
+        patches = tokens.to_patches(pixels, self.patch_size)
+        return tokens.from_grid(patches, self.position_encoding, mask)
