@@ -16,6 +16,7 @@ setuptools.setup(
         "array-record>=0.8",
         "chex>=0.1.91",
         "dm-haiku>=0.0.17",
+        "filelock>=3.12",
         "grain>=0.2.18",
         "jax>=0.10.2",
         "jaxtyping>=0.3.3",

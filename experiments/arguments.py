@@ -1,0 +1,239 @@
+"""What users type: `--config=FILE[:arguments]` and `--config.section.key=value`.
+
+The syntax is that of ml_collections' config flags. They are read here because a mistake shall give
+one message that says what was given, what is allowed and what was probably meant, and exit code 2.
+"""
+
+import argparse
+import ast
+import contextlib
+import difflib
+import importlib.util
+import pathlib
+import sys
+import traceback
+import types
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import ml_collections
+
+_ROOT = pathlib.Path(__file__).parents[1]
+_BOOLEANS = {"true": True, "false": False}
+
+
+class UsageError(ValueError):
+    """A mistake of the user; its message is all that they need to see."""
+
+
+def parse_arguments(
+    arg: str,
+    *,
+    exclusive: Sequence[Sequence[str]] = (),
+    **known: bool | Sequence[int],
+) -> types.SimpleNamespace:
+    """Parses the arguments of a config file, as in `imagenet.py:mini,cross_attends=4`.
+
+    Args:
+      arg: what follows the colon: flags and `name=number`, separated by commas.
+      exclusive: groups of names of which at most one may be given.
+      **known: False for a flag; the allowed numbers for an argument with a value.
+
+    Returns:
+      A namespace with all known names: True or False for a flag, the number or None otherwise.
+
+    Raises:
+      UsageError: if an argument is unknown, given twice, has no or a wrong value, or contradicts
+        another one.
+    """
+    given = {}
+    for word in filter(None, (word.strip() for word in arg.split(","))):
+        name, equals, text = word.partition("=")
+        if name not in known:
+            raise UsageError(_unknown("argument", name, [_usage(*item) for item in known.items()]))
+        if name in given:
+            raise UsageError(f"Argument {name!r} is given twice in {arg!r}; give it once.")
+        allowed = known[name]
+        if allowed is False:
+            if equals:
+                raise UsageError(f"Argument {word!r} has a value; {name!r} is a flag. Drop it.")
+            given[name] = True
+        elif text in map(str, allowed):
+            given[name] = int(text)
+        else:
+            raise UsageError(
+                f"Argument {word!r} is not possible; expected one of "
+                f"{', '.join(f'{name}={number}' for number in allowed)}."
+            )
+    for group in exclusive:
+        clash = [name for name in given if name in group]
+        if len(clash) > 1:
+            raise UsageError(f"Arguments {' and '.join(clash)} contradict each other; give one.")
+    absent = {name: False if allowed is False else None for name, allowed in known.items()}
+    return types.SimpleNamespace(**(absent | given))
+
+
+def parse_command_line(
+    parser: argparse.ArgumentParser, argv: Sequence[str]
+) -> tuple[argparse.Namespace, ml_collections.ConfigDict]:
+    """Parses a command line that has `--config` and any number of `--config.key=value`.
+
+    Args:
+      parser: knows the command's other flags; `--config` is added here.
+      argv: the command line without the program's name.
+
+    Returns:
+      The other flags, and the config with its overrides, locked.
+
+    Raises:
+      UsageError: if the config can't be loaded or an override doesn't fit it.
+    """
+    parser.add_argument(
+        "--config",
+        required=True,
+        metavar="FILE[:ARGUMENTS]",
+        help="a recipe, such as experiments/configs/imagenet.py:mini",
+    )
+    parser.epilog = "Any key of the config can be set: --config.train.steps=1000"
+    words, overrides = [], []
+    rest = iter(argv)
+    for word in rest:
+        if word.startswith("--config."):
+            key, equals, text = word.removeprefix("--config.").partition("=")
+            overrides.append((key, text if equals else next(rest, "")))
+        else:
+            words.append(word)
+    flags, unknown = parser.parse_known_args(words)
+    if unknown:
+        known = [option for action in parser._actions for option in action.option_strings]
+        raise UsageError(_unknown("flag", unknown[0].partition("=")[0], known))
+    config = load_config(flags.config)
+    for key, text in overrides:
+        override(config, key, text)
+    return flags, config
+
+
+def load_config(path_and_arg: str) -> ml_collections.ConfigDict:
+    """Loads `FILE[:arguments]`.
+
+    Raises:
+      UsageError: if there is no such file, if it is not Python, or if it has no such argument.
+    """
+    name, _, arg = path_and_arg.partition(":")
+    path = pathlib.Path(name)
+    if not path.is_file():
+        recipes = sorted((_ROOT / "experiments" / "configs").glob("[!_]*.py"))
+        known = [str(recipe.relative_to(_ROOT)) for recipe in recipes]
+        raise UsageError(_unknown("config file", name, known))
+    spec = importlib.util.spec_from_file_location("experiments.config_file", path)
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except SyntaxError as error:
+        line = (error.text or "").strip()
+        raise UsageError(
+            f"{error.filename}, line {error.lineno}: {error.msg}: {line!r}. Correct the file."
+        ) from error
+    if not hasattr(module, "get_config"):
+        raise UsageError(f"{name} has no get_config(arg); a config file has to define it.")
+    return module.get_config(arg).lock()
+
+
+def override(config: ml_collections.ConfigDict, key: str, text: str) -> None:
+    """Sets one key of a config from text, keeping its type.
+
+    Args:
+      config: the config, changed in place.
+      key: names of the sections and of the key, with dots.
+      text: the value as typed; Python's literals for all but strings.
+
+    Raises:
+      UsageError: if there is no such key or the value has another type.
+    """
+    parent, value, seen = config, config, ["config"]
+    for name in key.split("."):
+        if not isinstance(value, ml_collections.ConfigDict) or name not in value:
+            nearest = _nearest(key, list(_keys(config)))
+            where = ".".join(seen)
+            raise UsageError(
+                f"Unknown key config.{key}.{nearest} Known in {where}: {_list(value)}."
+            )
+        parent, value = value, value[name]
+        seen.append(name)
+    if isinstance(value, ml_collections.ConfigDict):
+        raise UsageError(f"config.{key} is a section; set one of its keys: {_list(value)}.")
+    parent[name] = _parse_value(key, text, value)
+
+
+@contextlib.contextmanager
+def user_errors_end_the_program() -> Iterator[None]:
+    """Prints the message of a user's mistake and exits with code 2; bugs keep their traceback.
+
+    A mistake is a UsageError, or a ValueError, TypeError or missing file or package that the
+    project's own code raises on purpose (errors from inside a library are bugs).
+    """
+    try:
+        yield
+    except (ValueError, TypeError, OSError, ImportError) as error:
+        if not _raised_on_purpose(error):
+            raise
+        print(f"Error: {error}", file=sys.stderr)
+        sys.exit(2)
+
+
+def _raised_on_purpose(error: Exception) -> bool:
+    if isinstance(error, UsageError):
+        return True
+    frame, _ = list(traceback.walk_tb(error.__traceback__))[-1]
+    ours = frame.f_globals.get("__name__", "").startswith(("perceiver_jax.", "experiments."))
+    line = traceback.extract_tb(error.__traceback__)[-1].line or ""
+    return ours and line.startswith("raise ")
+
+
+def _usage(name: str, allowed: bool | Sequence[int]) -> str:
+    return name if allowed is False else f"{name}={'|'.join(map(str, allowed))}"
+
+
+def _unknown(what: str, got: str, known: Sequence[str]) -> str:
+    """Says what is unknown, what was probably meant, and all that is known."""
+    nearest = _nearest(got, [item.partition("=")[0] for item in known])
+    return f"Unknown {what} {got!r}.{nearest} Known: {', '.join(known) or 'none'}."
+
+
+def _nearest(got: str, known: Sequence[str]) -> str:
+    """The question whether the nearest known name was meant; empty if none is near."""
+    same_end = [name for name in known if name.rpartition(".")[2] == got.rpartition(".")[2]]
+    nearest = difflib.get_close_matches(got, known, n=1) or same_end
+    return f" Did you mean {nearest[0]!r}?" if nearest else ""
+
+
+def _list(section: ml_collections.ConfigDict) -> str:
+    return ", ".join(section) if isinstance(section, ml_collections.ConfigDict) else "nothing"
+
+
+def _keys(config: ml_collections.ConfigDict, prefix: str) -> Iterator[str]:
+    for key, value in config.items():
+        if isinstance(value, ml_collections.ConfigDict):
+            yield from _keys(value, f"{prefix}{key}.")
+        else:
+            yield prefix + key
+
+
+def _parse_value(key: str, text: str, current: Any) -> Any:
+    if isinstance(current, str):
+        return text
+    expected = type(current)
+    try:
+        value = _BOOLEANS[text.lower()] if text.lower() in _BOOLEANS else ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        value = text
+    if expected is float and type(value) is int:
+        value = float(value)
+    if expected is tuple and type(value) is list:
+        value = tuple(value)
+    if current is not None and type(value) is not expected:
+        raise UsageError(
+            f"--config.{key}={text} is not possible: got {type(value).__name__} {value!r}, "
+            f"expected {expected.__name__} such as {current!r}."
+        )
+    return value

@@ -1,0 +1,180 @@
+"""AudioSet: sounds and pictures of ten-second clips, 527 labels (section 4.2, table 3).
+
+    python -m experiments.train --config=experiments/configs/audioset.py --workdir=runs/audioset
+
+Expected, mAP of the evaluation clips, each the mean over 16 overlapping windows: raw audio and
+video 43.5, mel audio and video 43.2 (tuned 44.2), raw audio 38.3, mel audio 38.4, video 25.8.
+Hardware: type and hours are not found in the paper.
+
+Arguments, after a colon and separated by commas; without any, raw audio and video:
+- audio_raw: raw audio alone.
+- audio_mel: a mel spectrogram alone, with SpecAugment.
+- video: video alone.
+- av_mel: a mel spectrogram and video.
+- av_mel_tuned: the same without SpecAugment; the spectrogram is dropped with probability 0.1.
+- mini: the same on clips of 16 Atari games, minutes on two CPU cores.
+
+Where the paper is silent we chose:
+- Optimizer, learning rate, schedule, batch, weight decay and clipping: as in `imagenet.py`.
+- 512 latents of 512 channels, 28.8 M parameters: Perceiver IO found 512 channels best for its own
+  Perceiver here. Heads as on ImageNet.
+- Video, 16 bands up to the Nyquist frequency of the 16 x 28 x 28 patches: 16 is the only number
+  that gives the 487 input channels of Perceiver IO's table 6.
+- Audio, 64 bands: as many as elsewhere; the modality embedding fills up to 487 channels.
+- Mel, 60 frames of 80 bins (48 kHz, hop 1024), positions in time and frequency: gives the 4,800
+  inputs of the text.
+"""
+
+import ml_collections
+
+import perceiver_jax
+from experiments import arguments
+
+TRAIN_EXAMPLES = 1_700_000
+MODES = {
+    "audio_raw": ("audio",),
+    "audio_mel": ("mel",),
+    "video": ("video",),
+    "av_mel": ("mel", "video"),
+    "av_mel_tuned": ("mel", "video"),
+}
+
+
+def get_config(arg: str = "") -> ml_collections.ConfigDict:
+    """The recipe; `arg` as above."""
+    args = arguments.parse_arguments(
+        arg, mini=False, exclusive=[tuple(MODES)], **dict.fromkeys(MODES, False)
+    )
+    mode = next((mode for mode in MODES if getattr(args, mode)), "av_raw")
+    kinds = MODES.get(mode, ("audio", "video"))
+    config = ml_collections.ConfigDict({"experiment": f"audioset_{mode}", "seed": 0})
+
+    # Both sections below know a modality by its name: `audio` is raw or mel, and `video`.
+    data = {
+        "audio": {"kind": "audio", "sample_rate": 48_000, "num_samples": 61_440},
+        "mel": {
+            "kind": "mel",
+            "sample_rate": 48_000,
+            "num_samples": 61_440,
+            "hop_length": 1024,  # 60 frames.
+            "num_bins": 80,
+            "spec_augment": mode != "av_mel_tuned",
+        },
+        "video": {
+            "kind": "video",
+            "num_frames": 32,  # 1.28 s at 25 a second.
+            "size": 224,
+            "random_crop": True,  # Inception-style.
+            "random_flip": True,
+            "color_augment": True,
+        },
+    }
+    config.data = {
+        "dataset": "audioset",
+        "data_dir": "",  # TFDS's own default, ~/tensorflow_datasets.
+        "train_split": "train",
+        "test_split": "test",
+        "batch_size": 1024,
+        "num_workers": 16,
+        "modalities": {_name(kind): data[kind] for kind in kinds},
+    }
+
+    inputs = {
+        "audio": {
+            "kind": "audio",
+            "patch_size": 128,  # 480 inputs.
+            "position_encoding": {"kind": "fourier", "num_bands": 64, "max_resolution": (480,)},
+        },
+        "mel": {
+            "kind": "mel",
+            "patch_size": (1, 1),  # 4,800 inputs.
+            "position_encoding": {"kind": "fourier", "num_bands": 64, "max_resolution": (60, 80)},
+        },
+        "video": {
+            "kind": "video",
+            "patch_size": (2, 8, 8),  # 12,544 inputs of 384 values.
+            "mean": (0.485, 0.456, 0.406),
+            "std": (0.229, 0.224, 0.225),
+            "position_encoding": {
+                "kind": "fourier",
+                "num_bands": 16,
+                "max_resolution": (16, 28, 28),
+            },
+        },
+    }
+    config.model = {
+        "num_classes": 527,
+        "inputs": {_name(kind): inputs[kind] for kind in kinds},
+        "encoder": {
+            "num_latents": 512,
+            "latent_channels": 512,
+            "layers": perceiver_jax.make_layers(
+                num_cross_attends=2, num_latent_transformers=2, sharing="none"
+            ),
+            "num_self_attends": 8,
+            "num_cross_attend_heads": 1,
+            "num_self_attend_heads": 8,
+            "dropout_rate": 0.0,
+            "latent_init_scale": 0.02,
+            "streaming": True,
+            "chunk_size": 0,  # Automatic.
+            "scan": True,
+            "remat": False,
+        },
+        "decoder": {"kind": "mean_pool"},
+        "dtype": "bfloat16",  # Of the computation; parameters and optimizer are float32.
+    }
+    if len(kinds) > 1:
+        # Without video dropout 39.7 (raw) and 39.9 (mel) instead of 43.5 and 43.2.
+        dropout_rates = {"video": 0.3, "audio": 0.1 if mode == "av_mel_tuned" else 0.0}
+        config.model.fusion = {"modality_channels": 4, "dropout_rates": dropout_rates}
+
+    steps_per_epoch = TRAIN_EXAMPLES // config.data.batch_size
+    config.train = {
+        "steps": 100 * steps_per_epoch,
+        "loss": "sigmoid",
+        "label_smoothing": 0.0,
+        "ema_decay": 0.0,  # Off.
+        "log_every": 100,
+        "eval_every": 5 * steps_per_epoch,
+        "checkpoint_every": 1000,
+        "max_checkpoints": 3,
+    }
+    config.optimizer = {
+        "name": "lamb",
+        "learning_rate": 0.004,
+        "schedule": {"name": "step", "boundaries": (0.70, 0.85, 0.95), "factor": 0.1},
+        "weight_decay": 0.1,
+        "max_grad_norm": 10.0,
+        "b1": 0.9,
+        "b2": 0.999,
+        "eps": 1e-6,
+    }
+    config.eval = {"batch_size": 256, "num_windows": 16}
+    if args.mini:
+        _shrink(config)
+    return config
+
+
+def _name(kind: str) -> str:
+    return "video" if kind == "video" else "audio"
+
+
+def _shrink(config: ml_collections.ConfigDict) -> None:
+    """The mini: atari_clips, the pictures and sounds of 16 games.
+
+    Top-1 within 5 minutes: 0.98 audio and video, 0.80 mel, 0.70 raw audio, 0.97 video.
+    """
+    config.experiment += "_mini"
+    config.data.update(dataset="atari_clips", batch_size=16, num_workers=0)
+    config.model.num_classes = 16
+    config.model.dtype = "float32"
+    if "video" in config.data.modalities:
+        config.data.modalities.video.size = 64
+        # 1,024 inputs.
+        config.model.inputs.video.position_encoding.max_resolution = (16, 8, 8)
+    config.model.encoder.update(num_latents=64, latent_channels=128, num_self_attends=2)
+    config.optimizer.update(name="adam", learning_rate=1e-3, eps=1e-8)
+    config.optimizer.schedule = {"name": "cosine", "warmup_steps": 50}
+    config.train.update(steps=600, log_every=10, eval_every=150, checkpoint_every=150)
+    config.eval.update(batch_size=16, num_windows=4)
