@@ -10,6 +10,7 @@ import contextlib
 import difflib
 import importlib.util
 import pathlib
+import re
 import sys
 import traceback
 import types
@@ -105,7 +106,7 @@ def parse_command_line(
             words.append(word)
     flags, unknown = parser.parse_known_args(words)
     if unknown:
-        known = [option for action in parser._actions for option in action.option_strings]
+        known = re.findall(r"--\w+", parser.format_usage())
         raise UsageError(_unknown("flag", unknown[0].partition("=")[0], known))
     config = load_config(flags.config)
     for key, text in overrides:

@@ -1,0 +1,177 @@
+"""Prints what a config builds: inputs, weights and where they are used, size and cost.
+
+    python -m experiments.describe --config=experiments/configs/imagenet.py [--json]
+
+Nothing is compiled, and the data set need not be there.
+"""
+
+import argparse
+import json
+import math
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import ml_collections
+import numpy as np
+import rich.console
+import rich.table
+
+import perceiver_jax
+from experiments import arguments
+from perceiver_jax import flops
+
+
+def describe(config: ml_collections.ConfigDict, batch: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """Describes the model of a config.
+
+    Args:
+      config: the whole config.
+      batch: arrays of the shapes and dtypes of a training batch; the values don't matter.
+
+    Returns:
+      What `python -m experiments.describe --json` prints: `inputs` by modality and `input` for all
+      of them together (number and channels), `latents`, `layers` (weight set by layer), `weights`
+      (parameters and layers by weight set), `parameters`, `flops` of the forward pass of one
+      example, counted as the paper does (`paper`: keys and values projected as written) and as
+      executed (`executed`), and `activation_bytes`, what a training step keeps for the backward
+      pass for each example, by dtype.
+    """
+    model = perceiver_jax.build_model(config.model)
+    shapes = {name: _shape(1, x) for name, x in batch.items() if _is_input(config, name)}
+    params = jax.eval_shape(model.init, jax.random.key(0), shapes)
+
+    encoder = config.model.encoder
+    layers = list(encoder.layers)
+    weights = {}
+    for path, arrays in params.items():
+        name = path.split("/")[1] if path.startswith("encoder/") else path
+        name = {"encoder": "latents"}.get(name, name)
+        row = weights.setdefault(name, {"parameters": 0, "layers": []})
+        row["parameters"] += perceiver_jax.param_count(arrays)
+        row["layers"] = [i for i, layer in enumerate(layers) if layer == name]
+    return {
+        "experiment": config.experiment,
+        "inputs": {name: _describe_input(config, name, shapes) for name in config.model.inputs},
+        "input": _tokens(model, params, shapes),
+        "latents": {"number": encoder.num_latents, "channels": encoder.latent_channels},
+        "layers": layers,
+        "weights": weights,
+        "parameters": perceiver_jax.param_count(params),
+        "flops": {
+            "paper": _flops(_with(config.model, streaming=False), params, shapes),
+            "executed": _flops(config.model, params, shapes),
+        },
+        "activation_bytes": {
+            dtype: _activation_bytes(_with(config.model, dtype=dtype), params, shapes)
+            for dtype in dict.fromkeys(["float32", config.model.dtype])
+        },
+    }
+
+
+def main(argv: list[str]) -> None:
+    """Runs the command."""
+    parser = argparse.ArgumentParser("python -m experiments.describe", description=__doc__)
+    parser.add_argument("--json", action="store_true", help="for scripts")
+    with arguments.user_errors_end_the_program():
+        flags, config = arguments.parse_command_line(parser, argv)
+        from perceiver_jax import data  # Takes a second.
+
+        summary = describe(config, data.build_data(**config.data).batch_spec())
+    if flags.json:
+        print(json.dumps(summary, indent=2))
+    else:
+        _print(summary)
+
+
+def format_count(number: float) -> str:
+    """Returns 44,912,254 as '44.9 M'."""
+    for unit, size in (("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if number >= size:
+            return f"{number / size:.4g} {unit}"
+    return f"{number:.0f}"
+
+
+def _print(summary: dict[str, Any]) -> None:
+    console = rich.console.Console()
+    inputs = rich.table.Table("input", "M", "C", title=summary["experiment"], title_justify="left")
+    for name, size in summary["inputs"].items():
+        inputs.add_row(name, f"{size['number']:,}", str(size["channels"]))
+    if len(summary["inputs"]) > 1:
+        inputs.add_row("together", *(f"{n:,}" for n in summary["input"].values()), style="bold")
+
+    weights = rich.table.Table("weights", "parameters", "used by layers")
+    for name, row in summary["weights"].items():
+        weights.add_row(name, f"{row['parameters']:,}", ", ".join(map(str, row["layers"])))
+    weights.add_row("all", f"{summary['parameters']:,}", style="bold")
+
+    cost = rich.table.Table("cost of one example", "")
+    for name, count in summary["flops"].items():
+        label = {"paper": "as the paper counts", "executed": "as executed"}[name]
+        cost.add_row(f"forward pass, {label}", f"{format_count(count)}FLOP")
+    for dtype, size in summary["activation_bytes"].items():
+        cost.add_row(f"kept for the backward pass, {dtype}", f"{format_count(size)}B")
+    for table in (inputs, weights, cost):
+        for column in table.columns[1:]:
+            column.justify = "right"
+        console.print(table)
+    latents = summary["latents"]
+    console.print(f"latents: {latents['number']} x {latents['channels']}", highlight=False)
+
+
+def _is_input(config: ml_collections.ConfigDict, name: str) -> bool:
+    return name.removesuffix("_mask") in config.model.inputs
+
+
+def _shape(batch_size: int, x: Any) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct((batch_size, *x.shape[1:]), x.dtype)
+
+
+def _with(model: ml_collections.ConfigDict, **keys: Any) -> ml_collections.ConfigDict:
+    """A copy of a model section with other keys of the encoder or of its own."""
+    model = model.copy_and_resolve_references()
+    for key, value in keys.items():
+        section = model if key in model else model.encoder
+        section[key] = value
+    return model
+
+
+def _describe_input(config, name, shapes) -> dict[str, int]:
+    """Size of one modality before it is joined with the others."""
+    alone = config.model.to_dict() | {"inputs": {name: config.model.inputs[name]}, "fusion": None}
+    model = perceiver_jax.build_model(alone)
+    params = jax.eval_shape(model.init, jax.random.key(0), shapes)
+    return _tokens(model, params, shapes)
+
+
+def _tokens(model, params, shapes) -> dict[str, int]:
+    tokens = jax.eval_shape(lambda p, b: model.tokens(p, None, b), params, shapes)
+    _, number, channels = tokens.values.shape
+    return {"number": number, "channels": channels}
+
+
+def _flops(model_config, params, shapes) -> int:
+    model = perceiver_jax.build_model(model_config)
+    return flops.count_flops(lambda p, b: model.apply(p, None, b), params, shapes)
+
+
+def _activation_bytes(model_config, params, shapes) -> int:
+    """Bytes that one more example adds to what the backward pass needs of the forward pass."""
+    model = perceiver_jax.build_model(model_config)
+
+    def residuals(batch_size: int) -> int:
+        batch = {name: _shape(batch_size, x) for name, x in shapes.items()}
+        rng = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), batch_size))
+
+        def backward(params, rng, batch):
+            return jax.vjp(lambda p: model.apply(p, rng, batch, is_training=True), params)[1]
+
+        leaves = jax.tree.leaves(jax.eval_shape(backward, params, rng, batch))
+        return sum(math.prod(x.shape) * x.dtype.itemsize for x in leaves)
+
+    return residuals(2) - residuals(1)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
