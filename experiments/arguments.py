@@ -154,7 +154,7 @@ def override(config: ml_collections.ConfigDict, key: str, text: str) -> None:
     parent, value, seen = config, config, ["config"]
     for name in key.split("."):
         if not isinstance(value, ml_collections.ConfigDict) or name not in value:
-            nearest = _nearest(key, list(_keys(config)))
+            nearest = _nearest(f"config.{key}", list(_keys(config, "config.")))
             where = ".".join(seen)
             raise UsageError(
                 f"Unknown key config.{key}.{nearest} Known in {where}: {_list(value)}."

@@ -65,11 +65,17 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
         "modalities": {
             "image": {
                 "kind": "image",
-                "size": 224,
-                "random_crop": True,  # Inception-style: 8-100 % of the area, aspect 3/4-4/3.
-                "random_flip": True,
-                "randaugment_layers": 4,
-                "randaugment_magnitude": 5,
+                "image_size": 224,
+                "channels": 3,
+                "crop": "inception",
+                "crop_area": (0.08, 1.0),
+                "crop_aspect": (3 / 4, 4 / 3),
+                "flip": True,
+                "rand_augment_layers": 4,
+                "rand_augment_magnitude": 5.0,
+                "rotation_degrees": 0.0,
+                "scale": 0.0,
+                "shift": 0.0,
             }
         },
     }
@@ -161,7 +167,14 @@ def _shrink(config: ml_collections.ConfigDict, args) -> None:
     config.experiment = "imagenet_mini"
     config.data.update(dataset="mnist5k", test_split="test", batch_size=64, num_workers=0)
     config.data.modalities.image.update(
-        size=28, random_crop=False, random_flip=False, randaugment_layers=0, affine=True
+        image_size=28,
+        channels=1,
+        crop="none",
+        flip=False,  # Digits have a left and a right.
+        rand_augment_layers=0,
+        rotation_degrees=10.0,
+        scale=0.1,
+        shift=0.08,
     )
     config.model.num_classes = 10
     config.model.dtype = "float32"
