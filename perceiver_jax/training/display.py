@@ -1,0 +1,162 @@
+"""What a run shows: a live bar on a terminal, plain lines elsewhere, a table at the end."""
+
+import contextlib
+import pathlib
+import time
+from collections.abc import Callable, Iterator
+from types import TracebackType
+from typing import Any, TypeVar
+
+import rich.console
+import rich.progress
+import rich.table
+
+T = TypeVar("T")
+
+# Metrics that are shown, and how; the files have all.
+LABELS = {"loss": "loss", "top1": "top-1", "top5": "top-5", "mAP": "mAP"}
+
+
+class Display:
+    """Shows how training goes on.
+
+    Args:
+      console: Where to; a live bar if it is a terminal, lines if it is a file or a pipe.
+      start: The step that training goes on from.
+      steps: The step that it ends at.
+    """
+
+    def __init__(self, console: rich.console.Console, start: int, steps: int):
+        """Makes the bar."""
+        self._console, self._start, self._steps = console, start, steps
+        self._begin = time.perf_counter()
+        self._bar = rich.progress.Progress(
+            rich.progress.TextColumn("{task.description}"),
+            rich.progress.MofNCompleteColumn(),
+            rich.progress.BarColumn(bar_width=None),
+            rich.progress.TextColumn("{task.fields[metrics]}"),
+            rich.progress.TimeElapsedColumn(),
+            rich.progress.TimeRemainingColumn(),
+            console=console,
+            expand=True,
+            transient=True,
+            refresh_per_second=4,
+            speed_estimate_period=600.0,  # Seconds; a step of a large model may take a minute.
+            disable=not console.is_terminal,
+        )
+        self._task = self._bar.add_task("training", total=steps, completed=start, metrics="")
+
+    def __enter__(self) -> "Display":
+        """Begins to draw the bar."""
+        if self._start < self._steps:
+            self._bar.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Gives the terminal back."""
+        self._bar.stop()
+
+    def say(self, text: str) -> None:
+        """Prints a line; above the bar if there is one."""
+        self._console.print(text, highlight=False, soft_wrap=True)
+
+    def timed(self, what: str, function: Callable[[], T]) -> T:
+        """Calls a function that takes a while; says so before, and how long it took after."""
+        if not self._console.is_terminal:
+            self._console.print(f"{what} ...", end=" ", highlight=False)
+            self._console.file.flush()
+        begin = time.perf_counter()
+        with self.busy(what):
+            result = function()
+        taken = _seconds(time.perf_counter() - begin)
+        self.say(f"{what} ... {taken}" if self._console.is_terminal else taken)
+        self._begin = time.perf_counter()
+        return result
+
+    @contextlib.contextmanager
+    def busy(self, what: str) -> Iterator[None]:
+        """Shows on the bar that something else than training goes on."""
+        self._bar.update(self._task, description=what)
+        yield
+        self._bar.update(self._task, description="training")
+
+    def step(self, step: int, metrics: dict[str, float]) -> None:
+        """Moves the bar to a step."""
+        shown = f"{_metrics(metrics)}  {_speed(metrics)}"
+        self._bar.update(self._task, completed=step, metrics=shown)
+
+    def train_line(self, step: int, metrics: dict[str, float]) -> None:
+        """Prints the training metrics after `step` updates; on a terminal the bar has them."""
+        if not self._console.is_terminal:
+            elapsed = time.perf_counter() - self._begin
+            left = _seconds(elapsed / (step - self._start) * (self._steps - step))
+            self._line("train", step, f"{_metrics(metrics)}  {_speed(metrics)}  {left} left")
+
+    def test_line(self, step: int, metrics: dict[str, float]) -> None:
+        """Prints the test metrics after `step` updates."""
+        self._line("test", step, _metrics(metrics))
+
+    def result(
+        self,
+        train: dict[str, float],
+        test: dict[str, float],
+        best: dict[str, Any],
+        seconds: float,
+        workdir: pathlib.Path,
+    ) -> None:
+        """Prints the final table.
+
+        Args:
+          train: The last training metrics.
+          test: Metrics of the test split, and how many `examples` and `windows` were evaluated.
+          best: `step`, `metric` and `value` of the best evaluation.
+          seconds: Time taken.
+          workdir: Where everything was written.
+        """
+        self._bar.stop()
+        labels = {name: x for name, x in LABELS.items() if name in test}
+        table = rich.table.Table("split")
+        for label in (*labels.values(), "examples", "windows"):
+            table.add_column(label, justify="right")
+        table.add_row("train", *(_number(train[x]) if x in train else "" for x in labels), "", "")
+        counts = (f"{test['examples']:,}", f"{test['windows']:,}")
+        table.add_row("test", *(_number(test[x]) for x in labels), *counts, style="bold")
+        self._console.print(table)
+        self.say(
+            f"best {LABELS[best['metric']]} {_number(best['value'])} at step {best['step']}; "
+            f"took {_seconds(seconds)}; results are in {workdir}"
+        )
+
+    def _line(self, split: str, step: int, text: str) -> None:
+        self.say(f"{split:5} {step:{len(str(self._steps))}}/{self._steps}  {text}")
+
+
+def _metrics(metrics: dict[str, float]) -> str:
+    return "  ".join(
+        f"{label} {_number(metrics[name])}" for name, label in LABELS.items() if name in metrics
+    )
+
+
+def _speed(metrics: dict[str, float]) -> str:
+    speed = metrics["examples_per_second"]
+    return f"{speed:,.0f} examples/s" if speed >= 10 else f"{speed:.2g} examples/s"
+
+
+def _number(x: float | None) -> str:
+    return "nan" if x is None else f"{x:.4f}"
+
+
+def _seconds(seconds: float) -> str:
+    """Returns '0.4 s', '12 s', '3 min 20 s' or '2 h 5 min'."""
+    if seconds < 9.95:
+        return f"{seconds:.1f} s"
+    minutes, seconds = divmod(round(seconds), 60)
+    if minutes < 1:
+        return f"{seconds} s"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {seconds} s"

@@ -1,0 +1,109 @@
+"""Evaluation: every example once, its probabilities averaged over its windows."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+import jax
+import numpy as np
+import optax
+
+from perceiver_jax.training import devices as devices_lib
+from perceiver_jax.training import metrics, steps
+
+
+class Evaluation(NamedTuple):
+    """The result of an evaluation of E examples.
+
+    Attributes:
+      metrics: `loss`, `top1`, `top5` (of more than five classes) and `mAP`.
+      probabilities: [E, L], averaged over the windows of each example.
+      labels: [E] or [E, L].
+      num_windows: How many windows were evaluated, over all examples.
+    """
+
+    metrics: dict[str, float]
+    probabilities: np.ndarray
+    labels: np.ndarray
+    num_windows: int
+
+    @property
+    def main_metric(self) -> str:
+        """Name of the metric that says which of two models is better."""
+        return "mAP" if self.labels.ndim == 2 else "top1"
+
+
+class _Sums(NamedTuple):
+    """Sums over the windows of one example."""
+
+    probabilities: np.ndarray
+    loss: float
+    num_windows: int
+    label: np.ndarray
+
+
+Evaluate = Callable[[optax.Params, Iterable[Mapping[str, np.ndarray]]], Evaluation]
+
+
+def make_evaluate(
+    eval_step: Callable[..., steps.Predictions], devices: Sequence[jax.Device]
+) -> Evaluate:
+    """Returns `evaluate(params, batches) -> Evaluation`, compiled when it is first called.
+
+    Batches have `index` (the example that a row is a window of), `weight` (0 for padding) and
+    `label`; `params` are replicated over the devices.
+
+    Args:
+      eval_step: What `steps.make_eval_step` returned.
+      devices: The local devices that each batch is divided over.
+    """
+    mapped = jax.pmap(eval_step, axis_name=devices_lib.AXIS, devices=devices)
+
+    def evaluate(params: optax.Params, batches: Iterable[Mapping[str, np.ndarray]]) -> Evaluation:
+        sums: dict[int, _Sums] = {}
+        previous = None
+        for batch in batches:
+            predictions = mapped(params, devices_lib.shard(batch, devices))
+            if previous is not None:  # One batch late, so that the devices need not wait.
+                _add(sums, *previous)
+            previous = batch, predictions
+        if previous is not None:
+            _add(sums, *previous)
+        return _summarise(sums)
+
+    return evaluate
+
+
+def _add(
+    sums: dict[int, _Sums], batch: Mapping[str, np.ndarray], predictions: steps.Predictions
+) -> None:
+    size = len(batch["index"])
+    probabilities = np.asarray(predictions.probabilities, np.float64).reshape(size, -1)
+    losses = np.asarray(predictions.losses, np.float64).reshape(size)
+    for row in np.flatnonzero(batch["weight"]):
+        index = int(batch["index"][row])
+        so_far = sums.get(index, _Sums(0.0, 0.0, 0, batch["label"][row]))
+        sums[index] = _Sums(
+            so_far.probabilities + probabilities[row],
+            so_far.loss + float(losses[row]),
+            so_far.num_windows + 1,
+            so_far.label,
+        )
+
+
+def _summarise(sums: dict[int, _Sums]) -> Evaluation:
+    if not sums:
+        raise ValueError(
+            "There were no examples to evaluate; expected at least one of weight > 0. "
+            "Check the test split."
+        )
+    examples = [sums[index] for index in sorted(sums)]
+    probabilities = np.stack([x.probabilities / x.num_windows for x in examples])
+    labels = np.stack([x.label for x in examples])
+    result = {
+        "loss": float(np.mean([x.loss / x.num_windows for x in examples])),
+        "top1": metrics.top_k_accuracy(probabilities, labels, 1),
+    }
+    if probabilities.shape[1] > 5:
+        result["top5"] = metrics.top_k_accuracy(probabilities, labels, 5)
+    result["mAP"] = metrics.mean_average_precision(probabilities, labels)
+    return Evaluation(result, probabilities, labels, sum(x.num_windows for x in examples))

@@ -1,0 +1,36 @@
+"""How long to train and how often to do what."""
+
+import dataclasses
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Plan:
+    """How long to train and how often to do what, in steps; an interval of 0 is at the end only.
+
+    Attributes:
+      steps: Length of the training.
+      log_every: Write training metrics, averaged since the last time.
+      eval_every: Evaluate the test split and draw the curves.
+      checkpoint_every: Save.
+      max_checkpoints: How many checkpoints to keep, the newest.
+    """
+
+    steps: int
+    log_every: int
+    eval_every: int
+    checkpoint_every: int
+    max_checkpoints: int
+
+    def __post_init__(self):
+        """Checks the numbers."""
+        for name, value in dataclasses.asdict(self).items():
+            least = 0 if name.endswith("_every") else 1
+            if value < least:
+                raise ValueError(
+                    f"{name} is {value}; expected at least {least}. log_every, eval_every and "
+                    "checkpoint_every are in steps; there, 0 is at the end of training only."
+                )
+
+    def is_due(self, every: int, step: int) -> bool:
+        """Whether what is done `every` so many steps is to be done after `step` updates."""
+        return step == self.steps or (every > 0 and step % every == 0)

@@ -1,0 +1,109 @@
+"""Records how training goes: on screen, in the workdir's files and curves."""
+
+import contextlib
+import pathlib
+import time
+from collections.abc import Iterator
+from types import TracebackType
+from typing import Any
+
+import jax
+
+from perceiver_jax.training import display, evaluation, plots, writers
+
+AVERAGED = ("loss", "top1", "grad_norm")
+
+
+class Recorder:
+    """Shows every step of training, and writes averages of their metrics when told to.
+
+    Args:
+      workdir: Where `metrics.jsonl`, TensorBoard events and `curves.png` go.
+      screen: Where progress is shown.
+      step: The step that training goes on from.
+      saved: What `to_json` gave at that step; None to begin.
+    """
+
+    def __init__(
+        self,
+        workdir: pathlib.Path,
+        screen: display.Display,
+        step: int,
+        saved: dict[str, Any] | None,
+    ):
+        """Opens the files."""
+        saved = saved or {"sums": {}, "count": 0, "best": None}
+        self._sums, self._count, self._best = saved["sums"], saved["count"], saved["best"]
+        self._workdir, self._screen = workdir, screen
+        self._writer = writers.MetricsWriter(workdir, step)
+        self._examples, self._seconds = 0, 0.0
+
+    def __enter__(self) -> "Recorder":
+        """Returns itself."""
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Closes the files."""
+        self._writer.close()
+
+    def start(self, batch_size: int) -> None:
+        """Starts the clock that speed is measured by, of so many examples a step."""
+        self._batch_size = batch_size
+        self._last = time.perf_counter()
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """Stops the clock for what is not training."""
+        begin = time.perf_counter()
+        yield
+        self._last += time.perf_counter() - begin
+
+    def train_step(self, step: int, metrics: dict[str, jax.Array], write: bool) -> None:
+        """Takes the metrics of a step, and waits until they are there.
+
+        Args:
+          step: Which.
+          metrics: What the update returned.
+          write: Whether to write the averages since the last time, and begin new ones.
+        """
+        values = {name: float(x) for name, x in jax.device_get(metrics).items()}
+        now = time.perf_counter()
+        self._seconds += now - self._last
+        self._last = now
+        self._examples += self._batch_size
+        self._count += 1
+        for name in AVERAGED:
+            self._sums[name] = self._sums.get(name, 0.0) + values[name]
+        line = {name: total / self._count for name, total in self._sums.items()}
+        line["learning_rate"] = values["learning_rate"]
+        line["examples_per_second"] = self._examples / self._seconds
+        self._screen.step(step, line)
+        if write:
+            self._writer.write(step, "train", line)
+            self._screen.train_line(step, line)
+            self._sums, self._count, self._examples, self._seconds = {}, 0, 0, 0.0
+
+    def test(self, step: int, result: evaluation.Evaluation) -> None:
+        """Takes an evaluation after `step` updates, and draws the curves anew."""
+        self._writer.write(step, "test", result.metrics)
+        self._screen.test_line(step, result.metrics)
+        value = result.metrics[result.main_metric]
+        if self._best is None or value > self._best["value"]:
+            self._best = {"step": step, "metric": result.main_metric, "value": value}
+        plots.draw_curves(writers.read_metrics(self._workdir), self._workdir / "curves.png")
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns what a checkpoint keeps, so that no step is missing from the next average."""
+        return {"sums": self._sums, "count": self._count, "best": self._best}
+
+    def report(self, result: evaluation.Evaluation, seconds: float) -> None:
+        """Shows the end of training."""
+        lines = writers.read_metrics(self._workdir)
+        train = next((x for x in reversed(lines) if x["split"] == "train"), {})
+        counts = {"examples": len(result.labels), "windows": result.num_windows}
+        self._screen.result(train, result.metrics | counts, self._best, seconds, self._workdir)

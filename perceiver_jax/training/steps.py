@@ -1,0 +1,124 @@
+"""The training and evaluation steps: pure functions, to be run by `jax.jit` or `jax.pmap`."""
+
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Bool, Float, Int, Key
+
+from perceiver_jax.training import losses, schedules
+from perceiver_jax.training.state import TrainState
+
+Batch = Mapping[str, Array]
+Apply = Callable[..., Array]  # (params, rng, batch, is_training) -> logits [B, L]
+Update = Callable[[TrainState, Batch, Array], tuple[TrainState, dict[str, Array]]]
+
+
+class Predictions(NamedTuple):
+    """What evaluating a batch gives: probabilities [B, L] and losses [B]."""
+
+    probabilities: Array
+    losses: Array
+
+
+def make_update(
+    apply: Apply,
+    loss: losses.Loss,
+    optimizer: optax.GradientTransformation,
+    schedule: schedules.Schedule,
+    *,
+    ema_decay: float = 0.0,
+    axis_name: str | None = None,
+) -> Update:
+    """Returns `update(state, batch, rng) -> (state, metrics)`.
+
+    The loss is the mean over the global batch, weighted by `batch['weight']` where there is one.
+    The metrics are scalars: `loss`, `top1` (how often a true class scores highest), `grad_norm`
+    (global, before clipping) and `learning_rate`.
+
+    An example's random key depends on `rng`, the step and its place in the global batch alone, so
+    that results do not depend on the number of devices.
+
+    Args:
+      apply: `apply(params, rng, batch, is_training) -> logits`, with one random key an example.
+      loss: What `losses.build_loss` returned.
+      optimizer: What `optimizers.build_optimizer` returned.
+      schedule: The learning rate that came with it, to report.
+      ema_decay: Highest decay of the moving average of parameters, in [0, 1); 0 keeps none.
+      axis_name: The mapped axis that the batch is divided over; None if it is not.
+    """
+    if not 0.0 <= ema_decay < 1.0:
+        raise ValueError(
+            f"ema_decay is {ema_decay}; expected 0 <= ema_decay < 1. 0 turns it off, 0.999 "
+            "averages over about the last 1,000 steps."
+        )
+
+    def total(x: Array) -> Array:
+        return x if axis_name is None else jax.lax.psum(x, axis_name)
+
+    def update(
+        state: TrainState, batch: Batch, rng: Key[Array, ""]
+    ) -> tuple[TrainState, dict[str, Array]]:
+        labels = batch["label"]
+        weight = batch.get("weight", jnp.ones(len(labels)))
+        weight = weight / total(jnp.sum(weight))
+        keys = _example_keys(jax.random.fold_in(rng, state.step), len(labels), axis_name)
+
+        def loss_fn(params: optax.Params) -> tuple[Array, Array]:
+            logits = apply(params, keys, batch, is_training=True)
+            return jnp.sum(weight * loss.per_example(logits, labels)), logits
+
+        (value, logits), grads = jax.value_and_grad(loss_fn, has_aux=True)(state.params)
+        grads = jax.tree.map(total, grads)
+        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        metrics = {
+            "loss": total(value),
+            "top1": total(jnp.sum(weight * _best_is_true(logits, labels))),
+            "grad_norm": optax.global_norm(grads),
+            "learning_rate": schedule(state.step),
+        }
+        ema_params = _moving_average(state.ema_params, params, state.step, ema_decay)
+        return TrainState(state.step + 1, params, opt_state, ema_params), metrics
+
+    return update
+
+
+def make_eval_step(apply: Apply, loss: losses.Loss) -> Callable[[optax.Params, Batch], Predictions]:
+    """Returns `eval_step(params, batch) -> Predictions`.
+
+    The losses are those of training, label smoothing included, so that the two can be compared.
+    """
+
+    def eval_step(params: optax.Params, batch: Batch) -> Predictions:
+        logits = apply(params, None, batch, is_training=False)
+        return Predictions(loss.probabilities(logits), loss.per_example(logits, batch["label"]))
+
+    return eval_step
+
+
+def _example_keys(rng: Key[Array, ""], size: int, axis_name: str | None) -> Key[Array, " B"]:
+    """One key an example of this device's part of the batch, by place in the global batch."""
+    first = 0 if axis_name is None else jax.lax.axis_index(axis_name) * size
+    return jax.vmap(jax.random.fold_in, (None, 0))(rng, first + jnp.arange(size))
+
+
+def _best_is_true(
+    logits: Float[Array, "B L"], labels: Int[Array, " B"] | Float[Array, "B L"]
+) -> Bool[Array, " B"]:
+    best = jnp.argmax(logits, axis=-1)
+    if labels.ndim == 1:
+        return best == labels
+    return jnp.take_along_axis(labels, best[:, None], axis=-1)[:, 0] > 0
+
+
+def _moving_average(
+    average: optax.Params | None, params: optax.Params, step: Array, highest_decay: float
+) -> optax.Params | None:
+    """Moves the average; early on it decays faster, so as to forget the initial values."""
+    if average is None:
+        return None
+    decay = jnp.minimum(highest_decay, (1.0 + step) / (10.0 + step))
+    return optax.incremental_update(params, average, 1.0 - decay)
