@@ -1,0 +1,106 @@
+"""Random boxes, colour and small motions of pictures; RandAugment is in rand_augment.py."""
+
+import math
+
+from jaxtyping import UInt8
+import numpy as np
+import PIL.Image
+
+Box = tuple[float, float, float, float]  # left, upper, right, lower in pixels
+
+_ATTEMPTS = 10
+_CENTRE_FRACTION = 224 / 256
+_GREY = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R 601, as in Pillow.
+
+
+def random_box(
+    rng: np.random.Generator,
+    size: tuple[int, int],
+    area_range: tuple[float, float],
+    aspect_range: tuple[float, float],
+) -> Box:
+    """Draws an Inception-style crop (Szegedy et al. 2015); after ten misfits, the centre box.
+
+    Args:
+        rng: source of randomness.
+        size: width and height of the picture.
+        area_range: range of the crop's area as a fraction of the picture's, drawn uniformly.
+        aspect_range: range of the crop's width : height, drawn uniformly in the logarithm.
+    """
+    width, height = size
+    for _ in range(_ATTEMPTS):
+        area = rng.uniform(*area_range) * width * height
+        aspect = math.exp(rng.uniform(*np.log(aspect_range)))
+        box_width, box_height = round(math.sqrt(area * aspect)), round(math.sqrt(area / aspect))
+        if 0 < box_width <= width and 0 < box_height <= height:
+            left = int(rng.integers(width - box_width + 1))
+            upper = int(rng.integers(height - box_height + 1))
+            return left, upper, left + box_width, upper + box_height
+    return centre_box(size)
+
+
+def centre_box(size: tuple[int, int]) -> Box:
+    """Returns the central square of side 224/256 of the shorter side (evaluation)."""
+    width, height = size
+    side = math.floor(_CENTRE_FRACTION * min(size))
+    left, upper = (width - side + 1) // 2, (height - side + 1) // 2
+    return left, upper, left + side, upper + side
+
+
+def jitter(
+    rng: np.random.Generator,
+    image: PIL.Image.Image,
+    rotation_degrees: float,
+    scale: float,
+    shift: float,
+) -> PIL.Image.Image:
+    """Rotates, scales and shifts a picture a little; what comes into view is black.
+
+    Args:
+        rng: source of randomness.
+        image: the picture.
+        rotation_degrees: largest rotation either way.
+        scale: scale factors are drawn from [1 - scale, 1 + scale].
+        shift: largest shift either way, as a fraction of each side.
+    """
+    angle = math.radians(rng.uniform(-rotation_degrees, rotation_degrees))
+    factor = rng.uniform(1 - scale, 1 + scale)
+    centre = (np.array(image.size) - 1) / 2
+    moved = centre + rng.uniform(-shift, shift, 2) * image.size
+    inverse = np.array(
+        [[math.cos(angle), math.sin(angle)], [-math.sin(angle), math.cos(angle)]]
+    )  # Pillow wants where each output pixel comes from.
+    inverse /= factor
+    offset = centre - inverse @ moved
+    matrix = (*inverse[0], offset[0], *inverse[1], offset[1])
+    return image.transform(
+        image.size, PIL.Image.Transform.AFFINE, matrix, PIL.Image.Resampling.BILINEAR
+    )
+
+
+def colour_jitter(
+    rng: np.random.Generator,
+    video: UInt8[np.ndarray, "T H W 3"],
+    brightness: float,
+    contrast: float,
+    saturation: float,
+) -> UInt8[np.ndarray, "T H W 3"]:
+    """Changes brightness, saturation and contrast, in the same way in all frames.
+
+    Args:
+        rng: source of randomness.
+        video: frames.
+        brightness: factors are drawn from [1 - brightness, 1 + brightness].
+        contrast: as brightness; distances from the clip's mean grey are scaled.
+        saturation: as brightness; distances of each pixel from its grey are scaled.
+    """
+    bright, contrasted, saturated = (
+        rng.uniform(1 - strength, 1 + strength) for strength in (brightness, contrast, saturation)
+    )
+    mix = saturated * np.eye(3) + (1 - saturated) * _GREY[:, None]  # [from colour, to colour]
+    mean_grey = bright * float(video.reshape(-1, 3).mean(axis=0) @ _GREY)
+    matrix = (bright * contrasted * mix).astype(np.float32)
+    # One matrix for all three; + 0.5 rounds.
+    offset = np.float32((1 - contrasted) * mean_grey + 0.5)
+    changed = video.reshape(-1, 3).astype(np.float32) @ matrix + offset
+    return np.clip(changed, 0, 255, out=changed).astype(np.uint8).reshape(video.shape)

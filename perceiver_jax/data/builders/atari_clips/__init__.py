@@ -1,0 +1,119 @@
+"""atari_clips: games with sound, a small stand-in for AudioSet with the same features.
+
+A random player plays 16 Atari 2600 games in the emulator that `ale-py` brings, ROMs included
+(GPL-2.0; an optional dependency, and nothing of it is copied here). Clips are like AudioSet's: JPEG
+frames at 25 a second and mono sound at 48 kHz, exactly in step. The classes are the games.
+"""
+
+from collections.abc import Iterator
+from concurrent import futures
+import dataclasses
+import importlib.util
+import itertools
+import multiprocessing
+import os
+
+import numpy as np
+import tensorflow_datasets as tfds
+
+from perceiver_jax.data.builders import base
+from perceiver_jax.data.builders.atari_clips import play
+
+GAMES = (
+    "air_raid",
+    "alien",
+    "assault",
+    "beam_rider",
+    "berzerk",
+    "centipede",
+    "chopper_command",
+    "defender",
+    "demon_attack",
+    "freeway",
+    "frogger",
+    "riverraid",
+    "seaquest",
+    "space_invaders",
+    "time_pilot",
+    "up_n_down",
+)
+
+
+@dataclasses.dataclass
+class Config(tfds.core.BuilderConfig):
+    """How much is played.
+
+    Attributes:
+        num_games: the first so many of `GAMES`.
+        episodes: number of episodes of a game in each split.
+        clips: number of clips cut from an episode, one after the other.
+    """
+
+    num_games: int = len(GAMES)
+    episodes: dict[str, int] = dataclasses.field(default_factory=dict)
+    clips: int = 4
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Number of clips of each split."""
+        return {
+            split: self.num_games * episodes * self.clips
+            for split, episodes in self.episodes.items()
+        }
+
+
+FULL = Config(name="full", episodes={"train": 12, "test": 3})
+TINY = Config(name="tiny", num_games=2, episodes={"train": 2, "test": 1}, clips=2)
+
+
+class AtariClips(base.EmbeddedBuilder):
+    """An episode has a seed of its own and lies in one split, as do all its clips."""
+
+    BUILDER_CONFIGS = [FULL, TINY]
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Number of examples of each split."""
+        return self.builder_config.sizes
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        return tfds.core.DatasetInfo(
+            builder=self,
+            description="Clips of 4 s of 16 Atari 2600 games, played at random, with sound.",
+            features=tfds.features.FeaturesDict(
+                {
+                    "clip_id": tfds.features.Text(),
+                    "video": tfds.features.Sequence(tfds.features.Image(encoding_format="jpeg")),
+                    "audio": tfds.features.Tensor(shape=(), dtype=np.object_),  # A FLAC file.
+                    "labels": tfds.features.Sequence(tfds.features.ClassLabel(names=GAMES)),
+                }
+            ),
+        )
+
+    def _generate_examples(self, split: str) -> Iterator[tuple[str, dict]]:
+        if importlib.util.find_spec("ale_py") is None:
+            raise ModuleNotFoundError(
+                "Building atari_clips needs the package ale-py, which is not installed; install it "
+                "with: pip install perceiver-haiku[atari]"
+            )
+        games, seeds = zip(*self._episodes(split), strict=True)
+        clips = itertools.repeat(self.builder_config.clips)
+        # The emulator holds Python's lock, hence processes; spawned ones work everywhere.
+        with futures.ProcessPoolExecutor(
+            min(len(games), os.cpu_count() or 1), multiprocessing.get_context("spawn")
+        ) as pool:
+            episodes = pool.map(play.episode, games, seeds, clips)
+            for game, seed, episode in zip(games, seeds, episodes, strict=True):
+                for i, clip in enumerate(episode):
+                    clip_id = f"{game}_{seed}_{i}"
+                    yield clip_id, {"clip_id": clip_id, "labels": [game], **clip}
+
+    def _episodes(self, split: str) -> list[tuple[str, int]]:
+        """Returns the game and the seed of each episode; no seed occurs twice in any split."""
+        episodes = self.builder_config.episodes
+        first = 0 if split == "train" else episodes["train"]
+        return [
+            (game, 1_000 * number + episode)
+            for number, game in enumerate(GAMES[: self.builder_config.num_games])
+            for episode in range(first, first + episodes[split])
+        ]

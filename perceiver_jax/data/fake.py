@@ -1,0 +1,32 @@
+"""Random batches in the form of any config's, to test and to time what comes after the data."""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from perceiver_jax.data import pipeline
+
+
+def fake_batches(data: pipeline.Data, seed: int) -> Iterator[pipeline.Batch]:
+    """Yields endless batches of noise and random labels; needs no data set on disk.
+
+    Args:
+        data: whose `batch_spec` the batches have.
+        seed: decides the contents.
+    """
+    spec = data.batch_spec()
+    rng = np.random.default_rng(seed)
+    while True:
+        batch = {name: _noise(rng, spec[name]) for name in data.inputs}
+        classes = rng.integers(data.num_classes, size=data.batch_size)
+        label = np.eye(data.num_classes)[classes] if data.multi_label else classes
+        batch["label"] = label.astype(spec["label"].dtype)
+        batch["index"] = np.arange(data.batch_size, dtype=np.int32)
+        batch["weight"] = np.ones(data.batch_size, np.float32)
+        yield batch
+
+
+def _noise(rng: np.random.Generator, spec: np.ndarray) -> np.ndarray:
+    if spec.dtype == np.uint8:
+        return rng.integers(256, size=spec.shape, dtype=np.uint8)
+    return rng.uniform(-1, 1, spec.shape).astype(spec.dtype)

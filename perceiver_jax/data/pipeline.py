@@ -1,0 +1,245 @@
+"""From records on disk to batches: order, sharding, decoding in the background, evaluation."""
+
+from collections.abc import Mapping
+import dataclasses
+import functools
+import math
+import os
+from typing import Any
+
+from grain import python as grain
+import ml_collections
+import numpy as np
+
+from perceiver_jax.data import datasets, source
+from perceiver_jax.data import modalities as modality_kinds
+
+Batch = dict[str, np.ndarray]
+
+_NUM_THREADS = min(os.cpu_count() or 1, 8)
+_PADDING_INDEX = -1
+
+
+@dataclasses.dataclass(frozen=True)
+class Data:
+    """A data set as a model sees it. Nothing is read, or built, before the first batch.
+
+    A batch has one array for each modality, `label` (int32 [B], or float32 [B, L] of zeros and
+    ones if there may be several), `index` (int32 [B], of the example in its split) and `weight`
+    (float32 [B]: 1, or 0 for padding).
+
+    Attributes:
+        dataset: name, a key of `datasets.DATASETS`.
+        data_dir: where TFDS keeps data sets; '' is TFDS's default.
+        train_split: TFDS's notation of the training split.
+        test_split: TFDS's notation of the split to evaluate on.
+        batch_size: number of examples of a training batch, over all processes.
+        num_workers: number of processes that decode; with 0, threads of this one do.
+        inputs: the modalities by name.
+    """
+
+    dataset: str
+    data_dir: str
+    train_split: str
+    test_split: str
+    batch_size: int
+    num_workers: int
+    inputs: dict[str, modality_kinds.Modality]
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes L."""
+        return datasets.lookup(self.dataset).num_classes
+
+    @property
+    def multi_label(self) -> bool:
+        """Whether an example may have several labels."""
+        return datasets.lookup(self.dataset).multi_label
+
+    @functools.cached_property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the classes. Needs the data set on disk."""
+        builder = datasets.prepared_builder(self.dataset, self.data_dir)
+        feature = builder.info.features[self._label_feature]
+        return tuple(getattr(feature, "feature", feature).names)
+
+    @functools.cached_property
+    def num_train(self) -> int:
+        """Number of examples of the training split."""
+        return datasets.num_examples(self.dataset, self.data_dir, self.train_split)
+
+    @functools.cached_property
+    def num_test(self) -> int:
+        """Number of examples of the test split."""
+        return datasets.num_examples(self.dataset, self.data_dir, self.test_split)
+
+    def train_batches(
+        self, seed: int, process_index: int = 0, process_count: int = 1
+    ) -> grain.DatasetIterator:
+        """Returns endless batches, in a new order in every epoch.
+
+        Order and augmentation depend on (seed, epoch, index of the example) alone. The batches of
+        all processes, in their order, make up the global batch.
+
+        Args:
+            seed: decides order and augmentation.
+            process_index: which share of each batch to give.
+            process_count: number of shares.
+
+        Returns:
+            An iterator with Grain's `get_state` and `set_state`; its state is a few numbers.
+        """
+        reader = self._reader(self.train_split)
+        # Grain adds the epoch to the seed: hashed, so that seed 0 does not become seed 1.
+        order_seed = int(np.random.SeedSequence(seed).generate_state(1)[0])
+        dataset = grain.MapDataset.range(len(reader.records)).shuffle(order_seed).repeat()
+        dataset = dataset.map_with_index(functools.partial(_train_example, reader, seed))
+        return self._iterate(dataset, self.batch_size, process_index, process_count)
+
+    def test_batches(
+        self, batch_size: int, num_windows: int, process_index: int = 0, process_count: int = 1
+    ) -> grain.DatasetIterator:
+        """Returns batches that hold every pair of a test example and a window exactly once.
+
+        Args:
+            batch_size: number of pairs in a batch, over all processes.
+            num_windows: windows of a clip, evenly spaced from its begin to its end; 1: the middle.
+            process_index: which share of each batch to give.
+            process_count: number of shares.
+
+        Returns:
+            A finite iterator; the last batches are padded with examples of weight 0.
+
+        Raises:
+            ValueError: several windows are wanted of inputs without time.
+        """
+        if num_windows > 1 and not any(m.has_time for m in self.inputs.values()):
+            raise ValueError(
+                f"Got num_windows={num_windows}, but none of the inputs {sorted(self.inputs)} has "
+                "time; expected 1. Set config.eval.num_windows=1."
+            )
+        reader = self._reader(self.test_split)
+        num_batches = math.ceil(len(reader.records) * num_windows / batch_size)
+        dataset = grain.MapDataset.range(num_batches * batch_size)
+        dataset = dataset.map(functools.partial(_test_example, reader, num_windows))
+        return self._iterate(dataset, batch_size, process_index, process_count)
+
+    def batch_spec(self, process_count: int = 1) -> Batch:
+        """Returns a training batch of zeros of one process; needs no data set on disk."""
+        share = _share(self.batch_size, process_count)
+        example = self._example_reader(None).empty()
+        return {name: np.stack([value] * share) for name, value in example.items()}
+
+    def _reader(self, split: str) -> "_Reader":
+        builder = datasets.prepared_builder(self.dataset, self.data_dir)
+        features = {modality.feature for modality in self.inputs.values()} | {self._label_feature}
+        records = source.Source(str(builder.data_dir), split, tuple(sorted(features)))
+        return self._example_reader(records)
+
+    def _example_reader(self, records: source.Source | None) -> "_Reader":
+        return _Reader(records, self.inputs, self._label_feature, self.num_classes)
+
+    @property
+    def _label_feature(self) -> str:
+        return "labels" if self.multi_label else "label"
+
+    def _iterate(
+        self, examples: grain.MapDataset, batch_size: int, process_index: int, process_count: int
+    ) -> grain.DatasetIterator:
+        batches = examples.batch(_share(batch_size, process_count), drop_remainder=True)
+        batches = batches[process_index::process_count]  # Shares of a batch follow each other.
+        threads = 1 if self.num_workers else _NUM_THREADS
+        dataset = batches.to_iter_dataset(grain.ReadOptions(threads, threads + 1))
+        if self.num_workers:
+            options = grain.MultiprocessingOptions(self.num_workers, per_worker_buffer_size=2)
+            dataset = dataset.mp_prefetch(options)
+        return iter(dataset)
+
+
+def build_data(
+    *,
+    dataset: str,
+    data_dir: str,
+    train_split: str,
+    test_split: str,
+    batch_size: int,
+    num_workers: int,
+    modalities: Mapping[str, Mapping[str, Any]] | ml_collections.ConfigDict,
+) -> Data:
+    """Builds the input pipeline from `config.data`; see `Data` for the arguments.
+
+    Args:
+        dataset: name of the data set.
+        data_dir: where TFDS keeps data sets; '' is TFDS's default.
+        train_split: TFDS's notation of the training split.
+        test_split: TFDS's notation of the split to evaluate on.
+        batch_size: number of examples of a training batch, over all processes.
+        num_workers: number of processes that decode; with 0, threads of this one do.
+        modalities: for each input its `kind` and that kind's settings.
+
+    Raises:
+        ValueError: unknown data set, kind or setting.
+    """
+    datasets.lookup(dataset)
+    inputs = {
+        name: modality_kinds.build_modality(name, **settings)
+        for name, settings in modalities.items()
+    }
+    return Data(dataset, data_dir, train_split, test_split, batch_size, num_workers, inputs)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Reader:
+    """Makes examples of records; goes to worker processes, so it holds no open files."""
+
+    records: source.Source | None
+    inputs: dict[str, modality_kinds.Modality]
+    label_feature: str
+    num_classes: int
+
+    def read(self, index: int, position: float, rng: np.random.Generator | None) -> Batch:
+        """Reads the window at `position` of example `index`; with `rng`, augments it."""
+        record = self.records[index]
+        example = {
+            name: modality.read(record[modality.feature], position, rng)
+            for name, modality in self.inputs.items()
+        }
+        label = self._encode_label(record[self.label_feature])
+        return example | {"label": label, "index": np.int32(index), "weight": np.float32(1)}
+
+    def empty(self) -> Batch:
+        """Returns an example of zeros with weight 0 that pads a batch."""
+        example = {name: modality.spec() for name, modality in self.inputs.items()}
+        label = self._encode_label([] if self.label_feature == "labels" else 0)
+        index = np.int32(_PADDING_INDEX)
+        return example | {"label": label, "index": index, "weight": np.float32(0)}
+
+    def _encode_label(self, value: Any) -> np.ndarray | np.int32:
+        if self.label_feature == "label":
+            return np.int32(value)
+        several = np.zeros(self.num_classes, np.float32)
+        several[np.asarray(value, int)] = 1
+        return several
+
+
+def _train_example(reader: _Reader, seed: int, position: int, index: int) -> Batch:
+    epoch = position // len(reader.records)
+    rng = np.random.default_rng([seed, epoch, index])
+    return reader.read(index, rng.random(), rng)
+
+
+def _test_example(reader: _Reader, num_windows: int, pair: int) -> Batch:
+    index, window = divmod(pair, num_windows)
+    if index >= len(reader.records):
+        return reader.empty()
+    position = 0.5 if num_windows == 1 else window / (num_windows - 1)
+    return reader.read(index, position, None)
+
+
+def _share(batch_size: int, process_count: int) -> int:
+    if batch_size % process_count:
+        raise ValueError(
+            f"Got a batch of {batch_size} examples for {process_count} processes; expected a "
+            "multiple of the number of processes. Change the batch size."
+        )
+    return batch_size // process_count

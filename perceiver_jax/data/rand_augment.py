@@ -1,0 +1,138 @@
+"""RandAugment (Cubuk et al. 2020) of pictures, by Pillow.
+
+Operations and their ranges as in the ImageNet experiments of the Perceiver papers: each layer
+draws one of 16 operations uniformly and always applies it, with the same magnitude.
+"""
+
+from collections.abc import Callable
+from typing import TypeAlias
+
+import numpy as np
+import PIL.Image
+import PIL.ImageDraw
+import PIL.ImageEnhance
+import PIL.ImageOps
+
+Image: TypeAlias = PIL.Image.Image
+Rng: TypeAlias = np.random.Generator
+
+_MAX_MAGNITUDE = 10
+_GREY = 128  # What comes into view.
+_MAX_ROTATION = 30.0  # degrees
+_MAX_SHEAR = 0.3
+_MAX_TRANSLATION = 100  # pixels
+_MAX_CUTOUT = 40  # pixels, half of a side
+_MAX_SOLARIZE_ADD = 110
+_SOLARIZE_ADD_THRESHOLD = 128
+
+
+def rand_augment(rng: Rng, image: Image, num_layers: int, magnitude: float) -> Image:
+    """Applies randomly drawn operations to a picture.
+
+    Args:
+        rng: source of randomness.
+        image: an RGB or a grey picture.
+        num_layers: number of operations.
+        magnitude: their strength, 0 to 10.
+    """
+    level = magnitude / _MAX_MAGNITUDE
+    for _ in range(num_layers):
+        operation = OPERATIONS[rng.integers(len(OPERATIONS))]
+        image = operation(rng, image, level)
+    return image
+
+
+def _auto_contrast(rng: Rng, image: Image, level: float) -> Image:
+    return PIL.ImageOps.autocontrast(image)
+
+
+def _equalize(rng: Rng, image: Image, level: float) -> Image:
+    return PIL.ImageOps.equalize(image)
+
+
+def _invert(rng: Rng, image: Image, level: float) -> Image:
+    return PIL.ImageOps.invert(image)
+
+
+def _rotate(rng: Rng, image: Image, level: float) -> Image:
+    return image.rotate(_signed(rng, level * _MAX_ROTATION), fillcolor=_fill(image))
+
+
+def _posterize(rng: Rng, image: Image, level: float) -> Image:
+    return PIL.ImageOps.posterize(image, max(1, int(level * 4)))
+
+
+def _solarize(rng: Rng, image: Image, level: float) -> Image:
+    return PIL.ImageOps.solarize(image, int(level * 256))
+
+
+def _solarize_add(rng: Rng, image: Image, level: float) -> Image:
+    added = int(level * _MAX_SOLARIZE_ADD)
+    table = [min(255, i + added) if i < _SOLARIZE_ADD_THRESHOLD else i for i in range(256)]
+    return image.point(table * len(image.getbands()))
+
+
+def _enhance(enhancer: type) -> Callable[[Rng, Image, float], Image]:
+    def operation(rng: Rng, image: Image, level: float) -> Image:
+        return enhancer(image).enhance(0.1 + 1.8 * level)
+
+    return operation
+
+
+def _shear_x(rng: Rng, image: Image, level: float) -> Image:
+    return _affine(image, (1, _signed(rng, level * _MAX_SHEAR), 0, 0, 1, 0))
+
+
+def _shear_y(rng: Rng, image: Image, level: float) -> Image:
+    return _affine(image, (1, 0, 0, _signed(rng, level * _MAX_SHEAR), 1, 0))
+
+
+def _translate_x(rng: Rng, image: Image, level: float) -> Image:
+    return _affine(image, (1, 0, _signed(rng, level * _MAX_TRANSLATION), 0, 1, 0))
+
+
+def _translate_y(rng: Rng, image: Image, level: float) -> Image:
+    return _affine(image, (1, 0, 0, 0, 1, _signed(rng, level * _MAX_TRANSLATION)))
+
+
+def _cutout(rng: Rng, image: Image, level: float) -> Image:
+    half = int(level * _MAX_CUTOUT)
+    x, y = (int(rng.integers(side)) for side in image.size)
+    image = image.copy()
+    box = (x - half, y - half, x + half - 1, y + half - 1)
+    if half:
+        PIL.ImageDraw.Draw(image).rectangle(box, fill=_fill(image))
+    return image
+
+
+OPERATIONS = (
+    _auto_contrast,
+    _equalize,
+    _invert,
+    _rotate,
+    _posterize,
+    _solarize,
+    _enhance(PIL.ImageEnhance.Color),
+    _enhance(PIL.ImageEnhance.Contrast),
+    _enhance(PIL.ImageEnhance.Brightness),
+    _enhance(PIL.ImageEnhance.Sharpness),
+    _shear_x,
+    _shear_y,
+    _translate_x,
+    _translate_y,
+    _cutout,
+    _solarize_add,
+)
+
+
+def _signed(rng: Rng, value: float) -> float:
+    return value if rng.integers(2) else -value
+
+
+def _fill(image: Image) -> int | tuple[int, ...]:
+    bands = len(image.getbands())
+    return _GREY if bands == 1 else (_GREY,) * bands
+
+
+def _affine(image: Image, matrix: tuple[float, ...]) -> Image:
+    return image.transform(image.size, PIL.Image.Transform.AFFINE, matrix, fillcolor=_fill(image))

@@ -1,0 +1,62 @@
+"""Random access to the records of a prepared data set, images and sound still encoded."""
+
+import dataclasses
+import functools
+from typing import Any
+
+import tensorflow_datasets as tfds
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """The records of a split, read with `tfds`'s ArrayRecord data source.
+
+    Opened on first use in each process, so only names travel to worker processes.
+
+    Attributes:
+        directory: the prepared data set.
+        split: TFDS's notation, such as 'train' or 'train[:90%]'.
+        features: names of the features to read; the others are not even copied.
+    """
+
+    directory: str
+    split: str
+    features: tuple[str, ...]
+
+    @functools.cached_property
+    def _records(self) -> Any:
+        builder = tfds.builder_from_directory(self.directory)
+        raw = tfds.decode.DeserializeMethod.RAW_BYTES
+        return builder.as_data_source(self.split, deserialize_method=raw)
+
+    @functools.cached_property
+    def _features(self) -> tfds.features.FeaturesDict:
+        stored = self._records.dataset_info.features
+        return tfds.features.FeaturesDict({name: stored[name] for name in self.features})
+
+    @functools.cached_property
+    def _decoders(self) -> dict[str, tfds.decode.Decoder]:
+        return {
+            name: _KeepEncoded()
+            for name, feature in self._features.items()
+            if isinstance(getattr(feature, "feature", feature), tfds.features.Image)
+        }
+
+    def __len__(self) -> int:
+        """Returns the number of records."""
+        return len(self._records)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """Reads a record."""
+        return self._features.deserialize_example_np(self._records[index], decoders=self._decoders)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Leaves out the opened files."""
+        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+
+
+class _KeepEncoded(tfds.decode.SkipDecoding):
+    """TFDS's own, of sequences too."""
+
+    def decode_batch_example_np(self, example: Any) -> Any:
+        return example
