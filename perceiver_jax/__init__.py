@@ -6,19 +6,16 @@ head (V for values) · K Fourier bands · X position dimensions or axes of a gri
 L classes.
 """
 
-from perceiver_jax.attention import CrossAttention
-from perceiver_jax.attention import SelfAttention
-from perceiver_jax.decoders import MeanPoolDecoder
-from perceiver_jax.decoders import QueryDecoder
-from perceiver_jax.model import build_model
-from perceiver_jax.model import Model
-from perceiver_jax.model import param_count
-from perceiver_jax.perceiver import make_layers
-from perceiver_jax.perceiver import PerceiverEncoder
-from perceiver_jax.position_encoding import fourier_features
-from perceiver_jax.position_encoding import FourierEncoding
-from perceiver_jax.position_encoding import LearnedEncoding
-from perceiver_jax.position_encoding import linear_positions
+from perceiver_jax.attention import CrossAttention, SelfAttention
+from perceiver_jax.decoders import MeanPoolDecoder, QueryDecoder
+from perceiver_jax.model import Model, build_model, param_count
+from perceiver_jax.perceiver import PerceiverEncoder, make_layers
+from perceiver_jax.position_encoding import (
+    FourierEncoding,
+    LearnedEncoding,
+    fourier_features,
+    linear_positions,
+)
 from perceiver_jax.tokens import Tokens
 
 __version__ = "0.1.0"

@@ -9,12 +9,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from perceiver_jax import attention
-from perceiver_jax import construct
-from perceiver_jax import decoders
-from perceiver_jax import perceiver
-from perceiver_jax import position_encoding
-from perceiver_jax import preprocessors
+from perceiver_jax import (
+    attention,
+    construct,
+    decoders,
+    perceiver,
+    position_encoding,
+    preprocessors,
+)
 from perceiver_jax import tokens as tokens_lib
 
 Params = Mapping[str, Mapping[str, jax.Array]]

@@ -215,25 +215,24 @@ class Run(NamedTuple):
 
 
 def find_runs(layers: Sequence[str]) -> list[Run]:
-    """Splits a sequence of layers into the longest runs that repeat."""
-    runs, start = [], 0
-    while start < len(layers):
-        run = Run(((layers[start],),), 1)
-        for period in (1, 2):
-            candidate = _longest_run(layers[start:], period)
-            if candidate.repeats > 1 and candidate.num_layers > run.num_layers:
-                run = candidate
-        runs.append(run)
-        start += run.num_layers
-    return runs
+    """Splits a sequence of layers into runs, so that as few layers as possible are compiled."""
+    layers = tuple(layers)
 
+    @functools.cache
+    def best(start):  # (layers to compile, runs) of what follows `start`
+        if start == len(layers):
+            return 0, ()
+        options = []
+        for period in range(1, len(layers) - start + 1):
+            for repeats in range(1, (len(layers) - start) // period + 1):
+                stop = start + period * repeats
+                pattern = tuple(layers[start + i : stop : period] for i in range(period))
+                if all(_repeats(names) for names in pattern):
+                    cost, runs = best(stop)
+                    options.append((period + cost, (Run(pattern, repeats), *runs)))
+        return min(options, key=lambda option: option[0])
 
-def _longest_run(layers, period):
-    for repeats in range(len(layers) // period, 0, -1):
-        pattern = tuple(tuple(layers[i : repeats * period : period]) for i in range(period))
-        if all(_repeats(names) for names in pattern):
-            return Run(pattern, repeats)
-    return Run((), 0)
+    return list(best(0)[1])
 
 
 def _repeats(names):

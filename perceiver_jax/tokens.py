@@ -69,7 +69,7 @@ def to_patches(grid: Array, patch_size: Sequence[int]) -> Array:
 
 
 def normalize_pixels(
-    pixels: Array, mean: Sequence[float], std: Sequence[float]
+    pixels: Array, mean: Sequence[int | float], std: Sequence[int | float]
 ) -> Float[Array, "..."]:
     """Turns uint8 pixels into floats of about zero mean; floats are taken as already normalised.
 

@@ -12,10 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from perceiver_jax import attention
-from perceiver_jax import decoders
-from perceiver_jax import perceiver
-from perceiver_jax import position_encoding
+from perceiver_jax import attention, decoders, perceiver, position_encoding
 
 GOLDEN = pathlib.Path(__file__).parent / "golden"
 CROSS = {"layer_norm": "query_norm", "layer_norm_1": "input_norm", "layer_norm_2": "mlp_norm"}

@@ -1,11 +1,7 @@
 """Preprocessors: the device side of a modality, arrays -> Tokens. One line a modality."""
 
-from perceiver_jax.preprocessors import array
-from perceiver_jax.preprocessors import audio
-from perceiver_jax.preprocessors import image
+from perceiver_jax.preprocessors import array, audio, image, point_cloud, video
 from perceiver_jax.preprocessors import multimodal as multimodal
-from perceiver_jax.preprocessors import point_cloud
-from perceiver_jax.preprocessors import video
 
 PREPROCESSORS = {
     "array": array.ArrayPreprocessor,

@@ -21,8 +21,8 @@ class ImagePreprocessor(hk.Module):
         ImageNet); -1 keeps the raster order.
     """
 
-    mean: Sequence[float]
-    std: Sequence[float]
+    mean: Sequence[int | float]
+    std: Sequence[int | float]
     position_encoding: Callable | None = None
     permutation_seed: int = -1
     name: str | None = None

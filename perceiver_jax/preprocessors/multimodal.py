@@ -45,7 +45,16 @@ class MultimodalPreprocessor(hk.Module):
 
         Returns:
           The inputs of all modalities.
+
+        Raises:
+          ValueError: for a dropout rate of a modality that there isn't, or one outside [0, 1].
         """
+        for name, rate in self.dropout_rates.items():
+            if name not in self.preprocessors or not 0 <= rate <= 1:
+                raise ValueError(
+                    f"dropout_rates names {name!r} with {rate}; expected probabilities of "
+                    f"{sorted(self.preprocessors)}. Correct the name or the rate."
+                )
         children = {
             name: self.preprocessors[name](inputs[name], masks.get(name))
             for name in sorted(self.preprocessors)

@@ -20,8 +20,8 @@ class VideoPreprocessor(hk.Module):
       position_encoding: of the grid of patches (time, row, column).
     """
 
-    mean: Sequence[float]
-    std: Sequence[float]
+    mean: Sequence[int | float]
+    std: Sequence[int | float]
     patch_size: Sequence[int] = (2, 8, 8)
     position_encoding: Callable | None = None
     name: str | None = None

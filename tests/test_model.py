@@ -1,0 +1,209 @@
+"""Properties of whole models, on one small audio-visual Perceiver that all tests share."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import perceiver_jax
+
+FOURIER = dict(kind="fourier", num_bands=3)
+CONFIG = dict(
+    num_classes=7,
+    inputs=dict(
+        video=dict(
+            kind="video",
+            mean=(0.5,) * 3,
+            std=(0.2,) * 3,
+            patch_size=(1, 2, 2),
+            position_encoding=FOURIER,
+        ),
+        points=dict(kind="point_cloud", position_encoding=dict(FOURIER, max_resolution=(9, 9, 9))),
+    ),
+    fusion=dict(modality_channels=2, dropout_rates=dict(video=0.5)),
+    encoder=dict(
+        num_latents=5,
+        latent_channels=12,
+        layers=perceiver_jax.make_layers(2, 2),
+        num_self_attends=2,
+        num_self_attend_heads=3,
+        chunk_size=16,
+    ),
+)
+
+
+def make_batch(seed=0):
+    rng = np.random.default_rng(seed)
+    return dict(
+        video=rng.integers(0, 256, (2, 3, 4, 6, 3), np.uint8),
+        points=rng.uniform(-1, 1, (2, 23, 3)).astype(np.float32),
+        points_mask=rng.random((2, 23)) < 0.7,
+    )
+
+
+@pytest.fixture(scope="module")
+def model():
+    return perceiver_jax.build_model(CONFIG)
+
+
+@pytest.fixture(scope="module")
+def params(model):
+    """Parameters away from their start, where the head is zero and so is every gradient."""
+    shapes = jax.eval_shape(model.init, jax.random.key(0), make_batch())
+    rng = np.random.default_rng(0)
+    return jax.tree.map(lambda x: rng.normal(0, 0.5, x.shape).astype(np.float32), shapes)
+
+
+@pytest.fixture(scope="module")
+def apply(model):
+    return jax.jit(lambda params, batch: model.apply(params, None, batch))
+
+
+@pytest.fixture(scope="module")
+def gradients(model, params):
+    """Of the logits' squares, for the parameters and the points."""
+
+    def loss(params, points):
+        return jnp.sum(model.apply(params, None, dict(make_batch(), points=points)) ** 2)
+
+    return jax.jit(jax.grad(loss, argnums=(0, 1)))(params, make_batch()["points"])
+
+
+def test_a_new_model_gives_every_class_the_same_score(model):
+    params = jax.jit(model.init)(jax.random.key(0), make_batch())
+    assert {x.dtype for x in jax.tree.leaves(params)} == {jnp.dtype("float32")}
+    np.testing.assert_array_equal(model.apply(params, None, make_batch()), np.zeros((2, 7)))
+
+
+def test_latents_start_as_a_truncated_normal_of_the_given_scale(model):
+    latents = jax.jit(model.init)(jax.random.key(0), make_batch())["encoder"]["latents"]
+    assert 0.01 < latents.std() < 0.03 and jnp.abs(latents).max() <= 0.04 + 1e-6
+
+
+def test_output_depends_on_every_modality(apply, params):
+    out = apply(params, make_batch())
+    assert jnp.abs(out[0] - out[1]).max() > 1e-3
+    for name in ("video", "points"):
+        changed = make_batch() | {name: make_batch(1)[name]}
+        assert jnp.abs(apply(params, changed) - out).max() > 1e-3
+
+
+def test_order_of_the_inputs_does_not_matter_if_positions_move_along(apply, params):
+    batch = make_batch()
+    order = np.random.default_rng(1).permutation(23)
+    moved = batch | {name: batch[name][:, order] for name in ("points", "points_mask")}
+    np.testing.assert_allclose(apply(params, moved), apply(params, batch), atol=1e-5)
+
+
+def test_a_fixed_permutation_of_pixels_and_positions_changes_nothing():
+    images = dict(image=np.random.default_rng(0).integers(0, 256, (2, 5, 7, 1), np.uint8))
+    out = []
+    for seed in (-1, 3):
+        image = dict(
+            kind="image", mean=(0.1,), std=(0.3,), position_encoding=FOURIER, permutation_seed=seed
+        )
+        model = perceiver_jax.build_model(dict(CONFIG, inputs=dict(image=image), fusion=None))
+        shapes = jax.eval_shape(model.init, jax.random.key(0), images)
+        rng = np.random.default_rng(0)
+        params = jax.tree.map(lambda x: rng.normal(0, 0.5, x.shape).astype(np.float32), shapes)
+        out.append(jax.jit(model.apply)(params, None, images))
+    assert jnp.abs(out[0][0] - out[0][1]).max() > 1e-3
+    np.testing.assert_allclose(*out, atol=1e-5)
+
+
+def test_masked_inputs_have_no_influence(apply, params):
+    batch = make_batch()
+    other = np.where(batch["points_mask"][..., None], batch["points"], make_batch(1)["points"])
+    assert (other != batch["points"]).any()
+    np.testing.assert_array_equal(apply(params, batch | dict(points=other)), apply(params, batch))
+
+
+def test_masked_inputs_get_no_gradient_and_real_ones_do(gradients):
+    by_point = np.abs(gradients[1]).sum(-1)
+    mask = make_batch()["points_mask"]
+    assert not by_point[~mask].any() and by_point[mask].all()
+
+
+def test_masking_equals_leaving_out(model, apply, params):
+    batch = make_batch()
+    batch["points_mask"][:] = np.arange(23) < 17
+    left_out = dict(video=batch["video"], points=batch["points"][:, :17])
+    got = jax.jit(model.apply)(params, None, left_out)
+    np.testing.assert_allclose(got, apply(params, batch), atol=1e-5)
+
+
+def test_an_example_without_any_input_stays_finite(apply, params):
+    batch = make_batch() | dict(video_mask=np.zeros(2, bool), points_mask=np.zeros((2, 23), bool))
+    assert jnp.isfinite(apply(params, batch)).all()
+
+
+def test_every_parameter_gets_a_gradient_but_the_key_biases(gradients):
+    without = {
+        f"{module}/{name}"
+        for module, leaves in gradients[0].items()
+        for name, leaf in leaves.items()
+        if not np.abs(leaf).max() > 1e-7
+    }
+    assert without == {"encoder/cross_attend_0/key/b", "encoder/cross_attend_1/key/b"}
+
+
+def test_plain_and_fast_forms_agree(apply, params):
+    plain = CONFIG | dict(encoder=CONFIG["encoder"] | dict(streaming=False, scan=False))
+    got = jax.jit(perceiver_jax.build_model(plain).apply)(params, None, make_batch())
+    np.testing.assert_allclose(got, apply(params, make_batch()), rtol=1e-5, atol=1e-5)
+
+
+def test_bfloat16_gives_finite_float32_logits_near_those_of_float32(apply, params):
+    model = perceiver_jax.build_model(CONFIG | dict(dtype="bfloat16"))
+    out = jax.jit(model.apply)(params, None, make_batch())
+    expected = apply(params, make_batch())
+    assert out.dtype == jnp.float32 and jnp.isfinite(out).all()
+    assert jnp.abs(out - expected).max() < 0.1 * jnp.abs(expected).max()
+
+
+def test_training_draws_one_modality_dropout_an_example_key(model, params):
+    apply = jax.jit(lambda keys, batch: model.apply(params, keys, batch, is_training=True))
+    keys = jax.random.split(jax.random.key(5), 8)
+    batch = {k: np.repeat(v[:1], 8, axis=0) for k, v in make_batch().items()}
+    out = apply(keys, batch)
+    assert len(np.unique(np.round(out[:, 0], 3))) == 2  # with and without the video
+    np.testing.assert_allclose(apply(keys[::-1], batch), out[::-1], atol=1e-5)
+
+
+def test_five_lines_make_a_model_of_any_array():
+    batch = dict(signal=np.ones((2, 29, 3), np.float32))
+    model = perceiver_jax.build_model(
+        dict(
+            num_classes=5,
+            inputs=dict(signal=dict(kind="array", position_encoding=FOURIER)),
+            encoder=dict(num_latents=4, latent_channels=8, layers=perceiver_jax.make_layers(1, 1)),
+        )
+    )
+    shapes = jax.eval_shape(model.init, jax.random.key(0), batch)
+    assert jax.eval_shape(model.apply, shapes, None, batch).shape == (2, 5)
+
+
+@pytest.mark.parametrize(
+    "change, message",
+    [
+        (dict(dtype="float16"), "Unknown model.dtype 'float16'; expected one of"),
+        (dict(encodr={}), "Unknown key model.encodr;.* Did you mean 'encoder'?"),
+        (dict(inputs={}), "model.inputs is empty"),
+        (dict(fusion=None), "2 inputs .points, video. and no model.fusion"),
+        (dict(inputs=dict(video=CONFIG["inputs"]["video"])), "model.fusion is set for one input"),
+        (dict(encoder=dict(num_latents=4)), "Missing key model.encoder.latent_channels"),
+        (dict(encoder=CONFIG["encoder"] | dict(num_latent=4)), "Did you mean 'num_latents'?"),
+        (dict(decoder=dict(kind="max_pool")), "Unknown model.decoder.kind 'max_pool'"),
+        (dict(inputs=CONFIG["inputs"] | dict(video=dict(kind="vdeo"))), "Did you mean 'video'?"),
+        (dict(inputs=CONFIG["inputs"] | dict(mel=dict(kind="mel"))), "The batch has no 'mel'"),
+    ],
+)
+def test_a_wrong_config_is_an_error_that_says_what_is_allowed(change, message):
+    with pytest.raises(ValueError, match=message):
+        model = perceiver_jax.build_model(CONFIG | change)
+        jax.eval_shape(model.init, jax.random.key(0), make_batch())
+
+
+def test_training_without_keys_is_an_error(model, params):
+    with pytest.raises(ValueError, match="rng is None in training"):
+        jax.eval_shape(lambda: model.apply(params, None, make_batch(), is_training=True))

@@ -1,0 +1,113 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import perceiver_jax
+from perceiver_jax import tokens
+
+FOURIER = dict(kind="fourier", num_bands=2)
+
+
+def encode(inputs, batch, rng=None, fusion=None, **keys):
+    """The tokens of a batch, and the parameters that made them."""
+    model = perceiver_jax.build_model(
+        dict(
+            num_classes=3,
+            inputs=inputs,
+            fusion=fusion,
+            encoder=dict(num_latents=2, latent_channels=8, layers=("cross_attend_0",)),
+        )
+    )
+    params = model.init(jax.random.key(0), batch)
+    return model.tokens(params, rng, batch, is_training=rng is not None), params
+
+
+def test_patches_of_a_video_hold_neighbouring_pixels():
+    video = np.arange(2 * 4 * 6 * 10 * 3).reshape(2, 4, 6, 10, 3)
+    patches = tokens.to_patches(jnp.asarray(video), (2, 3, 5))
+    assert patches.shape == (2, 2, 2, 2, 90)
+    np.testing.assert_array_equal(patches[1, 0, 1, 1], video[1, :2, 3:, 5:].reshape(-1))
+
+
+def test_patches_that_do_not_tile_are_an_error():
+    with pytest.raises(ValueError, match=r"Patches of \(3,\) don't tile an array of \(10,\)"):
+        tokens.to_patches(jnp.zeros((1, 10, 1)), (3,))
+
+
+def test_pixels_are_normalised_by_channel_and_followed_by_their_positions():
+    image = np.random.default_rng(0).integers(0, 256, (2, 3, 5, 3), np.uint8)
+    keys = dict(kind="image", mean=(0.1, 0.2, 0.3), std=(0.5, 0.25, 2.0), position_encoding=FOURIER)
+    (values, mask), _ = encode(dict(image=keys), dict(image=image))
+    assert values.shape == (2, 15, 3 + 2 * (2 * 2 + 1)) and mask is None
+    expected = (image.reshape(2, 15, 3) / 255 - keys["mean"]) / keys["std"]
+    np.testing.assert_allclose(values[..., :3], expected, atol=1e-5)
+    np.testing.assert_allclose(values[0, :, 3:5], perceiver_jax.linear_positions((3, 5)))
+
+
+def test_permutation_moves_inputs_together_with_their_positions():
+    image = np.random.default_rng(0).integers(0, 256, (1, 3, 5, 3), np.uint8)
+    keys = dict(kind="image", mean=(0,) * 3, std=(1,) * 3, position_encoding=FOURIER)
+    plain, permuted, again = (
+        encode(dict(image=dict(keys, permutation_seed=seed)), dict(image=image))[0].values[0]
+        for seed in (-1, 4, 4)
+    )
+    assert (plain != permuted).any()
+    np.testing.assert_array_equal(permuted, again)
+    assert sorted(map(tuple, plain.tolist())) == sorted(map(tuple, permuted.tolist()))
+
+
+def test_points_are_encoded_by_their_coordinates_alone():
+    points = jax.random.uniform(jax.random.key(0), (2, 7, 3), minval=-1)
+    encoding = dict(FOURIER, max_resolution=(10, 10, 10))
+    (values, mask), _ = encode(
+        dict(points=dict(kind="point_cloud", position_encoding=encoding)),
+        dict(points=points, points_mask=np.arange(14).reshape(2, 7) < 9),
+    )
+    np.testing.assert_allclose(values, perceiver_jax.fourier_features(points, 2, (10, 10, 10)))
+    assert mask.sum() == 9
+
+
+def multimodal(batch_size=2, rng=None, **fusion):
+    inputs = dict(
+        video=dict(
+            kind="video",
+            mean=(0.5,) * 3,
+            std=(0.2,) * 3,
+            patch_size=(2, 2, 2),
+            position_encoding=FOURIER,
+        ),
+        audio=dict(kind="audio", patch_size=5, position_encoding=FOURIER),
+    )
+    batch = dict(
+        video=np.full((batch_size, 4, 4, 6, 3), 200, np.uint8),
+        audio=np.ones((batch_size, 35), np.float32),
+        audio_mask=np.arange(batch_size) > 0,
+    )
+    return encode(inputs, batch, rng, fusion=dict(modality_channels=4, **fusion))
+
+
+def test_modalities_are_filled_up_with_learned_embeddings():
+    (values, mask), params = multimodal()
+    assert values.shape == (2, 7 + 2 * 2 * 3, 24 + 15 + 4)  # the audio comes first
+    np.testing.assert_array_equal(values[0, 0, 5 + 5 :], params["inputs"]["audio_embedding"])
+    np.testing.assert_array_equal(values[1, 9, 24 + 15 :], params["inputs"]["video_embedding"])
+    assert params["inputs"]["audio_embedding"].any()
+    np.testing.assert_array_equal(mask[:, [0, 6, 7, 18]], [[0, 0, 1, 1], [1, 1, 1, 1]])
+
+
+def test_modality_dropout_zeroes_whole_streams_at_its_rate_in_training_only():
+    keys = jax.random.split(jax.random.key(1), 200)
+    (values, _), _ = multimodal(200, keys, dropout_rates=dict(video=0.3))
+    video, audio = values[:, 7:, :39], values[:, :7, :10]
+    dropped = ~video.any((1, 2))
+    assert audio.any((1, 2)).all()
+    assert 35 <= dropped.sum() <= 85
+    assert video[~dropped].any((2,)).all()
+    (values, _), _ = multimodal(200, None, dropout_rates=dict(video=0.3))
+    assert values[:, 7:, :39].any((1, 2)).all()
+
+
+def test_dropout_of_an_unknown_modality_is_an_error():
+    with pytest.raises(ValueError, match="dropout_rates names 'vdeo'.*'video'"):
+        multimodal(dropout_rates=dict(vdeo=0.3))
