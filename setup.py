@@ -27,6 +27,7 @@ setuptools.setup(
         "orbax-checkpoint>=0.12",
         "Pillow>=11",
         "rich>=14",
+        "soundfile>=0.13",
         "soxr>=0.5",
         "tensorboardX>=2.6.4",
         "tensorflow-datasets>=4.9.10",
@@ -35,7 +36,7 @@ setuptools.setup(
         # The embedded audio-visual data set. ale-py is GPL-2.0: only its builder imports it.
         "atari": ["ale-py>=0.12"],
         # Reading the files of AudioSet (clips) and ModelNet40 (meshes).
-        "audioset": ["av>=14", "soundfile>=0.13"],
+        "audioset": ["av>=14"],
         "modelnet40": ["trimesh>=4.5"],
         "test": [
             "beartype>=0.20",

@@ -6,6 +6,7 @@ one message that says what was given, what is allowed and what was probably mean
 
 import argparse
 import ast
+from collections.abc import Iterator, Sequence
 import contextlib
 import difflib
 import importlib.util
@@ -14,7 +15,6 @@ import re
 import sys
 import traceback
 import types
-from collections.abc import Iterator, Sequence
 from typing import Any
 
 import ml_collections

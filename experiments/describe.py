@@ -6,10 +6,11 @@ Nothing is compiled, and the data set need not be there.
 """
 
 import argparse
+from collections.abc import Mapping
 import json
 import math
+import pathlib
 import sys
-from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -18,12 +19,14 @@ import numpy as np
 import rich.console
 import rich.table
 
-import perceiver_jax
 from experiments import arguments
+import perceiver_jax
 from perceiver_jax import flops
 
 
-def describe(config: ml_collections.ConfigDict, batch: Mapping[str, np.ndarray]) -> dict[str, Any]:
+def describe_model(
+    config: ml_collections.ConfigDict, batch: Mapping[str, np.ndarray]
+) -> dict[str, Any]:
     """Describes the model of a config.
 
     Args:
@@ -35,13 +38,9 @@ def describe(config: ml_collections.ConfigDict, batch: Mapping[str, np.ndarray])
       of them together (number and channels), `latents`, `layers` (weight set by layer), `weights`
       (parameters and layers by weight set), `parameters`, `flops` of the forward pass of one
       example, counted as the paper does (`paper`: keys and values projected as written) and as
-      executed (`executed`), and `activation_bytes`, what a training step keeps for the backward
-      pass for each example, by dtype.
+      executed (`executed`).
     """
-    model = perceiver_jax.build_model(config.model)
-    shapes = {name: _shape(1, x) for name, x in batch.items() if _is_input(config, name)}
-    params = jax.eval_shape(model.init, jax.random.key(0), shapes)
-
+    model, shapes, params = _build(config, batch)
     encoder = config.model.encoder
     layers = list(encoder.layers)
     weights = {}
@@ -63,10 +62,28 @@ def describe(config: ml_collections.ConfigDict, batch: Mapping[str, np.ndarray])
             "paper": _flops(_with(config.model, streaming=False), params, shapes),
             "executed": _flops(config.model, params, shapes),
         },
-        "activation_bytes": {
-            dtype: _activation_bytes(_with(config.model, dtype=dtype), params, shapes)
-            for dtype in dict.fromkeys(["float32", config.model.dtype])
-        },
+    }
+
+
+def activation_bytes(
+    config: ml_collections.ConfigDict, batch: Mapping[str, np.ndarray]
+) -> dict[str, int]:
+    """Estimates what a training step keeps for the backward pass for each example, in bytes.
+
+    It is what one more example adds to the residuals of `jax.vjp`; XLA may need less or more.
+
+    Args:
+      config: the whole config.
+      batch: as of `describe_model`.
+
+    Returns:
+      Bytes by dtype, float32 and the config's own.
+    """
+    _, shapes, params = _build(config, batch)
+    return {
+        dtype: _residual_bytes(_with(config.model, dtype=dtype), params, shapes, 2)
+        - _residual_bytes(_with(config.model, dtype=dtype), params, shapes, 1)
+        for dtype in dict.fromkeys(["float32", config.model.dtype])
     }
 
 
@@ -78,11 +95,52 @@ def main(argv: list[str]) -> None:
         flags, config = arguments.parse_command_line(parser, argv)
         from perceiver_jax import data  # Takes a second.
 
-        summary = describe(config, data.build_data(**config.data).batch_spec())
+        batch = data.build_data(**config.data.to_dict() | {"batch_size": 1}).batch_spec()
+        summary = describe_model(config, batch)
+        summary["activation_bytes"] = activation_bytes(config, batch)
     if flags.json:
         print(json.dumps(summary, indent=2))
     else:
         _print(summary)
+
+
+def print_summary(
+    console: rich.console.Console,
+    config: ml_collections.ConfigDict,
+    data: Any,
+    batch: Mapping[str, np.ndarray],
+    workdir: pathlib.Path,
+) -> None:
+    """Prints what is about to be trained.
+
+    Args:
+      console: where to.
+      config: the whole config.
+      data: the `Data` of it.
+      batch: as of `describe_model`.
+      workdir: where results go.
+    """
+    model = describe_model(config, batch)
+    inputs = ", ".join(f"{name} {_format_size(x)}" for name, x in model["inputs"].items())
+    if len(model["inputs"]) > 1:
+        inputs += f"; together {_format_size(model['input'])}"
+    epochs = config.train.steps * config.data.batch_size / data.num_train
+    devices = jax.local_devices()
+    table = rich.table.Table(title=config.experiment, title_justify="left", show_header=False)
+    rows = {
+        "inputs": inputs,
+        "model": f"{_format_size(model['latents'])} latents, {model['parameters']:,} parameters, "
+        f"{format_count(model['flops']['paper'])}FLOP an example, {config.model.dtype}",
+        "data": f"{config.data.dataset}: {data.num_train:,} to train on, {data.num_test:,} to test,"
+        f" {data.num_classes} classes",
+        "training": f"{config.train.steps:,} steps of {config.data.batch_size} = {epochs:.4g} "
+        f"epochs, {config.optimizer.name}, learning rate {config.optimizer.learning_rate:g}",
+        "devices": f"{len(devices)} x {devices[0].device_kind}",
+        "workdir": f"{workdir} ({'goes on' if (workdir / 'checkpoints').is_dir() else 'new'})",
+    }
+    for name, text in rows.items():
+        table.add_row(name, text)
+    console.print(table)
 
 
 def format_count(number: float) -> str:
@@ -120,8 +178,19 @@ def _print(summary: dict[str, Any]) -> None:
     console.print(f"latents: {latents['number']} x {latents['channels']}", highlight=False)
 
 
-def _is_input(config: ml_collections.ConfigDict, name: str) -> bool:
-    return name.removesuffix("_mask") in config.model.inputs
+def _build(config, batch):
+    """The model, the shapes of its inputs for one example, and those of its parameters."""
+    model = perceiver_jax.build_model(config.model)
+    shapes = {
+        name: _shape(1, x)
+        for name, x in batch.items()
+        if name.removesuffix("_mask") in config.model.inputs
+    }
+    return model, shapes, jax.eval_shape(model.init, jax.random.key(0), shapes)
+
+
+def _format_size(size: Mapping[str, int]) -> str:
+    return f"{size['number']:,} x {size['channels']:,}"
 
 
 def _shape(batch_size: int, x: Any) -> jax.ShapeDtypeStruct:
@@ -156,21 +225,17 @@ def _flops(model_config, params, shapes) -> int:
     return flops.count_flops(lambda p, b: model.apply(p, None, b), params, shapes)
 
 
-def _activation_bytes(model_config, params, shapes) -> int:
-    """Bytes that one more example adds to what the backward pass needs of the forward pass."""
+def _residual_bytes(model_config, params, shapes, batch_size: int) -> int:
+    """Size of what the backward pass needs of the forward pass, parameters included."""
     model = perceiver_jax.build_model(model_config)
+    batch = {name: _shape(batch_size, x) for name, x in shapes.items()}
+    rng = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), batch_size))
 
-    def residuals(batch_size: int) -> int:
-        batch = {name: _shape(batch_size, x) for name, x in shapes.items()}
-        rng = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), batch_size))
+    def backward(params, rng, batch):
+        return jax.vjp(lambda p: model.apply(p, rng, batch, is_training=True), params)[1]
 
-        def backward(params, rng, batch):
-            return jax.vjp(lambda p: model.apply(p, rng, batch, is_training=True), params)[1]
-
-        leaves = jax.tree.leaves(jax.eval_shape(backward, params, rng, batch))
-        return sum(math.prod(x.shape) * x.dtype.itemsize for x in leaves)
-
-    return residuals(2) - residuals(1)
+    leaves = jax.tree.leaves(jax.eval_shape(backward, params, rng, batch))
+    return sum(math.prod(x.shape) * x.dtype.itemsize for x in leaves)
 
 
 if __name__ == "__main__":

@@ -23,12 +23,14 @@ Where the paper is silent we chose:
 - Audio, 64 bands: as many as elsewhere; the modality embedding fills up to 487 channels.
 - Mel, 60 frames of 80 bins (48 kHz, hop 1024), positions in time and frequency: gives the 4,800
   inputs of the text.
+- SpecAugment masks twice up to 8 frames and twice up to 10 bins; crops and colours vary as much as
+  in Inception.
 """
 
 import ml_collections
 
-import perceiver_jax
 from experiments import arguments
+import perceiver_jax
 
 TRAIN_EXAMPLES = 1_700_000
 MODES = {
@@ -50,23 +52,33 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
     config = ml_collections.ConfigDict({"experiment": f"audioset_{mode}", "seed": 0})
 
     # Both sections below know a modality by its name: `audio` is raw or mel, and `video`.
+    num_samples = 61_440  # 1.28 s at 48 kHz, as long as 32 frames.
+    masked = mode != "av_mel_tuned"
     data = {
-        "audio": {"kind": "audio", "sample_rate": 48_000, "num_samples": 61_440},
+        "audio": {"kind": "audio", "num_samples": num_samples, "sample_rate": 48_000},
         "mel": {
             "kind": "mel",
+            "num_samples": num_samples,
             "sample_rate": 48_000,
-            "num_samples": 61_440,
-            "hop_length": 1024,  # 60 frames.
             "num_bins": 80,
-            "spec_augment": mode != "av_mel_tuned",
+            "hop": 1024,  # 60 frames.
+            "window": 2048,
+            "time_masks": 2 if masked else 0,  # SpecAugment.
+            "time_mask_width": 8,
+            "frequency_masks": 2 if masked else 0,
+            "frequency_mask_width": 10,
         },
         "video": {
             "kind": "video",
-            "num_frames": 32,  # 1.28 s at 25 a second.
-            "size": 224,
-            "random_crop": True,  # Inception-style.
-            "random_flip": True,
-            "color_augment": True,
+            "num_frames": 32,
+            "image_size": 224,
+            "frames_per_second": 25.0,
+            "crop_area": (0.08, 1.0),
+            "crop_aspect": (3 / 4, 4 / 3),
+            "flip": True,
+            "brightness": 0.125,
+            "contrast": 0.5,
+            "saturation": 0.5,
         },
     }
     config.data = {
@@ -170,7 +182,7 @@ def _shrink(config: ml_collections.ConfigDict) -> None:
     config.model.num_classes = 16
     config.model.dtype = "float32"
     if "video" in config.data.modalities:
-        config.data.modalities.video.size = 64
+        config.data.modalities.video.update(image_size=64, crop_area=(0.5, 1.0))
         # 1,024 inputs.
         config.model.inputs.video.position_encoding.max_resolution = (16, 8, 8)
     config.model.encoder.update(num_latents=64, latent_channels=128, num_self_attends=2)

@@ -30,8 +30,8 @@ Where the paper is silent we chose:
 
 import ml_collections
 
-import perceiver_jax
 from experiments import arguments
+import perceiver_jax
 
 TRAIN_EXAMPLES = 1_281_167
 

@@ -20,8 +20,8 @@ Where the paper is silent we chose:
 
 import ml_collections
 
-import perceiver_jax
 from experiments import arguments
+import perceiver_jax
 
 
 def get_config(arg: str = "") -> ml_collections.ConfigDict:

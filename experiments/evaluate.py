@@ -1,0 +1,151 @@
+"""Evaluates a trained experiment and draws where it is right and wrong.
+
+    python -m experiments.evaluate --workdir=DIR
+
+Reads `config.json` and the newest checkpoint of the workdir; writes `confusion.png`,
+`per_class.png` and `per_class.json` there.
+"""
+
+import argparse
+import dataclasses
+import json
+import logging
+import pathlib
+import sys
+from typing import Any
+
+import ml_collections
+import numpy as np
+
+from experiments import arguments
+
+
+def main(argv: list[str]) -> None:
+    """Runs the command."""
+    parser = argparse.ArgumentParser("python -m experiments.evaluate", description=__doc__)
+    parser.add_argument("--workdir", type=pathlib.Path, required=True, help="of a training run")
+    flags = parser.parse_args(argv)
+    with arguments.user_errors_end_the_program():
+        evaluate(flags.workdir)
+
+
+def evaluate(workdir: pathlib.Path) -> dict[str, float]:
+    """Evaluates the newest checkpoint of a workdir on the test split.
+
+    Args:
+      workdir: of a training run.
+
+    Returns:
+      The metrics.
+    """
+    config = read_config(workdir)
+    # Here, for they take seconds.
+    import jax
+    import rich.console
+
+    import perceiver_jax
+    from perceiver_jax import data as data_lib
+    from perceiver_jax.training import (
+        checkpoints,
+        devices,
+        evaluation,
+        losses,
+        optimizers,
+        state,
+        steps,
+    )
+
+    logging.getLogger("absl").setLevel("ERROR")  # Orbax warns that it will not write.
+    console = rich.console.Console()
+    data = data_lib.build_data(**config.data)
+    model = perceiver_jax.build_model(config.model)
+    loss = losses.build_loss(config.train.loss, config.train.label_smoothing)
+    optimizer, _ = optimizers.build_optimizer(**config.optimizer, total_steps=config.train.steps)
+
+    def initial_state() -> state.TrainState:
+        example = dataclasses.replace(data, batch_size=1).batch_spec()
+        params = model.init(jax.random.key(0), example)
+        return state.create_state(params, optimizer, config.train.ema_decay)
+
+    checkpoint = checkpoints.load(workdir / "checkpoints", jax.eval_shape(initial_state))
+    params = state.evaluation_params(checkpoint.state)
+    console.print(f"evaluating step {int(checkpoint.state.step)} of {workdir}", highlight=False)
+    local_devices = jax.local_devices()
+    run = evaluation.make_evaluate(steps.make_eval_step(model.apply, loss), local_devices)
+    with console.status("evaluating"):
+        result = run(devices.replicate(params, local_devices), data.test_batches(**config.eval))
+    write_results(workdir, result, data)
+    print_results(console, result)
+    return result.metrics
+
+
+def read_config(workdir: pathlib.Path) -> ml_collections.ConfigDict:
+    """Reads the `config.json` of a training run.
+
+    Raises:
+      UsageError: if there is none.
+    """
+    path = workdir / "config.json"
+    if not path.is_file():
+        raise arguments.UsageError(
+            f"There is no {path}; expected the workdir of a training run. Train first: "
+            f"python -m experiments.train --config=... --workdir={workdir}"
+        )
+    return ml_collections.ConfigDict(_with_tuples(json.loads(path.read_text())))
+
+
+def write_results(workdir: pathlib.Path, result: Any, data: Any) -> None:
+    """Writes the confusion matrix and the per-class figures of an evaluation.
+
+    Args:
+      workdir: where to.
+      result: an `evaluation.Evaluation`.
+      data: the `Data` that it is of.
+    """
+    from perceiver_jax.training import metrics, plots
+
+    # With several labels an example, one row for each of them.
+    examples, labels = np.nonzero(metrics.multi_hot(result.labels, data.num_classes))
+    confusion = metrics.confusion_matrix(result.probabilities[examples], labels)
+    plots.draw_confusion(confusion, data.class_names, workdir / "confusion.png")
+    if data.multi_label:
+        name, label = "average_precision", "average precision"
+        values = metrics.average_precision_per_class(result.probabilities, result.labels)
+    else:
+        name, label = "accuracy", "accuracy"
+        values = metrics.accuracy_per_class(result.probabilities, result.labels)
+    plots.draw_per_class(values, data.class_names, label, workdir / "per_class.png")
+    rows = {
+        class_name: {name: None if np.isnan(value) else float(value), "examples": int(count)}
+        for class_name, value, count in zip(
+            data.class_names, values, confusion.sum(axis=1), strict=True
+        )
+    }
+    (workdir / "per_class.json").write_text(json.dumps(rows, indent=2) + "\n")
+
+
+def print_results(console: Any, result: Any) -> None:
+    """Prints the metrics of an evaluation as a table."""
+    import rich.table
+
+    from perceiver_jax.training import display
+
+    labels = {name: text for name, text in display.LABELS.items() if name in result.metrics}
+    table = rich.table.Table(*labels.values(), "examples", "windows")
+    table.add_row(
+        *(f"{result.metrics[name]:.4f}" for name in labels),
+        f"{len(result.labels):,}",
+        f"{result.num_windows:,}",
+    )
+    console.print(table)
+
+
+def _with_tuples(value: Any) -> Any:
+    """Turns JSON's lists back into the tuples that they were."""
+    if isinstance(value, dict):
+        return {key: _with_tuples(x) for key, x in value.items()}
+    return tuple(map(_with_tuples, value)) if isinstance(value, list) else value
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,118 @@
+"""Trains an experiment; the same command goes on where a run stopped.
+
+    python -m experiments.train --config=FILE[:ARGUMENTS] [--workdir=DIR] [--config.key=value ...]
+
+Read this first: config -> data -> model -> optimizer -> step -> loop.
+"""
+
+import argparse
+import dataclasses
+import pathlib
+import sys
+
+import ml_collections
+
+from experiments import arguments
+
+
+def main(argv: list[str]) -> None:
+    """Runs the command."""
+    parser = argparse.ArgumentParser("python -m experiments.train", description=__doc__)
+    parser.add_argument(
+        "--workdir", type=pathlib.Path, help="where results go; default: runs/EXPERIMENT"
+    )
+    with arguments.user_errors_end_the_program():
+        flags, config = arguments.parse_command_line(parser, argv)
+        train(config, flags.workdir or pathlib.Path("runs") / config.experiment)
+
+
+def train(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> dict[str, float]:
+    """Trains what a config describes.
+
+    Args:
+      config: a recipe, such as those in `experiments/configs`.
+      workdir: where `config.json`, `metrics.jsonl`, checkpoints and pictures go.
+
+    Returns:
+      The metrics of the test split at the end.
+
+    Raises:
+      ValueError: if the config contradicts itself; then nothing is written.
+    """
+    # Here, for they take seconds: a mistyped command gets its answer at once.
+    import jax
+    import rich.console
+
+    from experiments import describe
+    import perceiver_jax
+    from perceiver_jax import data as data_lib
+    from perceiver_jax.training import devices, loop, losses, optimizers, plan, state, steps
+
+    console = rich.console.Console()
+
+    # ---------------------------------------------------------------- data
+    data = data_lib.build_data(**config.data)
+    check(config, data, jax.local_device_count())
+    train_batches = data.train_batches(config.seed)  # Embedded data are built now if need be.
+
+    # ---------------------------------------------------------------- model
+    model = perceiver_jax.build_model(config.model)
+    example = dataclasses.replace(data, batch_size=1).batch_spec()
+    init_key, train_key = jax.random.split(jax.random.key(config.seed))
+    params = jax.jit(model.init)(init_key, example)
+
+    # ---------------------------------------------------------------- optimizer and step
+    train_keys = config.train.to_dict()
+    loss = losses.build_loss(train_keys.pop("loss"), train_keys.pop("label_smoothing"))
+    ema_decay = train_keys.pop("ema_decay")
+    optimizer, schedule = optimizers.build_optimizer(
+        **config.optimizer, total_steps=config.train.steps
+    )
+    update = steps.make_update(
+        model.apply, loss, optimizer, schedule, ema_decay=ema_decay, axis_name=devices.AXIS
+    )
+
+    # ---------------------------------------------------------------- loop
+    describe.print_summary(console, config, data, example, workdir)
+    return loop.train(
+        update=update,
+        eval_step=steps.make_eval_step(model.apply, loss),
+        state=state.create_state(params, optimizer, ema_decay),
+        rng=train_key,
+        train_batches=train_batches,
+        test_batches=lambda: data.test_batches(**config.eval),
+        plan=plan.Plan(**train_keys),
+        workdir=workdir,
+        config=config.to_dict(),
+        console=console,
+    )
+
+
+def check(config: ml_collections.ConfigDict, data, num_devices: int) -> None:
+    """Checks that the sections of a config fit each other and the devices.
+
+    Raises:
+      ValueError: if they do not.
+    """
+    if config.model.num_classes != data.num_classes:
+        raise ValueError(
+            f"config.model.num_classes is {config.model.num_classes}; {config.data.dataset} has "
+            f"{data.num_classes} classes. Set it to that number."
+        )
+    if config.train.loss == "sigmoid" and not data.multi_label:
+        raise ValueError(
+            f"config.train.loss is 'sigmoid'; {config.data.dataset} has one label an example. "
+            "Set it to 'softmax'."
+        )
+    for section in ("data", "eval"):
+        size = config[section].batch_size
+        if size < 1 or size % num_devices:
+            above = max(size, 1) + -max(size, 1) % num_devices
+            raise ValueError(
+                f"config.{section}.batch_size is {size}; expected a multiple of the "
+                f"{num_devices} devices. Set it to {above}, for instance."
+            )
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
