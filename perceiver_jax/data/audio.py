@@ -8,6 +8,8 @@ from typing import ClassVar
 
 from jaxtyping import Float32
 import numpy as np
+import scipy.fft
+import scipy.sparse
 import soundfile
 import soxr
 
@@ -133,23 +135,22 @@ def log_mel(
     padded = np.pad(samples, padding)
     frames = np.lib.stride_tricks.sliding_window_view(padded, window)[::hop]
     hann = np.hanning(window + 1)[:-1].astype(np.float32)
-    power = np.abs(np.fft.rfft(frames * hann)) ** 2
-    mel = power.astype(np.float32) @ mel_filters(sample_rate, num_bins, window)
+    power = np.abs(scipy.fft.rfft(frames * hann)) ** 2
+    mel = (mel_filters(sample_rate, num_bins, window) @ power.T).T
     return (np.log(mel + np.float32(_LOG_OFFSET)) - np.float32(_LOG_MEAN)) / np.float32(_LOG_STD)
 
 
 @functools.cache
-def mel_filters(
-    sample_rate: int, num_bins: int, window: int
-) -> Float32[np.ndarray, "frequencies bins"]:
-    """Returns triangular filters, evenly spaced in mel = 2595 log10(1 + f / 700 Hz)."""
+def mel_filters(sample_rate: int, num_bins: int, window: int) -> scipy.sparse.csr_array:
+    """Returns triangular filters [bins, frequencies], evenly spaced in 2595 log10(1 + f / 700)."""
     highest = 2_595 * math.log10(1 + sample_rate / 2 / 700)
     corners = 700 * (10 ** (np.linspace(0, highest, num_bins + 2) / 2_595) - 1)
-    frequencies = np.fft.rfftfreq(window, 1 / sample_rate)[:, None]
-    lower, centre, upper = corners[:-2], corners[1:-1], corners[2:]
+    frequencies = scipy.fft.rfftfreq(window, 1 / sample_rate)
+    lower, centre, upper = corners[:-2, None], corners[1:-1, None], corners[2:, None]
     rising = (frequencies - lower) / (centre - lower)
     falling = (upper - frequencies) / (upper - centre)
-    return np.maximum(0, np.minimum(rising, falling)).astype(np.float32)
+    filters = np.maximum(0, np.minimum(rising, falling)).astype(np.float32)
+    return scipy.sparse.csr_array(filters)
 
 
 def _mask(rng: np.random.Generator, mel: np.ndarray, num_masks: int, max_width: int) -> None:

@@ -2,15 +2,15 @@
 
 import math
 
-from jaxtyping import UInt8
 import numpy as np
 import PIL.Image
+import PIL.ImageStat
 
 Box = tuple[float, float, float, float]  # left, upper, right, lower in pixels
 
 _ATTEMPTS = 10
 _CENTRE_FRACTION = 224 / 256
-_GREY = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R 601, as in Pillow.
+_GREY = np.array([0.299, 0.587, 0.114])  # ITU-R 601, as in Pillow.
 
 
 def random_box(
@@ -80,27 +80,25 @@ def jitter(
 
 def colour_jitter(
     rng: np.random.Generator,
-    video: UInt8[np.ndarray, "T H W 3"],
+    image: PIL.Image.Image,
     brightness: float,
     contrast: float,
     saturation: float,
-) -> UInt8[np.ndarray, "T H W 3"]:
-    """Changes brightness, saturation and contrast, in the same way in all frames.
+) -> PIL.Image.Image:
+    """Changes brightness, saturation and contrast of a colour picture, in this order.
 
     Args:
         rng: source of randomness.
-        video: frames.
+        image: the picture.
         brightness: factors are drawn from [1 - brightness, 1 + brightness].
-        contrast: as brightness; distances from the clip's mean grey are scaled.
+        contrast: as brightness; distances from the mean grey are scaled.
         saturation: as brightness; distances of each pixel from its grey are scaled.
     """
     bright, contrasted, saturated = (
         rng.uniform(1 - strength, 1 + strength) for strength in (brightness, contrast, saturation)
     )
-    mix = saturated * np.eye(3) + (1 - saturated) * _GREY[:, None]  # [from colour, to colour]
-    mean_grey = bright * float(video.reshape(-1, 3).mean(axis=0) @ _GREY)
-    matrix = (bright * contrasted * mix).astype(np.float32)
-    # One matrix for all three; + 0.5 rounds.
-    offset = np.float32((1 - contrasted) * mean_grey + 0.5)
-    changed = video.reshape(-1, 3).astype(np.float32) @ matrix + offset
-    return np.clip(changed, 0, 255, out=changed).astype(np.uint8).reshape(video.shape)
+    mean_grey = bright * PIL.ImageStat.Stat(image.convert("L")).mean[0]
+    # All three are one matrix and an offset.
+    mix = bright * contrasted * (saturated * np.eye(3) + (1 - saturated) * _GREY)
+    offset = np.full((3, 1), (1 - contrasted) * mean_grey)
+    return image.convert("RGB", tuple(np.hstack([mix, offset]).ravel()))

@@ -60,13 +60,16 @@ class Video:
             position: of the window in the clip: 0 is the earliest, 1 the latest.
             rng: source of randomness in training; None in evaluation.
         """
-        frames = [_decode(value[i]) for i in self._frame_indices(len(value), position)]
+        frames = [_open(value[i]) for i in self._frame_indices(len(value), position)]
         box = self._box(frames[0].size, rng)
-        size = (self.image_size, self.image_size)
-        video = np.stack(
-            [np.asarray(frame.resize(size, PIL.Image.Resampling.BILINEAR, box)) for frame in frames]
-        )
-        return video if rng is None else self._augment(video, rng)
+        side = self.image_size
+        column = PIL.Image.new("RGB", (side, side * self.num_frames))  # One above the other.
+        for i, frame in enumerate(frames):
+            frame = frame.resize((side, side), PIL.Image.Resampling.BILINEAR, box)
+            column.paste(frame, (0, i * side))
+        if rng is not None:
+            column = self._augment(column, rng)
+        return np.asarray(column).reshape(self.num_frames, side, side, 3)
 
     def _frame_indices(self, num_stored: int, position: float) -> np.ndarray:
         times = np.arange(self.num_frames) * STORED_FRAME_RATE / self.frames_per_second
@@ -79,16 +82,16 @@ class Video:
             return augment.centre_box(size)
         return augment.random_box(rng, size, self.crop_area, self.crop_aspect)
 
-    def _augment(self, video: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    def _augment(self, column: PIL.Image.Image, rng: np.random.Generator) -> PIL.Image.Image:
         if self.flip and rng.integers(2):
-            video = video[:, :, ::-1]
+            column = column.transpose(PIL.Image.Transpose.FLIP_LEFT_RIGHT)
         if self.brightness or self.contrast or self.saturation:
-            video = augment.colour_jitter(
-                rng, video, self.brightness, self.contrast, self.saturation
+            column = augment.colour_jitter(
+                rng, column, self.brightness, self.contrast, self.saturation
             )
-        return np.ascontiguousarray(video)
+        return column
 
 
-def _decode(frame: bytes) -> PIL.Image.Image:
-    with PIL.Image.open(io.BytesIO(frame)) as file:
-        return file.convert("RGB")
+def _open(frame: bytes) -> PIL.Image.Image:
+    image = PIL.Image.open(io.BytesIO(frame))
+    return image if image.mode == "RGB" else image.convert("RGB")  # convert() always copies.
