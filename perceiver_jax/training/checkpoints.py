@@ -58,7 +58,6 @@ class Checkpointer:
             },
             options=ocp.CheckpointManagerOptions(
                 max_to_keep=max_checkpoints,
-                read_only=read_only,
                 create=not read_only,
                 cleanup_tmp_directories=not read_only,
             ),

@@ -1,9 +1,9 @@
 """What a run shows: a live bar on a terminal, plain lines elsewhere, a table at the end."""
 
+from collections.abc import Callable, Iterator
 import contextlib
 import pathlib
 import time
-from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -37,6 +37,7 @@ class Display:
             rich.progress.TextColumn("{task.fields[metrics]}"),
             rich.progress.TimeElapsedColumn(),
             rich.progress.TimeRemainingColumn(),
+            rich.progress.TextColumn("left"),
             console=console,
             expand=True,
             transient=True,
@@ -44,7 +45,7 @@ class Display:
             speed_estimate_period=600.0,  # Seconds; a step of a large model may take a minute.
             disable=not console.is_terminal,
         )
-        self._task = self._bar.add_task("training", total=steps, completed=start, metrics="")
+        self._task = self._bar.add_task("", total=steps, completed=start, metrics="")
 
     def __enter__(self) -> "Display":
         """Begins to draw the bar."""
@@ -81,9 +82,9 @@ class Display:
     @contextlib.contextmanager
     def busy(self, what: str) -> Iterator[None]:
         """Shows on the bar that something else than training goes on."""
-        self._bar.update(self._task, description=what)
+        self._bar.update(self._task, description=what, metrics="")
         yield
-        self._bar.update(self._task, description="training")
+        self._bar.update(self._task, description="")
 
     def step(self, step: int, metrics: dict[str, float]) -> None:
         """Moves the bar to a step."""
@@ -103,8 +104,8 @@ class Display:
 
     def result(
         self,
-        train: dict[str, float],
-        test: dict[str, float],
+        train: dict[str, Any],
+        test: dict[str, Any],
         best: dict[str, Any],
         seconds: float,
         workdir: pathlib.Path,

@@ -1,9 +1,9 @@
 """The training loop: step, record, evaluate, save, and go on from where a run stopped."""
 
+from collections.abc import Callable, Iterable, Mapping
 import pathlib
 import time
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import numpy as np
@@ -16,6 +16,7 @@ from perceiver_jax.training import state as state_lib
 from perceiver_jax.training import steps as steps_lib
 
 
+@runtime_checkable
 class TrainBatches(Protocol):
     """An endless iterator of batches whose place can be saved and restored, as Grain's."""
 

@@ -1,7 +1,7 @@
 """Classification losses, one value per example; the training step weighs and averages them."""
 
-import functools
 from collections.abc import Callable
+import functools
 from typing import NamedTuple
 
 import jax

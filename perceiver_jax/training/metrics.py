@@ -4,8 +4,8 @@ Scores may be probabilities or logits: only their order matters. Labels are clas
 multi-hot ([B, L]). Definitions are scikit-learn's.
 """
 
-import numpy as np
 from jaxtyping import Float, Int, Num, Shaped
+import numpy as np
 
 
 def top_k_accuracy(

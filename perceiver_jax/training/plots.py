@@ -1,7 +1,7 @@
 """Pictures of a run, drawn without a display."""
 
-import pathlib
 from collections.abc import Mapping, Sequence
+import pathlib
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,14 +22,14 @@ def draw_curves(lines: Sequence[Mapping[str, Any]], path: pathlib.Path) -> None:
       lines: Lines of `metrics.jsonl`.
       path: The picture to write.
     """
-    figure = _figure(11, 4.2)
+    figure = _figure(11.0, 4.2)
     left, right = figure.subplots(1, 2)
     _draw(left, lines, ["loss"])
     left.set_ylabel("loss")
     _draw(right, lines, ["top1", "top5", "mAP"])
     right.set_ylabel("accuracy, mAP")
     right.set_ylim(-0.02, 1.02)
-    figure.savefig(path)
+    figure.savefig(path, bbox_inches="tight")
 
 
 def draw_confusion(confusion: np.ndarray, class_names: Sequence[str], path: pathlib.Path) -> None:
@@ -61,7 +61,7 @@ def draw_confusion(confusion: np.ndarray, class_names: Sequence[str], path: path
                     column, row, f"{100 * x:.0f}", ha="center", va="center", color=colour, size=8
                 )
         axes.set_title("per cent of the true class", size=10)
-    figure.savefig(path)
+    figure.savefig(path, bbox_inches="tight")
 
 
 def draw_per_class(
@@ -81,20 +81,21 @@ def draw_per_class(
     shown = order if len(order) <= MAX_NAMED else np.concatenate([order[:half], order[-half:]])
     figure = _figure(7.5, 1.2 + 0.24 * len(shown))
     axes = figure.subplots()
-    axes.barh(range(len(shown)), values[shown], color=COLOURS["test"], height=0.7)
+    axes.barh(range(len(shown)), values[shown], color="#7aa6c9", height=0.7)
     for row, x in enumerate(values[shown]):
-        axes.text(x + 0.01, row, f"{x:.2f}", va="center", size=8)
+        axes.text(1.02, row, f"{x:.2f}", va="center", size=8)
     axes.set_yticks(range(len(shown)), [class_names[i] for i in shown])
     axes.set_ylim(len(shown) - 0.4, -0.6)
     axes.set_xlim(0.0, 1.08)
     mean = values[occurs].mean()
-    axes.axvline(mean, color="black", linewidth=1, linestyle="--", label=f"mean {mean:.3f}")
-    axes.legend(loc="lower left")
+    axes.axvline(mean, color="black", linewidth=1, linestyle="--")
     axes.set_xlabel(label)
+    title = f"{len(order)} classes, mean {mean:.3f}"
     if len(shown) < len(order):
         axes.axhline(half - 0.5, color="black", linewidth=0.8)
-        axes.set_title(f"the {half} best and {half} worst of {len(order)} classes", size=10)
-    figure.savefig(path)
+        title += f"; the {half} best and the {half} worst"
+    axes.set_title(title, size=10)
+    figure.savefig(path, bbox_inches="tight")
 
 
 def _draw(axes: Any, lines: Sequence[Mapping[str, Any]], names: Sequence[str]) -> None:

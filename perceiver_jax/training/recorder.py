@@ -1,9 +1,9 @@
 """Records how training goes: on screen, in the workdir's files and curves."""
 
+from collections.abc import Iterator
 import contextlib
 import pathlib
 import time
-from collections.abc import Iterator
 from types import TracebackType
 from typing import Any
 
@@ -99,7 +99,7 @@ class Recorder:
 
     def to_json(self) -> dict[str, Any]:
         """Returns what a checkpoint keeps, so that no step is missing from the next average."""
-        return {"sums": self._sums, "count": self._count, "best": self._best}
+        return {"sums": dict(self._sums), "count": self._count, "best": self._best}
 
     def report(self, result: evaluation.Evaluation, seconds: float) -> None:
         """Shows the end of training."""

@@ -5,8 +5,8 @@ Everything but the name goes to exactly one constructor below, so that an option
 schedule does not have is an error rather than ignored.
 """
 
-import inspect
 from collections.abc import Callable, Mapping, Sequence
+import inspect
 from typing import Any
 
 import jax.numpy as jnp

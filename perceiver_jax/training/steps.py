@@ -5,13 +5,14 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
 from jaxtyping import Array, Bool, Float, Int, Key
+import numpy as np
+import optax
 
 from perceiver_jax.training import losses, schedules
 from perceiver_jax.training.state import TrainState
 
-Batch = Mapping[str, Array]
+Batch = Mapping[str, Array | np.ndarray]
 Apply = Callable[..., Array]  # (params, rng, batch, is_training) -> logits [B, L]
 Update = Callable[[TrainState, Batch, Array], tuple[TrainState, dict[str, Array]]]
 
@@ -77,7 +78,7 @@ def make_update(
         metrics = {
             "loss": total(value),
             "top1": total(jnp.sum(weight * _best_is_true(logits, labels))),
-            "grad_norm": optax.global_norm(grads),
+            "grad_norm": optax.tree.norm(grads),
             "learning_rate": schedule(state.step),
         }
         ema_params = _moving_average(state.ema_params, params, state.step, ema_decay)

@@ -1,0 +1,132 @@
+"""A model of a few parameters, and data that it can learn, for all tests of training."""
+
+import io
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import rich.console
+
+from perceiver_jax.training import devices, loop, losses, optimizers, plan, state, steps
+
+FEATURES, HIDDEN, CLASSES = 5, 11, 7
+
+
+def _toy_apply(params, rng, batch, is_training=False):
+    """A hidden layer; drops inputs at random in training, so that randomness matters."""
+    x = batch["points"]
+    if is_training:
+        x = x * jax.vmap(lambda key: jax.random.bernoulli(key, 0.9, (FEATURES,)))(rng)
+    x = jnp.tanh(x @ params["hidden"]["w"] + params["hidden"]["b"][None])
+    return x @ params["logits"]["w"] + params["logits"]["b"][None]
+
+
+def _toy_params():
+    draw = np.random.RandomState(0).normal
+    return {
+        "hidden": {
+            "w": jnp.asarray(draw(size=(FEATURES, HIDDEN)), jnp.float32),
+            "b": jnp.zeros(HIDDEN),
+        },
+        "logits": {
+            "w": jnp.asarray(draw(size=(HIDDEN, CLASSES)) / 3, jnp.float32),
+            "b": jnp.zeros(CLASSES),
+        },
+    }
+
+
+def _toy_batch(size, seed=0):
+    points = np.random.RandomState(seed).normal(size=(size, FEATURES)).astype(np.float32)
+    return {
+        "points": points,
+        "label": np.argmax(points, axis=1).astype(np.int32),
+        "index": np.arange(size, dtype=np.int32),
+        "weight": np.ones(size, np.float32),
+    }
+
+
+class _ToyBatches:
+    """An endless iterator that can be saved; may stop at a batch as if the process were killed."""
+
+    def __init__(self, killed_at=None):
+        self._next, self._killed_at = 0, killed_at
+
+    def __next__(self):
+        if self._next == self._killed_at:
+            raise KeyboardInterrupt
+        self._next += 1
+        return _toy_batch(8, seed=self._next)
+
+    def get_state(self):
+        return str(self._next).encode()
+
+    def set_state(self, state):
+        self._next = int(state)
+
+
+class Toy(NamedTuple):
+    """The parts of a training run."""
+
+    loss: losses.Loss
+    optimizer: object
+    schedule: object
+    state: state.TrainState
+    ema_decay: float
+
+    def eval_step(self):
+        return steps.make_eval_step(_toy_apply, self.loss)
+
+    def update(self, axis_name=None):
+        return steps.make_update(
+            _toy_apply,
+            self.loss,
+            self.optimizer,
+            self.schedule,
+            ema_decay=self.ema_decay,
+            axis_name=axis_name,
+        )
+
+
+@pytest.fixture
+def toy_batch():
+    return _toy_batch
+
+
+@pytest.fixture(scope="session")
+def make_toy():
+    def make(steps=13, ema_decay=0.9, loss="softmax", **options):
+        options = {"name": "lamb", "learning_rate": 0.05, "weight_decay": 0.1} | options
+        optimizer, schedule = optimizers.build_optimizer(
+            schedule={"name": "cosine"}, total_steps=steps, max_grad_norm=1.0, **options
+        )
+        initial = state.create_state(_toy_params(), optimizer, ema_decay)
+        return Toy(losses.build_loss(loss), optimizer, schedule, initial, ema_decay)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def train_toy(make_toy):
+    """Runs the loop on the toy in a workdir; returns the test metrics and what was printed."""
+
+    def train(workdir, steps=13, killed_at=None, ema_decay=0.9, **intervals):
+        toy = make_toy(steps, ema_decay)
+        screen = io.StringIO()
+        intervals = {"log_every": 2, "eval_every": 5, "checkpoint_every": 3} | intervals
+        metrics = loop.train(
+            update=toy.update(devices.AXIS),
+            eval_step=toy.eval_step(),
+            state=toy.state,
+            rng=jax.random.key(1),
+            train_batches=_ToyBatches(killed_at),
+            test_batches=lambda: iter([_toy_batch(16, seed=10**6)]),
+            plan=plan.Plan(steps=steps, max_checkpoints=2, **intervals),
+            workdir=workdir,
+            config={"seed": 1},
+            console=rich.console.Console(file=screen, width=100),
+        )
+        return metrics, screen.getvalue()
+
+    return train

@@ -1,0 +1,69 @@
+"""Evaluation counts every example once, whatever its windows and padding."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from perceiver_jax.training import devices, evaluation, steps
+
+
+def _evaluate(batches, num_devices=2):
+    """Evaluates a 'model' whose probabilities are in the batch."""
+    used = jax.local_devices()[:num_devices]
+
+    def eval_step(params, batch):
+        return steps.Predictions(batch["p"] * params, batch["p"][:, 0])
+
+    evaluate = evaluation.make_evaluate(eval_step, used)
+    return evaluate(devices.replicate(jnp.float32(1.0), used), batches)
+
+
+def _batch(rows, label):
+    """Rows are (index, weight, probabilities); labels are by index."""
+    index, weight, p = zip(*rows, strict=True)
+    index = np.array(index, np.int32)
+    return {
+        "index": index,
+        "weight": np.array(weight, np.float32),
+        "p": np.array(p, np.float32),
+        "label": np.array(label)[index],
+    }
+
+
+def test_probabilities_are_averaged_over_windows_in_any_batch():
+    first = _batch([(0, 1, (1.0, 0.0)), (1, 1, (0.25, 0.75))], [1, 1])
+    second = _batch([(0, 1, (0.0, 1.0)), (0, 1, (0.5, 0.5))], [1, 1])
+    result = _evaluate([first, second])
+    np.testing.assert_allclose(result.probabilities, [[0.5, 0.5], [0.25, 0.75]])
+    assert result.num_windows == 4
+    assert result.metrics["loss"] == pytest.approx((0.5 + 0.25) / 2)
+
+
+def test_padding_does_not_count():
+    real = [(0, 1, (0.1, 0.9)), (2, 1, (0.8, 0.2))]
+    padding = [(0, 0, (1.0, 0.0)), (1, 0, (1.0, 0.0))]
+    result = _evaluate([_batch(real + padding, [1, 1, 1])])
+    np.testing.assert_allclose(result.probabilities, [[0.1, 0.9], [0.8, 0.2]])
+    assert result.metrics["top1"] == 0.5
+
+
+def test_labels_of_several_classes_are_kept_and_judged_by_map():
+    label = np.array([[1.0, 0.0], [1.0, 1.0]], np.float32)
+    rows = [(1, 1, (0.6, 0.7)), (0, 1, (0.9, 0.8))]
+    result = _evaluate([_batch(rows, label)])
+    np.testing.assert_array_equal(result.labels, label)
+    assert result.metrics["mAP"] == pytest.approx((1.0 + 0.5) / 2)
+    assert result.main_metric == "mAP"
+
+
+def test_top5_is_there_for_more_than_five_classes_only():
+    two = _evaluate([_batch([(0, 1, (0.1, 0.9)), (0, 0, (0.1, 0.9))], [1])])
+    seven = _evaluate([_batch([(0, 1, np.arange(7.0)), (0, 0, np.arange(7.0))], [2])])
+    assert "top5" not in two.metrics
+    assert seven.metrics["top5"] == 1.0
+
+
+def test_no_example_at_all_is_an_error_that_says_so():
+    with pytest.raises(ValueError, match="no examples to evaluate; expected at least one"):
+        _evaluate([])

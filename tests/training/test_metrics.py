@@ -1,0 +1,94 @@
+"""Metrics agree with scikit-learn."""
+
+import numpy as np
+import pytest
+from sklearn import metrics as sklearn_metrics
+
+from perceiver_jax.training import metrics
+
+
+def _scores(rng, size, num_classes):
+    """Scores of few values, so that there are many ties."""
+    return rng.randint(0, 11, size=(size, num_classes)) / 11.0
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_average_precision_agrees_with_scikit_learn_on_tied_scores(seed):
+    rng = np.random.RandomState(seed)
+    scores, targets = _scores(rng, 97, 1)[:, 0], rng.uniform(size=97) < 0.3
+    expected = sklearn_metrics.average_precision_score(targets, scores)
+    assert metrics.average_precision(scores, targets) == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_map_of_several_labels_is_the_mean_over_classes_that_occur(seed):
+    rng = np.random.RandomState(seed)
+    scores = _scores(rng, 53, 7)
+    labels = (rng.uniform(size=(53, 7)) < 0.2).astype(np.float32)
+    labels[:, [2, 5]] = 0.0  # Classes that never occur.
+    occurs = labels.any(axis=0)
+    expected = sklearn_metrics.average_precision_score(
+        labels[:, occurs], scores[:, occurs], average="macro"
+    )
+    assert metrics.mean_average_precision(scores, labels) == pytest.approx(expected, abs=1e-12)
+
+
+def test_map_of_one_label_an_example_equals_that_of_its_one_hot_form():
+    rng = np.random.RandomState(0)
+    scores, labels = _scores(rng, 53, 7), rng.randint(0, 5, size=53)
+    one_hot = np.eye(7, dtype=np.float32)[labels]
+    expected = metrics.mean_average_precision(scores, one_hot)
+    assert metrics.mean_average_precision(scores, labels) == expected
+
+
+def test_average_precision_does_not_depend_on_the_order_of_examples():
+    rng = np.random.RandomState(0)
+    scores, targets = _scores(rng, 97, 1)[:, 0], rng.uniform(size=97) < 0.3
+    order = rng.permutation(97)
+    assert metrics.average_precision(scores[order], targets[order]) == pytest.approx(
+        metrics.average_precision(scores, targets), abs=1e-12
+    )
+
+
+def test_average_precision_of_a_class_that_never_occurs_is_nan():
+    per_class = metrics.average_precision_per_class(np.eye(2, 3), np.array([0, 1]))
+    np.testing.assert_array_equal(per_class, [1.0, 1.0, np.nan])
+
+
+@pytest.mark.parametrize("k", [1, 3, 5])
+def test_top_k_accuracy_agrees_with_scikit_learn(k):
+    rng = np.random.RandomState(k)
+    scores, labels = _scores(rng, 97, 7), rng.randint(0, 7, size=97)
+    # scikit-learn prefers the higher class among ties, so the classes are mirrored.
+    expected = sklearn_metrics.top_k_accuracy_score(
+        6 - labels, scores[:, ::-1], k=k, labels=range(7)
+    )
+    assert metrics.top_k_accuracy(scores, labels, k) == pytest.approx(expected)
+
+
+def test_top_k_accuracy_breaks_ties_as_argmax_does():
+    scores = np.zeros((2, 3))
+    assert metrics.top_k_accuracy(scores, np.array([0, 1]), 1) == 0.5
+
+
+def test_nan_scores_do_not_count_as_hits():
+    scores = np.full((4, 3), np.nan)
+    scores[:, 1] = 0.0
+    assert metrics.top_k_accuracy(scores, np.array([2, 2, 2, 2]), 1) == 0.0
+
+
+def test_top_k_accuracy_of_several_labels_asks_for_one_of_them():
+    scores = np.array([[0.1, 0.2, 0.3], [0.3, 0.2, 0.1]])
+    labels = np.array([[1.0, 0.0, 1.0], [0.0, 1.0, 1.0]])
+    assert metrics.top_k_accuracy(scores, labels, 1) == 0.5
+    assert metrics.top_k_accuracy(scores, labels, 2) == 1.0
+
+
+def test_confusion_and_accuracy_per_class_agree_with_scikit_learn():
+    rng = np.random.RandomState(0)
+    scores, labels = rng.uniform(size=(97, 5)), rng.randint(0, 4, size=97)
+    predicted = scores.argmax(axis=1)
+    confusion = sklearn_metrics.confusion_matrix(labels, predicted, labels=range(5))
+    np.testing.assert_array_equal(metrics.confusion_matrix(scores, labels), confusion)
+    recall = sklearn_metrics.recall_score(labels, predicted, labels=range(4), average=None)
+    np.testing.assert_allclose(metrics.accuracy_per_class(scores, labels), [*recall, np.nan])

@@ -1,0 +1,138 @@
+"""Optimizers and schedules have the values of their definitions."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from perceiver_jax.training import optimizers, schedules
+
+PARAMS = {
+    "encoder/self_attend_0/query": {"w": np.full((3, 5), 0.5), "b": np.zeros(5)},
+    "encoder/self_attend_0/input_norm": {"scale": np.ones(3), "offset": np.zeros(3)},
+    "encoder": {"latents": np.full((7, 3), 0.2), "modality_bias": np.ones(3)},
+    "image": {"position_embedding": np.full((11, 2), 0.1)},
+}
+
+
+def _build(**options):
+    defaults = {
+        "name": "lamb",
+        "learning_rate": 0.1,
+        "schedule": {"name": "constant"},
+        "total_steps": 100,
+    }
+    return optimizers.build_optimizer(**(defaults | options))
+
+
+def _lamb_by_hand(w, gradients, decay, clip, ratio=True):
+    """LAMB's equations, in numpy; the gradients are clipped as if w were the only array."""
+    m = v = np.zeros_like(w)
+    for t, g in enumerate(gradients, start=1):
+        g = g * min(1.0, clip / np.linalg.norm(g))
+        m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g**2
+        u = (m / (1 - 0.9**t)) / (np.sqrt(v / (1 - 0.999**t)) + 1e-6) + decay * w
+        w = w - 0.1 * (np.linalg.norm(w) / np.linalg.norm(u) if ratio else 1.0) * u
+    return w
+
+
+def _run(optimizer, params, gradients):
+    opt_state, update = optimizer.init(params), jax.jit(optimizer.update)
+    for grads in gradients:
+        updates, opt_state = update(grads, opt_state, params)
+        params = jax.tree.map(jnp.add, params, updates)
+    return params
+
+
+@pytest.mark.parametrize(("name", "ratio"), [("lamb", True), ("adam", False)])
+def test_two_steps_equal_the_computation_by_hand(name, ratio):
+    rng = np.random.RandomState(0)
+    w, gradients = rng.normal(size=(3, 5)), rng.normal(size=(2, 3, 5))
+    optimizer, _ = _build(name=name, weight_decay=0.01, max_grad_norm=2.0, eps=1e-6)
+    got = _run(optimizer, {"a": {"w": jnp.asarray(w, jnp.float32)}}, [
+        {"a": {"w": jnp.asarray(g, jnp.float32)}} for g in gradients
+    ])  # fmt: skip
+    expected = _lamb_by_hand(w, gradients, 0.01, 2.0, ratio)
+    np.testing.assert_allclose(got["a"]["w"], expected, rtol=1e-5, atol=1e-5)
+
+
+def test_weight_decay_spares_biases_and_norms_only():
+    optimizer, _ = _build(weight_decay=0.5)
+    params = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32) + 1.0, PARAMS)
+    after = _run(optimizer, params, [jax.tree.map(jnp.zeros_like, params)])
+    moved = jax.tree.map(lambda a, b: bool((a != b).any()), params, after)
+    assert moved == {
+        "encoder/self_attend_0/query": {"w": True, "b": False},
+        "encoder/self_attend_0/input_norm": {"scale": False, "offset": False},
+        "encoder": {"latents": True, "modality_bias": False},
+        "image": {"position_embedding": True},
+    }
+
+
+def test_epsilon_defaults_to_the_authors_value_of_each_optimizer():
+    grads = {"a": {"w": jnp.full((2,), 1e-7)}}
+    params = jax.tree.map(jnp.ones_like, grads)
+    lamb_like = _run(_build(name="adam", eps=1e-6)[0], params, [grads])
+    adam = _run(_build(name="adam")[0], params, [grads])
+    # m / (sqrt(v) + eps) of a gradient of 1e-7.
+    np.testing.assert_allclose(1 - lamb_like["a"]["w"], 0.1 * 0.1 / 1.1, rtol=1e-4)
+    np.testing.assert_allclose(1 - adam["a"]["w"], 0.1 * 1 / 1.1, rtol=1e-4)
+
+
+SCHEDULES = {
+    "constant": ({"name": "constant"}, {0: 1, 50: 1, 99: 1}),
+    "step": (
+        {"name": "step", "boundaries": (0.7, 0.85, 0.95), "factor": 0.1},
+        {0: 1, 69: 1, 70: 0.1, 84: 0.1, 85: 0.01, 94: 0.01, 95: 0.001, 99: 0.001},
+    ),
+    "cosine": ({"name": "cosine"}, {0: 1, 25: 0.853553, 50: 0.5, 100: 0, 120: 0}),
+    "constant_cosine": (
+        {"name": "constant_cosine", "constant_fraction": 0.5},
+        {0: 1, 50: 1, 75: 0.5, 100: 0},
+    ),
+    "warm-up": ({"name": "constant", "warmup_steps": 10}, {0: 0.1, 4: 0.5, 9: 1, 50: 1}),
+    "warm-up then cosine": (
+        {"name": "cosine", "warmup_steps": 20},
+        {0: 0.05, 9: 0.5, 19: 1, 20: 1, 60: 0.5, 100: 0},
+    ),
+}
+
+
+@pytest.mark.parametrize("case", SCHEDULES)
+def test_schedule_has_the_defined_values(case):
+    options, expected = SCHEDULES[case]
+    schedule = schedules.build_schedule(options, learning_rate=0.004, total_steps=100)
+    got = [schedule(step) for step in expected]
+    np.testing.assert_allclose(got, [0.004 * x for x in expected.values()], rtol=1e-5, atol=1e-9)
+
+
+def test_option_of_another_schedule_is_an_error_that_lists_the_known_ones():
+    with pytest.raises(ValueError, match=r"'cosine' got .*'factor'.*takes \['warmup_steps'\]"):
+        _build(schedule={"name": "cosine", "factor": 0.1})
+
+
+def test_missing_option_of_a_schedule_is_an_error_that_names_it():
+    with pytest.raises(ValueError, match=r"of which \['boundaries', 'factor'\] must be given"):
+        _build(schedule={"name": "step", "factor": 0.1})
+
+
+def test_unknown_schedule_and_optimizer_name_the_known_ones():
+    with pytest.raises(ValueError, match="Unknown schedule 'linear'.*constant_cosine"):
+        _build(schedule={"name": "linear"})
+    with pytest.raises(ValueError, match=r"Unknown optimizer 'sgd'; .*\['adam', 'lamb'\]"):
+        _build(name="sgd")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"learning_rate": -1.0}, "learning_rate is -1.0; expected a number >= 0"),
+        ({"weight_decay": float("nan")}, "weight_decay is nan"),
+        ({"schedule": {"name": "constant", "warmup_steps": 100}}, "0 <= warmup_steps < total"),
+        ({"schedule": {"name": "step", "boundaries": (70.0, 85.0), "factor": 1.0}}, "fractions"),
+        ({"schedule": {"name": "constant_cosine", "constant_fraction": 1.0}}, r"\[0, 1\)"),
+    ],
+)
+def test_numbers_out_of_range_are_errors_that_say_the_range(options, message):
+    with pytest.raises(ValueError, match=message):
+        _build(**options)

@@ -1,0 +1,126 @@
+"""The update is the same function of its arguments wherever it runs."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from perceiver_jax.training import devices, losses, steps
+from perceiver_jax.training import state as state_lib
+
+
+@pytest.fixture(scope="module")
+def toy(make_toy):
+    return make_toy()
+
+
+@pytest.fixture(scope="module")
+def toy_update(toy):
+    return jax.jit(toy.update())
+
+
+def _assert_close(a, b, rtol=1e-5):
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=rtol, atol=1e-6), a, b)
+
+
+def test_four_devices_give_what_one_gives_random_dropping_included(toy, toy_update, toy_batch):
+    batch, rng, used = toy_batch(20), jax.random.key(3), jax.local_devices()
+    batch["weight"][[3, 5, 6, 7, 8, 9, 13]] = 0.0  # The second device has none that counts.
+    mapped = jax.pmap(
+        toy.update(devices.AXIS),
+        axis_name=devices.AXIS,
+        in_axes=(0, 0, None),
+        out_axes=(0, None),
+    )
+    one, four = toy.state, devices.replicate(toy.state, used)
+    for _ in range(3):
+        one, metrics_of_one = toy_update(one, batch, rng)
+        four, metrics_of_four = mapped(four, devices.shard(batch, used), rng)
+    assert len(used) == 4
+    _assert_close(one, devices.fetch(four))
+    _assert_close(metrics_of_one, metrics_of_four)
+
+
+def test_randomness_differs_between_steps_and_between_examples(make_toy, toy_batch):
+    seen = []
+
+    def apply(params, rng, batch, is_training):
+        jax.debug.callback(seen.append, jax.vmap(jax.random.uniform)(rng))
+        return jnp.zeros((8, 7)) + params["logits"]["b"][None]
+
+    toy = make_toy()
+    update = jax.jit(steps.make_update(apply, toy.loss, toy.optimizer, toy.schedule))
+    state, _ = update(toy.state, toy_batch(8), jax.random.key(0))
+    update(state, toy_batch(8), jax.random.key(0))
+    jax.effects_barrier()
+    assert len(np.unique(np.array(seen))) == 16
+
+
+def test_examples_without_weight_have_no_influence(toy, toy_update, toy_batch):
+    batch = toy_batch(20)
+    batch["weight"][5:] = 0.0
+    expected = toy_update(toy.state, batch, jax.random.key(0))
+    batch["points"][5:] = 13.0
+    batch["label"][5:] = 0
+    _assert_close(expected, toy_update(toy.state, batch, jax.random.key(0)), rtol=0)
+
+
+def test_top1_of_several_labels_asks_whether_the_best_class_is_one_of_them(make_toy, toy_batch):
+    def apply(params, rng, batch, is_training):
+        return jnp.eye(4, 7) + 0.0 * params["logits"]["b"][None]
+
+    toy = make_toy()
+    sigmoid = losses.build_loss("sigmoid")
+    update = jax.jit(steps.make_update(apply, sigmoid, toy.optimizer, toy.schedule))
+    label = np.zeros((4, 7), np.float32)
+    label[0, [0, 3]] = label[1, 2] = label[2, 2] = 1.0  # Right, wrong, right, and none.
+    _, metrics = update(toy.state, {"label": jnp.asarray(label)}, jax.random.key(0))
+    assert metrics["top1"] == 0.5
+
+
+def test_metrics_are_the_unclipped_gradient_norm_and_the_learning_rate(toy, toy_update, toy_batch):
+    steep = jax.tree.map(lambda x: 100 * x, toy.state.params)
+    steep = toy.state._replace(params=steep)
+    state, metrics = toy_update(steep, toy_batch(20), jax.random.key(0))
+    assert metrics["grad_norm"] > 1.0  # Clipped to 1.
+    np.testing.assert_allclose(metrics["learning_rate"], toy.schedule(0))
+    assert state.step == 1
+
+
+def test_moving_average_forgets_the_start_faster_at_first(make_toy, toy_batch):
+    toy, batch = make_toy(ema_decay=0.15), toy_batch(8)
+    update, states = jax.jit(toy.update()), [toy.state]
+    for _ in range(2):
+        states.append(update(states[-1], batch, jax.random.key(0))[0])
+    expected = states[0].params
+    for state, decay in zip(states[1:], (1 / 10, 0.15), strict=True):  # (1 + t) / (10 + t), 0.15
+        expected = jax.tree.map(lambda a, b, d=decay: d * a + (1 - d) * b, expected, state.params)
+    _assert_close(states[-1].ema_params, expected)
+    assert state_lib.evaluation_params(states[-1]) is states[-1].ema_params
+
+
+def test_no_moving_average_is_kept_where_it_is_off(make_toy, toy_batch):
+    toy = make_toy(ema_decay=0.0)
+    state, _ = jax.eval_shape(toy.update(), toy.state, toy_batch(8), jax.random.key(0))
+    assert state.ema_params is None
+    assert state_lib.evaluation_params(state) is state.params
+
+
+def test_ema_decay_out_of_range_says_the_range(make_toy):
+    with pytest.raises(ValueError, match="ema_decay is 1.0; expected 0 <= ema_decay < 1"):
+        make_toy(ema_decay=1.0).update()
+
+
+def test_batch_that_does_not_divide_says_what_does(toy_batch):
+    with pytest.raises(ValueError, match="10 examples .* 4 devices; .* batch_size to 8 or 12"):
+        devices.shard(toy_batch(10), jax.local_devices())
+
+
+def test_eight_examples_are_learnt_by_heart(make_toy, toy_batch):
+    toy = make_toy(steps=200, ema_decay=0.0, name="adam", weight_decay=0.0)
+    update, state, batch = jax.jit(toy.update()), toy.state, toy_batch(8)
+    for _ in range(200):
+        state, _ = update(state, batch, jax.random.key(0))
+    predictions = jax.jit(toy.eval_step())(state.params, batch)
+    np.testing.assert_array_equal(predictions.probabilities.argmax(axis=-1), batch["label"])
+    assert predictions.losses.mean() < 0.05
