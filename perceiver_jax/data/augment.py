@@ -6,7 +6,7 @@ import numpy as np
 import PIL.Image
 import PIL.ImageStat
 
-Box = tuple[float, float, float, float]  # left, upper, right, lower in pixels
+Box = tuple[int, int, int, int]  # left, upper, right, lower in pixels
 
 _ATTEMPTS = 10
 _CENTRE_FRACTION = 224 / 256

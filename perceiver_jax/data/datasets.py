@@ -132,12 +132,13 @@ def _find(name: str, data_dir: str) -> tfds.core.DatasetBuilder:
 
 
 def _is_prepared(builder: tfds.core.DatasetBuilder) -> bool:
-    return (builder.data_path / "dataset_info.json").exists()  # TFDS's own test logs warnings.
+    # TFDS's own is_prepared() logs warnings.
+    return pathlib.Path(builder.data_dir, "dataset_info.json").exists()
 
 
 def _build(builder: base.EmbeddedBuilder) -> None:
     """Builds a data set unless another process is at it, in which case waits for that one."""
-    directory = builder.data_path
+    directory = pathlib.Path(builder.data_dir)
     directory.parent.mkdir(parents=True, exist_ok=True)
     with _locked(directory.parent / f".{directory.name}.lock", builder.name):
         if not _is_prepared(builder):

@@ -1,7 +1,8 @@
 """The kinds of input by name. A new one is a file like image.py and a line here."""
 
 import dataclasses
-from typing import Any, Protocol
+import typing
+from typing import Any
 
 import numpy as np
 
@@ -16,7 +17,8 @@ KINDS = {
 }
 
 
-class Modality(Protocol):
+@typing.runtime_checkable
+class Modality(typing.Protocol):
     """How one input of the model is made from one feature of a record.
 
     Attributes:

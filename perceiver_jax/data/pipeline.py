@@ -7,6 +7,7 @@ import math
 import os
 from typing import Any
 
+from absl import flags
 from grain import python as grain
 import ml_collections
 import numpy as np
@@ -15,6 +16,7 @@ from perceiver_jax.data import datasets, source
 from perceiver_jax.data import modalities as modality_kinds
 
 Batch = dict[str, np.ndarray]
+Example = dict[str, np.ndarray | np.generic]
 
 _NUM_THREADS = min(os.cpu_count() or 1, 8)
 _PADDING_INDEX = -1
@@ -151,6 +153,8 @@ class Data:
         threads = 1 if self.num_workers else _NUM_THREADS
         dataset = batches.to_iter_dataset(grain.ReadOptions(threads, threads + 1))
         if self.num_workers:
+            if not flags.FLAGS.is_parsed():
+                flags.FLAGS.mark_as_parsed()  # Grain reads its flags, also without absl.app.
             options = grain.MultiprocessingOptions(self.num_workers, per_worker_buffer_size=2)
             dataset = dataset.mp_prefetch(options)
         return iter(dataset)
@@ -197,7 +201,7 @@ class _Reader:
     label_feature: str
     num_classes: int
 
-    def read(self, index: int, position: float, rng: np.random.Generator | None) -> Batch:
+    def read(self, index: int, position: float, rng: np.random.Generator | None) -> Example:
         """Reads the window at `position` of example `index`; with `rng`, augments it."""
         record = self.records[index]
         example = {
@@ -207,7 +211,7 @@ class _Reader:
         label = self._encode_label(record[self.label_feature])
         return example | {"label": label, "index": np.int32(index), "weight": np.float32(1)}
 
-    def empty(self) -> Batch:
+    def empty(self) -> Example:
         """Returns an example of zeros with weight 0 that pads a batch."""
         example = {name: modality.spec() for name, modality in self.inputs.items()}
         label = self._encode_label([] if self.label_feature == "labels" else 0)
@@ -222,13 +226,13 @@ class _Reader:
         return several
 
 
-def _train_example(reader: _Reader, seed: int, position: int, index: int) -> Batch:
+def _train_example(reader: _Reader, seed: int, position: int, index: int) -> Example:
     epoch = position // len(reader.records)
     rng = np.random.default_rng([seed, epoch, index])
     return reader.read(index, rng.random(), rng)
 
 
-def _test_example(reader: _Reader, num_windows: int, pair: int) -> Batch:
+def _test_example(reader: _Reader, num_windows: int, pair: int) -> Example:
     index, window = divmod(pair, num_windows)
     if index >= len(reader.records):
         return reader.empty()

@@ -51,7 +51,10 @@ class Video:
         return np.zeros((self.num_frames, self.image_size, self.image_size, 3), np.uint8)
 
     def read(
-        self, value: Sequence[bytes], position: float, rng: np.random.Generator | None
+        self,
+        value: Sequence[bytes] | np.ndarray,
+        position: float,
+        rng: np.random.Generator | None,
     ) -> UInt8[np.ndarray, "T H W 3"]:
         """Decodes a window.
 

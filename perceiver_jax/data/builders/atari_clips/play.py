@@ -1,6 +1,9 @@
-"""Plays one episode at random and cuts it into clips. Runs in worker processes."""
+"""Plays episodes at random and cuts them into clips. A program of its own: see `_play`."""
 
 import io
+import json
+import pickle
+import sys
 
 import numpy as np
 import PIL.Image
@@ -90,3 +93,15 @@ def _encode_sound(sound: np.ndarray) -> bytes:
     buffer = io.BytesIO()
     soundfile.write(buffer, sound, SAMPLE_RATE, format="FLAC", subtype="PCM_16")
     return buffer.getvalue()
+
+
+def main() -> None:
+    """Plays the episodes given in JSON and writes their clips to standard output, pickled."""
+    episodes, num_clips = json.loads(sys.argv[1])
+    for game, seed in episodes:
+        pickle.dump(episode(game, seed, num_clips), sys.stdout.buffer)
+        sys.stdout.buffer.flush()
+
+
+if __name__ == "__main__":
+    main()
