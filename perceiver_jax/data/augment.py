@@ -6,6 +6,8 @@ import numpy as np
 import PIL.Image
 import PIL.ImageStat
 
+Number = int | float  # What a config may hold: 1 as well as 1.0.
+Range = tuple[Number, Number]
 Box = tuple[int, int, int, int]  # left, upper, right, lower in pixels
 
 _ATTEMPTS = 10
@@ -16,8 +18,8 @@ _GREY = np.array([0.299, 0.587, 0.114])  # ITU-R 601, as in Pillow.
 def random_box(
     rng: np.random.Generator,
     size: tuple[int, int],
-    area_range: tuple[float, float],
-    aspect_range: tuple[float, float],
+    area_range: Range,
+    aspect_range: Range,
 ) -> Box:
     """Draws an Inception-style crop (Szegedy et al. 2015); after ten misfits, the centre box.
 
@@ -50,9 +52,9 @@ def centre_box(size: tuple[int, int]) -> Box:
 def jitter(
     rng: np.random.Generator,
     image: PIL.Image.Image,
-    rotation_degrees: float,
-    scale: float,
-    shift: float,
+    rotation_degrees: Number,
+    scale: Number,
+    shift: Number,
 ) -> PIL.Image.Image:
     """Rotates, scales and shifts a picture a little; what comes into view is black.
 
@@ -81,9 +83,9 @@ def jitter(
 def colour_jitter(
     rng: np.random.Generator,
     image: PIL.Image.Image,
-    brightness: float,
-    contrast: float,
-    saturation: float,
+    brightness: Number,
+    contrast: Number,
+    saturation: Number,
 ) -> PIL.Image.Image:
     """Changes brightness, saturation and contrast of a colour picture, in this order.
 

@@ -37,14 +37,14 @@ class Image:
     image_size: int
     channels: int = 3
     crop: str = "inception"
-    crop_area: tuple[float, float] = (0.08, 1.0)
-    crop_aspect: tuple[float, float] = (3 / 4, 4 / 3)
+    crop_area: augment.Range = (0.08, 1.0)
+    crop_aspect: augment.Range = (3 / 4, 4 / 3)
     flip: bool = False
     rand_augment_layers: int = 0
-    rand_augment_magnitude: float = 5
-    rotation_degrees: float = 0.0
-    scale: float = 0.0
-    shift: float = 0.0
+    rand_augment_magnitude: augment.Number = 5
+    rotation_degrees: augment.Number = 0.0
+    scale: augment.Number = 0.0
+    shift: augment.Number = 0.0
 
     feature: ClassVar[str] = "image"
     has_time: ClassVar[bool] = False

@@ -7,6 +7,8 @@ from typing import ClassVar
 from jaxtyping import Float32
 import numpy as np
 
+from perceiver_jax.data import augment
+
 
 @dataclasses.dataclass(frozen=True)
 class PointCloud:
@@ -25,11 +27,11 @@ class PointCloud:
     """
 
     num_points: int
-    point_scale: float = 0.01
-    axis_scale: tuple[float, float] = (1.0, 1.0)
-    rotation_degrees: float = 0.0
-    translation: float = 0.0
-    max_dropped: float = 0.0
+    point_scale: augment.Number = 0.01
+    axis_scale: augment.Range = (1.0, 1.0)
+    rotation_degrees: augment.Number = 0.0
+    translation: augment.Number = 0.0
+    max_dropped: augment.Number = 0.0
 
     feature: ClassVar[str] = "points"
     has_time: ClassVar[bool] = False

@@ -5,7 +5,6 @@ draws one of 16 operations uniformly and always applies it, with the same magnit
 """
 
 from collections.abc import Callable
-from typing import TypeAlias
 
 import numpy as np
 import PIL.Image
@@ -13,8 +12,8 @@ import PIL.ImageDraw
 import PIL.ImageEnhance
 import PIL.ImageOps
 
-Image: TypeAlias = PIL.Image.Image
-Rng: TypeAlias = np.random.Generator
+Image = PIL.Image.Image
+Rng = np.random.Generator
 
 _MAX_MAGNITUDE = 10
 _GREY = 128  # What comes into view.
@@ -26,7 +25,7 @@ _MAX_SOLARIZE_ADD = 110
 _SOLARIZE_ADD_THRESHOLD = 128
 
 
-def rand_augment(rng: Rng, image: Image, num_layers: int, magnitude: float) -> Image:
+def rand_augment(rng: Rng, image: Image, num_layers: int, magnitude: int | float) -> Image:
     """Applies randomly drawn operations to a picture.
 
     Args:
@@ -134,5 +133,5 @@ def _fill(image: Image) -> int | tuple[int, ...]:
     return _GREY if bands == 1 else (_GREY,) * bands
 
 
-def _affine(image: Image, matrix: tuple[float, ...]) -> Image:
+def _affine(image: Image, matrix: tuple[int | float, ...]) -> Image:
     return image.transform(image.size, PIL.Image.Transform.AFFINE, matrix, fillcolor=_fill(image))

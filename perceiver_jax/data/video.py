@@ -35,13 +35,13 @@ class Video:
 
     num_frames: int
     image_size: int
-    frames_per_second: float = STORED_FRAME_RATE
-    crop_area: tuple[float, float] = (0.08, 1.0)
-    crop_aspect: tuple[float, float] = (3 / 4, 4 / 3)
+    frames_per_second: augment.Number = STORED_FRAME_RATE
+    crop_area: augment.Range = (0.08, 1.0)
+    crop_aspect: augment.Range = (3 / 4, 4 / 3)
     flip: bool = False
-    brightness: float = 0.0
-    contrast: float = 0.0
-    saturation: float = 0.0
+    brightness: augment.Number = 0.0
+    contrast: augment.Number = 0.0
+    saturation: augment.Number = 0.0
 
     feature: ClassVar[str] = "video"
     has_time: ClassVar[bool] = True
