@@ -61,13 +61,17 @@ def attend(
     """
     scores = jnp.einsum("bnhp,bmhp->bhnm", query, key)  # [B, H, N, M]
     scores = scores.astype(jnp.promote_types(scores.dtype, jnp.float32))
-    if mask is None:
-        weights = jax.nn.softmax(scores, axis=-1)
-    else:
-        keep = jnp.expand_dims(mask, (1, 2))  # [B, 1, 1, M]
-        weights = jax.nn.softmax(jnp.where(keep, scores, MASKED_SCORE), axis=-1)
+    keep = None if mask is None else jnp.expand_dims(mask, (1, 2))  # [B, 1, 1, M]
+    if keep is not None:
+        scores = jnp.where(keep, scores, MASKED_SCORE)
+    highest = jax.lax.stop_gradient(scores.max(axis=-1, keepdims=True))
+    weights = jnp.exp(scores - highest)
+    if keep is not None:
         weights = jnp.where(keep, weights, 0)
-    return jnp.einsum("bhnm,bmhv->bnhv", weights.astype(value.dtype), value)
+    # Dividing what was attended to, not the weights, saves passes over [N, M].
+    total = jnp.swapaxes(weights.sum(axis=-1, keepdims=True), 1, 2)  # [B, N, H, 1]
+    attended = jnp.einsum("bhnm,bmhv->bnhv", weights.astype(value.dtype), value)
+    return (attended / jnp.where(total > 0, total, 1)).astype(value.dtype)
 
 
 def attend_absorbed(

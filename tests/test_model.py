@@ -41,6 +41,13 @@ def make_batch(seed=0):
     )
 
 
+def make_params(model, batch):
+    """Parameters away from their start, where the head is zero and so is every gradient."""
+    shapes = jax.eval_shape(model.init, jax.random.key(0), batch)
+    rng = np.random.default_rng(0)
+    return jax.tree.map(lambda x: rng.normal(0, 0.5, x.shape).astype(np.float32), shapes)
+
+
 @pytest.fixture(scope="module")
 def model():
     return perceiver_jax.build_model(CONFIG)
@@ -48,10 +55,7 @@ def model():
 
 @pytest.fixture(scope="module")
 def params(model):
-    """Parameters away from their start, where the head is zero and so is every gradient."""
-    shapes = jax.eval_shape(model.init, jax.random.key(0), make_batch())
-    rng = np.random.default_rng(0)
-    return jax.tree.map(lambda x: rng.normal(0, 0.5, x.shape).astype(np.float32), shapes)
+    return make_params(model, make_batch())
 
 
 @pytest.fixture(scope="module")
@@ -103,10 +107,7 @@ def test_a_fixed_permutation_of_pixels_and_positions_changes_nothing():
             kind="image", mean=(0.1,), std=(0.3,), position_encoding=FOURIER, permutation_seed=seed
         )
         model = perceiver_jax.build_model(dict(CONFIG, inputs=dict(image=image), fusion=None))
-        shapes = jax.eval_shape(model.init, jax.random.key(0), images)
-        rng = np.random.default_rng(0)
-        params = jax.tree.map(lambda x: rng.normal(0, 0.5, x.shape).astype(np.float32), shapes)
-        out.append(jax.jit(model.apply)(params, None, images))
+        out.append(jax.jit(model.apply)(make_params(model, images), None, images))
     assert jnp.abs(out[0][0] - out[0][1]).max() > 1e-3
     np.testing.assert_allclose(*out, atol=1e-5)
 
