@@ -19,12 +19,13 @@ comma = ,
 .PHONY: install train test clean
 
 install: $(STAMP)
+	@echo 'Installed in $(VENV); next: make train, make test'
 
 train: $(STAMP)
 	$(VENV)/bin/python -m experiments.train --config=$(CONFIG) --workdir=$(WORKDIR) $(ARGS)
 
 test: $(STAMP)
-	$(VENV)/bin/python -m pytest -n $(TEST_PROCESSES) $(ARGS)
+	$(VENV)/bin/python -m pytest -n $(TEST_PROCESSES) --dist loadgroup $(ARGS)
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache

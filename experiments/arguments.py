@@ -9,6 +9,7 @@ import ast
 from collections.abc import Iterator, Sequence
 import contextlib
 import difflib
+import errno
 import importlib.util
 import pathlib
 import re
@@ -20,6 +21,8 @@ from typing import Any
 import ml_collections
 
 _ROOT = pathlib.Path(__file__).parents[1]
+_OURS = ("__main__", "experiments", "perceiver_jax")
+_UNWRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC)
 _BOOLEANS = {"true": True, "false": False}
 
 
@@ -170,25 +173,24 @@ def override(config: ml_collections.ConfigDict, key: str, text: str) -> None:
 def user_errors_end_the_program() -> Iterator[None]:
     """Prints the message of a user's mistake and exits with code 2; bugs keep their traceback.
 
-    A mistake is a UsageError, or a ValueError, TypeError or missing file or package that the
-    project's own code raises on purpose (errors from inside a library are bugs).
+    A mistake is a UsageError; an error that the project's own code raises on purpose (one from
+    inside a library is a bug); or a directory that can't be written to.
     """
     try:
         yield
     except (ValueError, TypeError, OSError, ImportError) as error:
-        if not _raised_on_purpose(error):
+        unwritable = isinstance(error, OSError) and error.errno in _UNWRITABLE
+        if not (isinstance(error, UsageError) or unwritable or _raised_on_purpose(error)):
             raise
         print(f"Error: {error}", file=sys.stderr)
         sys.exit(2)
 
 
 def _raised_on_purpose(error: Exception) -> bool:
-    if isinstance(error, UsageError):
-        return True
     frame, _ = list(traceback.walk_tb(error.__traceback__))[-1]
-    ours = frame.f_globals.get("__name__", "").startswith(("perceiver_jax.", "experiments."))
+    module = frame.f_globals.get("__name__", "")
     line = traceback.extract_tb(error.__traceback__)[-1].line or ""
-    return ours and line.startswith("raise ")
+    return module.partition(".")[0] in _OURS and line.startswith("raise ")
 
 
 def _usage(name: str, allowed: bool | Sequence[int]) -> str:

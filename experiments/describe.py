@@ -8,7 +8,6 @@ Nothing is compiled, and the data set need not be there.
 import argparse
 from collections.abc import Mapping
 import json
-import math
 import pathlib
 import sys
 from typing import Any
@@ -48,7 +47,7 @@ def describe_model(
         name = path.split("/")[1] if path.startswith("encoder/") else path
         name = {"encoder": "latents"}.get(name, name)
         row = weights.setdefault(name, {"parameters": 0, "layers": []})
-        row["parameters"] += perceiver_jax.param_count(arrays)
+        row["parameters"] += _size(arrays)
         row["layers"] = [i for i, layer in enumerate(layers) if layer == name]
     return {
         "experiment": config.experiment,
@@ -57,7 +56,7 @@ def describe_model(
         "latents": {"number": encoder.num_latents, "channels": encoder.latent_channels},
         "layers": layers,
         "weights": weights,
-        "parameters": perceiver_jax.param_count(params),
+        "parameters": _size(params),
         "flops": {
             "paper": _flops(_with(config.model, streaming=False), params, shapes),
             "executed": _flops(config.model, params, shapes),
@@ -126,6 +125,7 @@ def print_summary(
         inputs += f"; together {_format_size(model['input'])}"
     epochs = config.train.steps * config.data.batch_size / data.num_train
     devices = jax.local_devices()
+    resumes = any((workdir / "checkpoints").glob("[0-9]*"))
     table = rich.table.Table(title=config.experiment, title_justify="left", show_header=False)
     rows = {
         "inputs": inputs,
@@ -136,7 +136,7 @@ def print_summary(
         "training": f"{config.train.steps:,} steps of {config.data.batch_size} = {epochs:.4g} "
         f"epochs, {config.optimizer.name}, learning rate {config.optimizer.learning_rate:g}",
         "devices": f"{len(devices)} x {devices[0].device_kind}",
-        "workdir": f"{workdir} ({'goes on' if (workdir / 'checkpoints').is_dir() else 'new'})",
+        "workdir": f"{workdir} ({'goes on' if resumes else 'new'})",
     }
     for name, text in rows.items():
         table.add_row(name, text)
@@ -189,6 +189,11 @@ def _build(config, batch):
     return model, shapes, jax.eval_shape(model.init, jax.random.key(0), shapes)
 
 
+def _size(tree: Any) -> int:
+    """Number of elements of all arrays, given by their shapes."""
+    return sum(x.size for x in jax.tree.leaves(tree))
+
+
 def _format_size(size: Mapping[str, int]) -> str:
     return f"{size['number']:,} x {size['channels']:,}"
 
@@ -235,7 +240,7 @@ def _residual_bytes(model_config, params, shapes, batch_size: int) -> int:
         return jax.vjp(lambda p: model.apply(p, rng, batch, is_training=True), params)[1]
 
     leaves = jax.tree.leaves(jax.eval_shape(backward, params, rng, batch))
-    return sum(math.prod(x.shape) * x.dtype.itemsize for x in leaves)
+    return sum(x.size * x.dtype.itemsize for x in leaves)
 
 
 if __name__ == "__main__":

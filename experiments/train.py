@@ -2,7 +2,7 @@
 
     python -m experiments.train --config=FILE[:ARGUMENTS] [--workdir=DIR] [--config.key=value ...]
 
-Read this first: config -> data -> model -> optimizer -> step -> loop.
+Read this first: config -> data, optimizer, model -> step -> loop.
 """
 
 import argparse
@@ -46,7 +46,8 @@ def train(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> dict[str,
     from experiments import describe
     import perceiver_jax
     from perceiver_jax import data as data_lib
-    from perceiver_jax.training import devices, loop, losses, optimizers, plan, state, steps
+    from perceiver_jax.training import devices, loop, losses, optimizers, state, steps
+    from perceiver_jax.training import plan as plans
 
     console = rich.console.Console()
 
@@ -54,6 +55,14 @@ def train(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> dict[str,
     data = data_lib.build_data(**config.data)
     check(config, data, jax.local_device_count())
     train_batches = data.train_batches(config.seed)  # Embedded data are built now if need be.
+    data.test_batches(**config.eval)  # Refuses a wrong config now instead of after hours.
+
+    # ---------------------------------------------------------------- optimizer
+    plan_keys = config.train.to_dict()
+    loss = losses.build_loss(plan_keys.pop("loss"), plan_keys.pop("label_smoothing"))
+    ema_decay = plan_keys.pop("ema_decay")
+    plan = plans.Plan(**plan_keys)
+    optimizer, schedule = optimizers.build_optimizer(**config.optimizer, total_steps=plan.steps)
 
     # ---------------------------------------------------------------- model
     model = perceiver_jax.build_model(config.model)
@@ -61,27 +70,18 @@ def train(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> dict[str,
     init_key, train_key = jax.random.split(jax.random.key(config.seed))
     params = jax.jit(model.init)(init_key, example)
 
-    # ---------------------------------------------------------------- optimizer and step
-    train_keys = config.train.to_dict()
-    loss = losses.build_loss(train_keys.pop("loss"), train_keys.pop("label_smoothing"))
-    ema_decay = train_keys.pop("ema_decay")
-    optimizer, schedule = optimizers.build_optimizer(
-        **config.optimizer, total_steps=config.train.steps
-    )
-    update = steps.make_update(
-        model.apply, loss, optimizer, schedule, ema_decay=ema_decay, axis_name=devices.AXIS
-    )
-
     # ---------------------------------------------------------------- loop
     describe.print_summary(console, config, data, example, workdir)
     return loop.train(
-        update=update,
+        update=steps.make_update(
+            model.apply, loss, optimizer, schedule, ema_decay=ema_decay, axis_name=devices.AXIS
+        ),
         eval_step=steps.make_eval_step(model.apply, loss),
         state=state.create_state(params, optimizer, ema_decay),
         rng=train_key,
         train_batches=train_batches,
         test_batches=lambda: data.test_batches(**config.eval),
-        plan=plan.Plan(**train_keys),
+        plan=plan,
         workdir=workdir,
         config=config.to_dict(),
         console=console,

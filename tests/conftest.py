@@ -1,5 +1,6 @@
 """What holds for every test: four fake devices, shapes checked, ranks never promoted silently."""
 
+import collections.abc
 import os
 import tempfile
 
@@ -10,7 +11,11 @@ os.environ["XLA_FLAGS"] = (
 
 import jax
 import jaxtyping
+import ml_collections
 import pytest
+
+# A ConfigDict is a mapping in all but name; signatures say Mapping.
+collections.abc.Mapping.register(ml_collections.ConfigDict)
 
 # Checks the shapes in the signatures of public functions at run time. Held for the whole session.
 _SHAPE_CHECKS = jaxtyping.install_import_hook("perceiver_jax", "beartype.beartype")

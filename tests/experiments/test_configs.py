@@ -1,0 +1,150 @@
+"""Every config, with every argument, builds; those of the paper have the paper's size and cost."""
+
+import dataclasses
+import itertools
+
+import jax
+import pytest
+
+from experiments import arguments, train
+from experiments.configs import audioset, imagenet, modelnet40
+import perceiver_jax
+from perceiver_jax import data as data_lib
+from perceiver_jax import flops
+from perceiver_jax.training import losses, optimizers
+from perceiver_jax.training import plan as plans
+
+IMAGENET = [
+    "",
+    "permuted",
+    "learned_positions",
+    "learned_positions,permuted",
+    "unshared",
+    *(f"cross_attends={n}" for n in (1, 2, 4, 8)),
+    *(f"cross_attends={n},at_start" for n in (1, 2, 4, 8)),
+    *(f"no_latent_transformer={n}" for n in (4, 8, 12)),
+]
+AUDIOSET = ["", "audio_raw", "audio_mel", "video", "av_mel", "av_mel_tuned"]
+CONFIGS = [
+    pytest.param(
+        module, ",".join(filter(None, [mini, arg])), id=f"{module.__name__[20:]}:{mini},{arg}"
+    )
+    for module, args in ((imagenet, IMAGENET), (audioset, AUDIOSET), (modelnet40, [""]))
+    for arg, mini in itertools.product(args, ["", "mini"])
+]
+
+
+def build(config):
+    """Data, model, and the shapes of an example and of the parameters."""
+    data = data_lib.build_data(**config.data)
+    model = perceiver_jax.build_model(config.model)
+    example = dataclasses.replace(data, batch_size=1).batch_spec()
+    return data, model, example, jax.eval_shape(model.init, jax.random.key(0), example)
+
+
+def size(params):
+    return sum(x.size for x in jax.tree.leaves(params))
+
+
+@pytest.mark.parametrize(("module", "arg"), CONFIGS)
+def test_every_config_builds(module, arg):
+    config = module.get_config(arg)
+    data, model, example, params = build(config)
+    train.check(config, data, num_devices=1)
+    logits = jax.eval_shape(lambda p, b: model.apply(p, None, b), params, example)
+    assert logits.shape == (1, data.num_classes)
+
+    keys = config.train.to_dict()
+    losses.build_loss(keys.pop("loss"), keys.pop("label_smoothing"))
+    del keys["ema_decay"]
+    plans.Plan(**keys)
+    optimizers.build_optimizer(**config.optimizer, total_steps=config.train.steps)
+
+
+@pytest.mark.parametrize("mini", ["", "mini"])
+def test_all_configs_have_the_same_keys(mini):
+    def keys(config):
+        return {
+            key
+            for section in ("data", "optimizer", "train", "eval")
+            for key in (f"{section}.{name}" for name in config[section])
+        } | {f"encoder.{name}" for name in config.model.encoder}
+
+    first, *others = (keys(module.get_config(mini)) for module in (imagenet, audioset, modelnet40))
+    assert all(other == first for other in others)
+
+
+# Tables 5, 6 and 7: parameters, exactly as computed from the paper's text, and its GFLOPs.
+PAPER = {
+    "no_latent_transformer=4": (12_654_868, 173.1),
+    "no_latent_transformer=8": (23_760_448, 346.1),
+    "no_latent_transformer=12": (34_866_028, 519.2),
+    "cross_attends=1": (42_135_859, 404.3),
+    "cross_attends=2": (44_912_254, 447.6),
+    "cross_attends=4": (44_912_254, 534.1),
+    "cross_attends=8": (44_912_254, 707.2),
+    "cross_attends=1,at_start": (42_135_859, 404.3),
+    "cross_attends=2,at_start": (44_912_254, 447.6),
+    "cross_attends=4,at_start": (44_912_254, 534.1),
+    "cross_attends=8,at_start": (44_912_254, 707.2),
+    "unshared": (326_241_856, 707.2),
+}
+
+
+@pytest.mark.parametrize("arg", PAPER)
+def test_the_tables_of_the_paper_have_their_parameters_and_flops(arg):
+    config = imagenet.get_config(arg)
+    config.model.encoder.streaming = False  # The paper counts keys and values as projected.
+    _, model, example, params = build(config)
+    count = flops.count_flops(lambda p, b: model.apply(p, None, b), params, example)
+    parameters, giga_flops = PAPER[arg]
+    assert size(params) == parameters
+    assert count == pytest.approx(giga_flops * 1e9, rel=0.005)
+
+
+@pytest.mark.parametrize(
+    ("module", "arg", "parameters"),
+    [
+        (imagenet, "learned_positions", 48_189_577),
+        (imagenet, "permuted", 44_912_254),
+        (modelnet40, "", 44_772_202),
+        (audioset, "", 28_787_139),
+    ],
+)
+def test_other_models_have_the_parameters_that_follow_from_the_text(module, arg, parameters):
+    assert size(build(module.get_config(arg))[-1]) == parameters
+
+
+@pytest.mark.parametrize(("arg", "number"), [("", 13_024), ("av_mel", 17_344)])
+def test_audioset_has_the_number_of_inputs_of_the_paper(arg, number):
+    _, model, example, params = build(audioset.get_config(arg))
+    tokens = jax.eval_shape(lambda p, b: model.tokens(p, None, b), params, example)
+    assert tokens.values.shape == (1, number, 487)
+
+
+def test_imagenet_decays_its_learning_rate_at_epochs_84_102_and_114():
+    config = imagenet.get_config()
+    _, schedule = optimizers.build_optimizer(**config.optimizer, total_steps=config.train.steps)
+    epochs = [83, 85, 101, 103, 113, 115]
+    rates = [float(schedule(round(e / 120 * config.train.steps))) for e in epochs]
+    assert rates == pytest.approx([4e-3, 4e-4, 4e-4, 4e-5, 4e-5, 4e-6], rel=1e-4)
+
+
+def test_tuned_audioset_drops_the_spectrogram_and_does_not_mask_it():
+    config = audioset.get_config("av_mel_tuned")
+    assert config.model.fusion.dropout_rates.to_dict() == {"audio": 0.1, "video": 0.3}
+    assert config.data.modalities.audio.time_masks == 0
+    assert audioset.get_config("av_mel").data.modalities.audio.time_masks > 0
+
+
+@pytest.mark.parametrize(
+    ("module", "arg", "message"),
+    [
+        (imagenet, "no_latent_transformer=4,at_start", "contradict"),
+        (audioset, "video,audio_raw", "contradict"),
+        (modelnet40, "min", "Did you mean 'mini'"),
+    ],
+)
+def test_arguments_that_make_no_sense_are_refused(module, arg, message):
+    with pytest.raises(arguments.UsageError, match=message):
+        module.get_config(arg)

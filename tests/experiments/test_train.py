@@ -1,0 +1,133 @@
+"""A run from the command line to its pictures, its continuation, and what is refused before it."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from experiments import evaluate, train
+
+CONFIG = "--config=experiments/configs/imagenet.py:mini"
+# One cross-attend and one latent Transformer of one layer: quick to compile.
+TINY = (
+    "--config.model.encoder.layers=('cross_attend_0','latent_transformer_0')",
+    "--config.model.encoder.num_self_attends=1",
+    "--config.model.encoder.num_latents=5",
+    "--config.model.encoder.latent_channels=24",
+    "--config.data.batch_size=8",
+    "--config.data.train_split=train[:40]",
+    "--config.data.test_split=test[:4]+test[500:503]",
+    "--config.eval.batch_size=4",
+    "--config.optimizer.schedule.warmup_steps=1",
+    "--config.train.log_every=1",
+    "--config.train.eval_every=2",
+    "--config.train.checkpoint_every=2",
+)
+pytestmark = pytest.mark.xdist_group("train")
+
+
+def run(workdir, steps):
+    train.main([CONFIG, f"--workdir={workdir}", *TINY, f"--config.train.steps={steps}"])
+
+
+def lines(workdir):
+    return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def workdir(tmp_path_factory):
+    """That of a run of two steps, gone on with to four."""
+    workdir = tmp_path_factory.mktemp("run")
+    run(workdir, 2)
+    run(workdir, 4)
+    return workdir
+
+
+@pytest.fixture(scope="module")
+def evaluated(workdir):
+    """The metrics of that run, evaluated."""
+    return evaluate.evaluate(workdir)
+
+
+def test_running_again_goes_on_where_the_run_stopped(workdir):
+    assert [x["step"] for x in lines(workdir) if x["split"] == "train"] == [1, 2, 3, 4]
+
+
+def test_evaluations_are_recorded(workdir):
+    assert [x["step"] for x in lines(workdir) if x["split"] == "test"] == [2, 4]
+
+
+@pytest.mark.parametrize("name", ["config.json", "curves.png", "confusion.png", "per_class.png"])
+def test_the_workdir_has_its_files(workdir, evaluated, name):
+    assert (workdir / name).stat().st_size > 0
+
+
+def test_the_config_can_be_read_back(workdir):
+    config = evaluate.read_config(workdir)
+    assert config.train.steps == 4
+    assert config.model.encoder.layers == ("cross_attend_0", "latent_transformer_0")
+
+
+def test_evaluation_gives_what_training_recorded_last(workdir, evaluated):
+    recorded = lines(workdir)[-1]
+    assert evaluated == pytest.approx({name: recorded[name] for name in evaluated}, rel=1e-6)
+
+
+def test_per_class_figures_count_each_test_example_once(workdir, evaluated):
+    rows = json.loads((workdir / "per_class.json").read_text())
+    assert len(rows) == 10
+    assert sum(row["examples"] for row in rows.values()) == 7
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("--config.model.num_classes=11", "mnist5k has 10 classes"),
+        ("--config.train.loss=sigmoid", "one label an example"),
+        ("--config.data.batch_size=6", "multiple of the 4 devices. Set it to 8"),
+        ("--config.eval.batch_size=0", "multiple of the 4 devices. Set it to 4"),
+        ("--config.eval.num_windows=2", "num_windows=2"),
+        ("--config.data.dataset=mnist", "Did you mean 'mnist5k'"),
+        ("--config.train.steps=0", "steps is 0"),
+        ("--config.optimizer.name=lam", "lamb"),
+        ("--config.model.encoder.num_self_attend_heads=7", "7 attention heads"),
+    ],
+)
+def test_a_config_that_cannot_work_is_refused_before_anything_is_written(
+    override, message, tmp_path, capsys
+):
+    with pytest.raises(SystemExit) as exit_:
+        train.main([CONFIG, f"--workdir={tmp_path / 'run'}", *TINY, override])
+    assert exit_.value.code == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_data_set_that_is_not_there_is_explained(tmp_path, capsys):
+    with pytest.raises(SystemExit) as exit_:
+        train.main(["--config=experiments/configs/modelnet40.py", f"--workdir={tmp_path / 'run'}"])
+    assert exit_.value.code == 2
+    assert "modelnet40.py:mini" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_workdir_without_a_run_is_explained(tmp_path, capsys):
+    with pytest.raises(SystemExit) as exit_:
+        evaluate.main([f"--workdir={tmp_path}"])
+    assert exit_.value.code == 2
+    assert "expected the workdir of a training run" in capsys.readouterr().err
+
+
+def test_a_mistyped_command_is_answered_before_jax_starts():
+    code = (
+        "import sys; from experiments import train\n"
+        "try: train.main(['--config=experiments/configs/imagnet.py'])\n"
+        "finally: print('haiku' in sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=os.environ
+    )
+    assert done.returncode == 2
+    assert done.stdout == "False\n"
