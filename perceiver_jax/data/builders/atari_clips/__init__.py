@@ -53,7 +53,7 @@ class Config(tfds.core.BuilderConfig):
 
     num_games: int = len(GAMES)
     episodes: dict[str, int] = dataclasses.field(default_factory=dict)
-    clips: int = 4
+    clips: int = 1
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -64,7 +64,7 @@ class Config(tfds.core.BuilderConfig):
         }
 
 
-FULL = Config(name="full", episodes={"train": 12, "test": 3})
+FULL = Config(name="full", episodes={"train": 8, "test": 2}, clips=5)
 TINY = Config(name="tiny", num_games=2, episodes={"train": 2, "test": 1}, clips=2)
 
 
