@@ -85,7 +85,7 @@ def _encode_frame(screen: np.ndarray) -> bytes:
 
 def _encode_sound(sound: np.ndarray) -> bytes:
     sound = soxr.resample(sound, _TICK_RATE * _TICK_SAMPLES, SAMPLE_RATE)
-    # Twelve bits hold all of the emulator's eight, and take half of the space of sixteen.
+    # Twelve bits hold all of the emulator's eight, and take two thirds of the space of sixteen.
     sound = np.round(np.clip(sound, -1, 1) * 2**11) / 2**11
     buffer = io.BytesIO()
     soundfile.write(buffer, sound, SAMPLE_RATE, format="FLAC", subtype="PCM_16")
