@@ -18,6 +18,7 @@ setuptools.setup(
         "dm-haiku>=0.0.17",
         "filelock>=3.12",
         "grain>=0.2.18",
+        "importlib_resources>=6",  # tensorflow-datasets imports it and does not ask for it.
         "jax>=0.10.2",
         "jaxtyping>=0.3.3",
         "matplotlib>=3.9",
