@@ -28,6 +28,7 @@ setuptools.setup(
         "orbax-checkpoint>=0.12",
         "Pillow>=11",
         "rich>=14",
+        "scipy>=1.13",
         "soundfile>=0.13",
         "soxr>=0.5",
         "tensorboardX>=2.6.4",
