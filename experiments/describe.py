@@ -88,7 +88,9 @@ def activation_bytes(
 
 def main(argv: list[str]) -> None:
     """Runs the command."""
-    parser = argparse.ArgumentParser("python -m experiments.describe", description=__doc__)
+    parser = argparse.ArgumentParser(
+        "python -m experiments.describe", description=__doc__.partition("\n")[0]
+    )
     parser.add_argument("--json", action="store_true", help="for scripts")
     with arguments.user_errors_end_the_program():
         flags, config = arguments.parse_command_line(parser, argv)

@@ -22,7 +22,9 @@ from experiments import arguments
 
 def main(argv: list[str]) -> None:
     """Runs the command."""
-    parser = argparse.ArgumentParser("python -m experiments.evaluate", description=__doc__)
+    parser = argparse.ArgumentParser(
+        "python -m experiments.evaluate", description=__doc__.partition("\n")[0]
+    )
     parser.add_argument("--workdir", type=pathlib.Path, required=True, help="of a training run")
     flags = parser.parse_args(argv)
     with arguments.user_errors_end_the_program():

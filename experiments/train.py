@@ -17,13 +17,19 @@ from experiments import arguments
 
 def main(argv: list[str]) -> None:
     """Runs the command."""
-    parser = argparse.ArgumentParser("python -m experiments.train", description=__doc__)
+    parser = argparse.ArgumentParser(
+        "python -m experiments.train", description=__doc__.partition("\n")[0]
+    )
     parser.add_argument(
         "--workdir", type=pathlib.Path, help="where results go; default: runs/EXPERIMENT"
     )
     with arguments.user_errors_end_the_program():
         flags, config = arguments.parse_command_line(parser, argv)
-        train(config, flags.workdir or pathlib.Path("runs") / config.experiment)
+        workdir = flags.workdir or pathlib.Path("runs") / config.experiment
+        try:
+            train(config, workdir)
+        except KeyboardInterrupt:
+            sys.exit(f"Interrupted. The same command goes on from the last save in {workdir}.")
 
 
 def train(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> dict[str, float]:
