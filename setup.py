@@ -21,6 +21,7 @@ setuptools.setup(
         "importlib_resources>=6",  # tensorflow-datasets imports it and does not ask for it.
         "jax>=0.10.2",
         "jaxtyping>=0.3.3",
+        "librosa>=0.11",
         "matplotlib>=3.9",
         "ml-collections>=1.1",
         "numpy>=2.0",
