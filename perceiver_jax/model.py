@@ -59,8 +59,8 @@ def build_model(config: Mapping[str, Any]) -> Model:
     return construct.construct(_build, config, "model")
 
 
-def param_count(params: Params) -> int:
-    """The number of parameters."""
+def param_count(params: Mapping[str, Mapping[str, Any]]) -> int:
+    """The number of parameters, given as arrays or as shapes."""
     return sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(params))
 
 

@@ -121,8 +121,15 @@ class PerceiverEncoder(hk.Module):
           The final latents.
 
         Raises:
-          ValueError: for a layer that is neither a cross-attend nor a latent Transformer.
+          ValueError: for a layer that is neither a cross-attend nor a latent Transformer, or a
+            size below 1.
         """
+        for size in ("num_latents", "latent_channels", "num_self_attends"):
+            if getattr(self, size) < 1:
+                raise ValueError(
+                    f"{size} is {getattr(self, size)}; expected at least 1. For no latent "
+                    "Transformer, leave it out of layers."
+                )
         latents = hk.get_parameter(
             "latents",
             [self.num_latents, self.latent_channels],
