@@ -48,6 +48,10 @@ def make_params(model, batch):
     return jax.tree.map(lambda x: rng.normal(0, 0.5, x.shape).astype(np.float32), shapes)
 
 
+# One process of pytest-xdist compiles what the tests share.
+pytestmark = pytest.mark.xdist_group("model")
+
+
 @pytest.fixture(scope="module")
 def model():
     return perceiver_jax.build_model(CONFIG)
@@ -73,15 +77,20 @@ def gradients(model, params):
     return jax.jit(jax.grad(loss, argnums=(0, 1)))(params, make_batch()["points"])
 
 
-def test_a_new_model_gives_every_class_the_same_score(model):
-    params = jax.jit(model.init)(jax.random.key(0), make_batch())
-    assert {x.dtype for x in jax.tree.leaves(params)} == {jnp.dtype("float32")}
-    np.testing.assert_array_equal(model.apply(params, None, make_batch()), np.zeros((2, 7)))
+@pytest.fixture(scope="module")
+def new_params(model):
+    return jax.jit(model.init)(jax.random.key(0), make_batch())
 
 
-def test_latents_start_as_a_truncated_normal_of_the_given_scale(model):
-    latents = jax.jit(model.init)(jax.random.key(0), make_batch())["encoder"]["latents"]
+def test_a_new_model_gives_every_class_the_same_score(apply, new_params):
+    assert {x.dtype for x in jax.tree.leaves(new_params)} == {jnp.dtype("float32")}
+    np.testing.assert_array_equal(apply(new_params, make_batch()), np.zeros((2, 7)))
+
+
+def test_latents_and_embeddings_start_as_truncated_normals_of_the_given_scale(new_params):
+    latents = new_params["encoder"]["latents"]
     assert 0.01 < latents.std() < 0.03 and jnp.abs(latents).max() <= 0.04 + 1e-6
+    assert 0 < jnp.abs(new_params["inputs"]["video_embedding"]).max() <= 0.04 + 1e-6
 
 
 def test_output_depends_on_every_modality(apply, params):

@@ -4,6 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import perceiver_jax
 from perceiver_jax import perceiver
 
 PAPER = {  # Tables 5, 6 and 7: (cross-attends, latent Transformers, placement, sharing)
@@ -63,7 +64,8 @@ def test_runs_put_together_give_the_layers_again(pattern):
     assert sum(len(run.pattern) for run in runs) <= 5  # so few layers are compiled
 
 
-def encode(layers, rng=None, **keys):
+def make_encoder(layers, **keys):
+    """An encoder as `apply(params, inputs, rng)`, and parameters and inputs for it."""
     encoder = hk.without_apply_rng(
         hk.transform(
             lambda x, rng: perceiver.PerceiverEncoder(
@@ -71,25 +73,26 @@ def encode(layers, rng=None, **keys):
             )(x, rng=rng)
         )
     )
-    inputs = jax.random.normal(jax.random.key(1), (2, 23, 7))
-    params = jax.jit(encoder.init)(jax.random.key(0), inputs, None)
-    return params, jax.jit(encoder.apply)(params, inputs, rng)
+    rng = np.random.default_rng(0)
+    inputs = rng.normal(size=(2, 23, 7)).astype(np.float32)
+    shapes = jax.eval_shape(encoder.init, jax.random.key(0), inputs, None)
+    params = jax.tree.map(lambda x: rng.normal(0, 0.4, x.shape).astype(np.float32), shapes)
+    return jax.jit(encoder.apply), params, inputs
 
 
 @pytest.mark.parametrize("sharing", ["all_but_first", "none"])
 def test_scanned_layers_draw_the_same_dropout_as_unrolled_ones(sharing):
-    layers = perceiver.make_layers(2, 4, sharing=sharing)
-    keys = jax.random.split(jax.random.key(3), 2)
-    (_, fast), (_, plain), (_, undropped) = (
-        encode(layers, rng, dropout_rate=0.2, scan=scan, streaming=scan)
-        for rng, scan in ((keys, True), (keys, False), (None, True))
-    )
-    np.testing.assert_allclose(fast, plain, atol=1e-5)
-    assert jnp.abs(fast - undropped).max() > 0.1
+    layers = perceiver.make_layers(2, 2, sharing=sharing)
+    fast, params, inputs = make_encoder(layers, dropout_rate=0.2)
+    plain, _, _ = make_encoder(layers, dropout_rate=0.2, scan=False, streaming=False)
+    keys = jax.random.split(jax.random.key(3), 4).reshape(2, 2)
+    out = fast(params, inputs, keys[0])
+    np.testing.assert_allclose(out, plain(params, inputs, keys[0]), atol=1e-5)
+    assert jnp.abs(out - fast(params, inputs, keys[1])).max() > 0.1
 
 
 def test_parameters_are_named_after_the_layers_that_use_them():
-    params, _ = encode(perceiver.make_layers(2, 2))
+    _, params, _ = make_encoder(perceiver.make_layers(2, 2))
     modules = {path.removeprefix("encoder/").rsplit("/", 1)[0] for path in params if "/" in path}
     assert modules == {
         "cross_attend_0",
@@ -101,4 +104,17 @@ def test_parameters_are_named_after_the_layers_that_use_them():
 
 def test_an_unknown_layer_is_an_error():
     with pytest.raises(ValueError, match="Unknown layer 'self_attend_0'; a layer's name begins"):
-        encode(("cross_attend_0", "self_attend_0"))
+        make_encoder(("cross_attend_0", "self_attend_0"))
+
+
+def test_a_size_below_one_is_an_error():
+    with pytest.raises(ValueError, match="num_self_attends is 0; expected at least 1"):
+        perceiver_jax.build_model(
+            dict(
+                num_classes=2,
+                inputs=dict(x=dict(kind="array")),
+                encoder=dict(
+                    num_latents=3, latent_channels=8, layers=("cross_attend_0",), num_self_attends=0
+                ),
+            )
+        ).init(jax.random.key(0), dict(x=np.ones((1, 5, 2), np.float32)))

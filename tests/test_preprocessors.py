@@ -19,8 +19,11 @@ def encode(inputs, batch, rng=None, fusion=None, **keys):
             encoder=dict(num_latents=2, latent_channels=8, layers=("cross_attend_0",)),
         )
     )
-    params = model.init(jax.random.key(0), batch)
-    return model.tokens(params, rng, batch, is_training=rng is not None), params
+    shapes = jax.eval_shape(model.init, jax.random.key(0), batch)
+    values = np.random.default_rng(0)
+    params = jax.tree.map(lambda x: values.normal(size=x.shape).astype(np.float32), shapes)
+    make_tokens = jax.jit(model.tokens, static_argnames="is_training")
+    return make_tokens(params, rng, batch, is_training=rng is not None), params
 
 
 def test_patches_of_a_video_hold_neighbouring_pixels():
