@@ -172,9 +172,9 @@ def _shrink(config: ml_collections.ConfigDict, args) -> None:
         crop="none",
         flip=False,  # Digits have a left and a right.
         rand_augment_layers=0,
-        rotation_degrees=10.0,
-        scale=0.1,
-        shift=0.08,
+        rotation_degrees=8.0,
+        scale=0.08,
+        shift=0.04,
     )
     config.model.num_classes = 10
     config.model.dtype = "float32"
@@ -187,11 +187,12 @@ def _shrink(config: ml_collections.ConfigDict, args) -> None:
     config.model.encoder.update(
         num_latents=32,
         latent_channels=96,
-        layers=make_layers(args, num_cross_attends=2, num_latent_transformers=2),
-        num_self_attends=2,
+        layers=make_layers(args, num_cross_attends=4, num_latent_transformers=4),
+        num_self_attends=1,
+        num_self_attend_heads=4,
         scan=False,  # Compiles longer, but steps of so small layers are faster.
     )
-    config.optimizer.update(name="adam", learning_rate=1e-3, weight_decay=0.05, eps=1e-8)
+    config.optimizer.update(name="adam", learning_rate=2e-3, weight_decay=0.05, eps=1e-8)
     config.optimizer.schedule = {"name": "cosine", "warmup_steps": 200}
     config.train.update(steps=5000, log_every=50, eval_every=1000, checkpoint_every=1000)
     config.eval.batch_size = 250
