@@ -14,10 +14,9 @@ import pathlib
 import sys
 from typing import Any
 
-import ml_collections
 import numpy as np
 
-from experiments import arguments
+from experiments import arguments, saved_config
 
 
 def main(argv: list[str]) -> None:
@@ -40,7 +39,7 @@ def evaluate(workdir: pathlib.Path) -> dict[str, float]:
     Returns:
       The metrics.
     """
-    config = read_config(workdir)
+    config = saved_config.read(workdir)
     # Here, for they take seconds.
     import jax
     import rich.console
@@ -79,21 +78,6 @@ def evaluate(workdir: pathlib.Path) -> dict[str, float]:
     write_results(workdir, result, data)
     print_results(console, result)
     return result.metrics
-
-
-def read_config(workdir: pathlib.Path) -> ml_collections.ConfigDict:
-    """Reads the `config.json` of a training run.
-
-    Raises:
-      UsageError: if there is none.
-    """
-    path = workdir / "config.json"
-    if not path.is_file():
-        raise arguments.UsageError(
-            f"There is no {path}; expected the workdir of a training run. Train first: "
-            f"python -m experiments.train --config=... --workdir={workdir}"
-        )
-    return ml_collections.ConfigDict(_with_tuples(json.loads(path.read_text())))
 
 
 def write_results(workdir: pathlib.Path, result: Any, data: Any) -> None:
@@ -140,13 +124,6 @@ def print_results(console: Any, result: Any) -> None:
         f"{result.num_windows:,}",
     )
     console.print(table)
-
-
-def _with_tuples(value: Any) -> Any:
-    """Turns JSON's lists back into the tuples that they were."""
-    if isinstance(value, dict):
-        return {key: _with_tuples(x) for key, x in value.items()}
-    return tuple(map(_with_tuples, value)) if isinstance(value, list) else value
 
 
 if __name__ == "__main__":

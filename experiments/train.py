@@ -12,7 +12,7 @@ import sys
 
 import ml_collections
 
-from experiments import arguments
+from experiments import arguments, saved_config
 
 
 def main(argv: list[str]) -> None:
@@ -43,7 +43,7 @@ def train(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> dict[str,
       The metrics of the test split at the end.
 
     Raises:
-      ValueError: if the config contradicts itself; then nothing is written.
+      ValueError: if the config contradicts itself or the workdir's; then nothing is written.
     """
     # Here, for they take seconds: a mistyped command gets its answer at once.
     import jax
@@ -56,6 +56,7 @@ def train(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> dict[str,
     from perceiver_jax.training import plan as plans
 
     console = rich.console.Console()
+    saved_config.check_unchanged(config, workdir)
 
     # ---------------------------------------------------------------- data
     data = data_lib.build_data(**config.data)

@@ -53,7 +53,8 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
             ("no_latent_transformer", "unshared"),
         ),
     )
-    config = ml_collections.ConfigDict({"experiment": "imagenet", "seed": 0})
+    name = "_".join(["imagenet", *filter(None, arg.replace("=", "_").replace(" ", "").split(","))])
+    config = ml_collections.ConfigDict({"experiment": name, "seed": 0})
 
     config.data = {
         "dataset": "imagenet2012",
@@ -164,7 +165,6 @@ def make_layers(args, num_cross_attends: int, num_latent_transformers: int) -> t
 
 def _shrink(config: ml_collections.ConfigDict, args) -> None:
     """The mini: mnist5k, 4,000 digits of 28 x 28 to train on; 0.965 top-1 within 10 minutes."""
-    config.experiment = "imagenet_mini"
     config.data.update(dataset="mnist5k", test_split="test", batch_size=32, num_workers=0)
     config.data.modalities.image.update(
         image_size=28,

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from experiments import evaluate, train
+from experiments import evaluate, saved_config, train
 
 CONFIG = "--config=experiments/configs/imagenet.py:mini"
 # One cross-attend and one latent Transformer of one layer: quick to compile.
@@ -65,7 +65,7 @@ def test_the_workdir_has_its_files(workdir, evaluated, name):
 
 
 def test_the_config_can_be_read_back(workdir):
-    config = evaluate.read_config(workdir)
+    config = saved_config.read(workdir)
     assert config.train.steps == 4
     assert config.model.encoder.layers == ("cross_attend_0", "latent_transformer_0")
 
@@ -103,6 +103,15 @@ def test_a_config_that_cannot_work_is_refused_before_anything_is_written(
     assert exit_.value.code == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
+
+
+def test_a_run_does_not_go_on_with_another_config(workdir, capsys):
+    before = lines(workdir)
+    with pytest.raises(SystemExit) as exit_:
+        train.main([CONFIG, f"--workdir={workdir}", *TINY, "--config.optimizer.b1=0.5"])
+    assert exit_.value.code == 2
+    assert "config.optimizer.b1 was 0.9, is 0.5" in capsys.readouterr().err
+    assert lines(workdir) == before
 
 
 def test_a_data_set_that_is_not_there_is_explained(tmp_path, capsys):
