@@ -187,12 +187,12 @@ def _shrink(config: ml_collections.ConfigDict, args) -> None:
     config.model.encoder.update(
         num_latents=32,
         latent_channels=96,
-        layers=make_layers(args, num_cross_attends=4, num_latent_transformers=4),
-        num_self_attends=1,
+        layers=make_layers(args, num_cross_attends=2, num_latent_transformers=2),
+        num_self_attends=2,
         num_self_attend_heads=4,
         scan=False,  # Compiles longer, but steps of so small layers are faster.
     )
-    config.optimizer.update(name="adam", learning_rate=2e-3, weight_decay=0.05, eps=1e-8)
+    config.optimizer.update(name="adam", learning_rate=1.5e-3, weight_decay=0.05, eps=1e-8)
     config.optimizer.schedule = {"name": "cosine", "warmup_steps": 200}
-    config.train.update(steps=5000, log_every=50, eval_every=1000, checkpoint_every=1000)
+    config.train.update(steps=4000, log_every=50, eval_every=1000, checkpoint_every=1000)
     config.eval.batch_size = 250

