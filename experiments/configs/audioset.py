@@ -41,12 +41,12 @@ MODES = {
     "av_mel_tuned": ("mel", "video"),
 }
 MINI_STEPS = {
-    "av_raw": 700,
+    "av_raw": 900,
     "audio_raw": 1500,
     "audio_mel": 900,
     "video": 900,
-    "av_mel": 700,
-    "av_mel_tuned": 700,
+    "av_mel": 900,
+    "av_mel_tuned": 900,
 }
 
 
@@ -203,6 +203,6 @@ def _shrink(config: ml_collections.ConfigDict, steps: int) -> None:
     config.optimizer.update(name="adam", learning_rate=2e-3, eps=1e-8)
     config.optimizer.schedule = {"name": "cosine", "warmup_steps": 50}
     config.train.update(
-        steps=steps, log_every=10, eval_every=steps // 5, checkpoint_every=steps // 5
+        steps=steps, log_every=10, eval_every=steps // 3, checkpoint_every=steps // 3
     )
     config.eval.update(batch_size=16, num_windows=4)
