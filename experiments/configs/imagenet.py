@@ -172,9 +172,9 @@ def _shrink(config: ml_collections.ConfigDict, args) -> None:
         crop="none",
         flip=False,  # Digits have a left and a right.
         rand_augment_layers=0,
-        rotation_degrees=8.0,
-        scale=0.08,
-        shift=0.04,
+        rotation_degrees=12.0,
+        scale=0.15,
+        shift=0.06,
     )
     config.model.num_classes = 10
     config.model.dtype = "float32"
@@ -192,7 +192,9 @@ def _shrink(config: ml_collections.ConfigDict, args) -> None:
         num_self_attend_heads=4,
         scan=False,  # Compiles longer, but steps of so small layers are faster.
     )
-    config.optimizer.update(name="adam", learning_rate=1.5e-3, weight_decay=0.05, eps=1e-8)
+    config.optimizer.update(name="adam", learning_rate=1.5e-3, weight_decay=0.1, eps=1e-8)
     config.optimizer.schedule = {"name": "cosine", "warmup_steps": 200}
-    config.train.update(steps=4000, log_every=50, eval_every=1000, checkpoint_every=1000)
+    config.train.update(
+        steps=6000, label_smoothing=0.1, log_every=50, eval_every=1500, checkpoint_every=1500
+    )
     config.eval.batch_size = 250
