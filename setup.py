@@ -38,9 +38,6 @@ setuptools.setup(
     extras_require={
         # The embedded audio-visual data set. ale-py is GPL-2.0: only its builder imports it.
         "atari": ["ale-py>=0.12"],
-        # Reading the files of AudioSet (clips) and ModelNet40 (meshes).
-        "audioset": ["av>=14"],
-        "modelnet40": ["trimesh>=4.5"],
         "test": [
             "beartype>=0.20",
             "pytest>=8",
