@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
+import chex
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
@@ -69,6 +70,8 @@ def make_update(
 
         def loss_fn(params: optax.Params) -> tuple[Array, Array]:
             logits = apply(params, keys, batch, is_training=True)
+            chex.assert_rank(logits, 2)
+            chex.assert_equal_shape_prefix((logits, labels, weight), 1)
             return jnp.sum(weight * loss.per_example(logits, labels)), logits
 
         (value, logits), grads = jax.value_and_grad(loss_fn, has_aux=True)(state.params)
