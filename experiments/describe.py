@@ -47,7 +47,7 @@ def describe_model(
         name = path.split("/")[1] if path.startswith("encoder/") else path
         name = {"encoder": "latents"}.get(name, name)
         row = weights.setdefault(name, {"parameters": 0, "layers": []})
-        row["parameters"] += _size(arrays)
+        row["parameters"] += perceiver_jax.param_count({path: arrays})
         row["layers"] = [i for i, layer in enumerate(layers) if layer == name]
     return {
         "experiment": config.experiment,
@@ -56,7 +56,7 @@ def describe_model(
         "latents": {"number": encoder.num_latents, "channels": encoder.latent_channels},
         "layers": layers,
         "weights": weights,
-        "parameters": _size(params),
+        "parameters": perceiver_jax.param_count(params),
         "flops": {
             "paper": _flops(_with(config.model, streaming=False), params, shapes),
             "executed": _flops(config.model, params, shapes),
@@ -189,11 +189,6 @@ def _build(config, batch):
         if name.removesuffix("_mask") in config.model.inputs
     }
     return model, shapes, jax.eval_shape(model.init, jax.random.key(0), shapes)
-
-
-def _size(tree: Any) -> int:
-    """Number of elements of all arrays, given by their shapes."""
-    return sum(x.size for x in jax.tree.leaves(tree))
 
 
 def _format_size(size: Mapping[str, int]) -> str:

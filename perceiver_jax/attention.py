@@ -21,7 +21,6 @@ from perceiver_jax import streaming
 Params = Mapping[str, Mapping[str, jax.Array]]
 
 NORM_EPSILON = 1e-5
-MASKED_SCORE = -1e30
 
 
 def standardize(x: Float[Array, "*B C"]) -> Float[Array, "*B C"]:
@@ -63,7 +62,7 @@ def attend(
     scores = scores.astype(jnp.promote_types(scores.dtype, jnp.float32))
     keep = None if mask is None else jnp.expand_dims(mask, (1, 2))  # [B, 1, 1, M]
     if keep is not None:
-        scores = jnp.where(keep, scores, MASKED_SCORE)
+        scores = jnp.where(keep, scores, streaming.MASKED_SCORE)
     highest = jax.lax.stop_gradient(scores.max(axis=-1, keepdims=True))
     weights = jnp.exp(scores - highest)
     if keep is not None:

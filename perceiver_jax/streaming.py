@@ -14,7 +14,7 @@ from jaxtyping import Array, Bool, Float
 # Scores held at once: 512 queries over 1,024 inputs are 2 MB in float32. On two CPU cores chunks of
 # 512 to 7,168 inputs are equally fast (50,176 inputs of 261 channels, 0.46-0.52 s).
 MAX_SCORES = 2**19
-_LOWEST = -1e30
+MASKED_SCORE = -1e30
 
 
 def attend(
@@ -74,7 +74,7 @@ def _stream_forward(query, key, value, mask, chunk_size):
         return (new_highest, total, attended), None
 
     carry = (
-        jnp.full(rows, _LOWEST, wide),
+        jnp.full(rows, MASKED_SCORE, wide),
         jnp.zeros(rows, wide),
         jnp.zeros((*rows, value.shape[-1]), wide),
     )
@@ -132,7 +132,7 @@ def _chunk(query, key, value, mask, start, chunk_size):
     chunk_value = jax.lax.dynamic_slice_in_dim(value, begin, chunk_size, axis=2)
     wide = jnp.promote_types(query.dtype, jnp.float32)
     scores = _dot("bhnp,bhmp->bhnm", query, chunk_key, wide)
-    return _where(keep, scores, _LOWEST), keep, chunk_key, chunk_value
+    return _where(keep, scores, MASKED_SCORE), keep, chunk_key, chunk_value
 
 
 def _where(keep, x, otherwise):
