@@ -22,6 +22,7 @@ CHANGEABLE = (
     "train.eval_every",
     "train.log_every",
     "train.max_checkpoints",
+    "train.max_skipped",
     "train.steps",
 )
 

@@ -130,6 +130,7 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
         "eval_every": 5 * steps_per_epoch,
         "checkpoint_every": 1000,
         "max_checkpoints": 3,
+        "max_skipped": 10,  # Updates in a row whose loss or gradient was not finite.
     }
     config.optimizer = {
         "name": "lamb",

@@ -89,6 +89,7 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
         "eval_every": 1000,
         "checkpoint_every": 1000,
         "max_checkpoints": 3,
+        "max_skipped": 10,  # Updates in a row whose loss or gradient was not finite.
     }
     config.optimizer = {
         "name": "lamb",

@@ -13,6 +13,7 @@ class Plan:
       eval_every: Evaluate the test split and draw the curves.
       checkpoint_every: Save.
       max_checkpoints: How many checkpoints to keep, the newest.
+      max_skipped: Stop after so many updates in a row that were skipped, see `steps.make_update`.
     """
 
     steps: int
@@ -20,6 +21,7 @@ class Plan:
     eval_every: int
     checkpoint_every: int
     max_checkpoints: int
+    max_skipped: int
 
     def __post_init__(self):
         """Checks the numbers."""

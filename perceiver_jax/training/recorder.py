@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 import contextlib
+import math
 import pathlib
 import time
 from types import TracebackType
@@ -32,8 +33,9 @@ class Recorder:
         saved: dict[str, Any] | None,
     ):
         """Opens the files."""
-        saved = saved or {"sums": {}, "count": 0, "best": None}
-        self._sums, self._count, self._best = saved["sums"], saved["count"], saved["best"]
+        saved = saved or {"sums": {}, "count": 0, "skipped": 0, "in_a_row": 0, "best": None}
+        self._sums, self._count, self._skipped = saved["sums"], saved["count"], saved["skipped"]
+        self._in_a_row, self._best = saved["in_a_row"], saved["best"]
         self._workdir, self._screen = workdir, screen
         self._writer = writers.MetricsWriter(workdir, step)
         self._examples, self._seconds = 0, 0.0
@@ -63,8 +65,15 @@ class Recorder:
         yield
         self._last += time.perf_counter() - begin
 
+    @property
+    def skipped_in_a_row(self) -> int:
+        """How many updates up to the last step were skipped, since the last one that was not."""
+        return self._in_a_row
+
     def train_step(self, step: int, metrics: dict[str, jax.Array], write: bool) -> None:
         """Takes the metrics of a step, and waits until they are there.
+
+        Those of skipped updates are counted, and not averaged.
 
         Args:
           step: Which.
@@ -76,17 +85,24 @@ class Recorder:
         self._seconds += now - self._last
         self._last = now
         self._examples += self._batch_size
-        self._count += 1
-        for name in AVERAGED:
-            self._sums[name] = self._sums.get(name, 0.0) + values[name]
-        line = {name: total / self._count for name, total in self._sums.items()}
+        if values["skipped"]:
+            self._skipped, self._in_a_row = self._skipped + 1, self._in_a_row + 1
+        else:
+            self._count, self._in_a_row = self._count + 1, 0
+            for name in AVERAGED:
+                self._sums[name] = self._sums.get(name, 0.0) + values[name]
+        line = {
+            name: self._sums[name] / self._count if self._count else math.nan for name in AVERAGED
+        }
+        line["skipped"] = self._skipped
         line["learning_rate"] = values["learning_rate"]
         line["examples_per_second"] = self._examples / self._seconds
         self._screen.step(step, line)
         if write:
             self._writer.write(step, "train", line)
             self._screen.train_line(step, line)
-            self._sums, self._count, self._examples, self._seconds = {}, 0, 0, 0.0
+            self._sums, self._count, self._skipped = {}, 0, 0
+            self._examples, self._seconds = 0, 0.0
 
     def test(self, step: int, result: evaluation.Evaluation) -> None:
         """Takes an evaluation after `step` updates, and draws the curves anew."""
@@ -99,7 +115,13 @@ class Recorder:
 
     def to_json(self) -> dict[str, Any]:
         """Returns what a checkpoint keeps, so that no step is missing from the next average."""
-        return {"sums": dict(self._sums), "count": self._count, "best": self._best}
+        return {
+            "sums": dict(self._sums),
+            "count": self._count,
+            "skipped": self._skipped,
+            "in_a_row": self._in_a_row,
+            "best": self._best,
+        }
 
     def report(self, result: evaluation.Evaluation, seconds: float) -> None:
         """Shows the end of training."""

@@ -38,7 +38,11 @@ def make_update(
 
     The loss is the mean over the global batch, weighted by `batch['weight']` where there is one.
     The metrics are scalars: `loss`, `top1` (how often a true class scores highest), `grad_norm`
-    (global, before clipping) and `learning_rate`.
+    (global, before clipping), `learning_rate` and `skipped`.
+
+    Where the loss or a gradient is not finite, the update is skipped: nothing but the step changes,
+    and `skipped` is 1 instead of 0. The optimizer counts the updates that it made, so that after s
+    skipped ones its learning rate is that of s steps earlier.
 
     An example's random key depends on `rng`, the step and its place in the global batch alone, so
     that results do not depend on the number of devices.
@@ -84,8 +88,12 @@ def make_update(
             "grad_norm": optax.tree.norm(grads),
             "learning_rate": schedule(state.step),
         }
+        finite = jnp.isfinite(metrics["loss"]) & jnp.isfinite(metrics["grad_norm"])
+        metrics["skipped"] = 1.0 - finite
         ema_params = _moving_average(state.ema_params, params, state.step, ema_decay)
-        return TrainState(state.step + 1, params, opt_state, ema_params), metrics
+        updated = TrainState(state.step, params, opt_state, ema_params)
+        state = jax.tree.map(lambda new, old: jnp.where(finite, new, old), updated, state)
+        return state._replace(step=state.step + 1), metrics
 
     return update
 

@@ -122,7 +122,7 @@ def train_toy(make_toy):
             rng=jax.random.key(1),
             train_batches=_ToyBatches(killed_at),
             test_batches=lambda: iter([_toy_batch(16, seed=10**6)]),
-            plan=plan.Plan(steps=steps, max_checkpoints=2, **intervals),
+            plan=plan.Plan(steps=steps, max_checkpoints=2, max_skipped=3, **intervals),
             workdir=workdir,
             config={"seed": 1},
             console=rich.console.Console(file=screen, width=100),

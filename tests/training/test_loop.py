@@ -98,9 +98,10 @@ def test_interval_of_zero_is_at_the_end_only(tmp_path, train_toy):
         ({"steps": 0}, "steps is 0; expected at least 1"),
         ({"eval_every": -1}, "eval_every is -1; expected at least 0"),
         ({"max_checkpoints": 0}, "max_checkpoints is 0; expected at least 1"),
+        ({"max_skipped": 0}, "max_skipped is 0; expected at least 1"),
     ],
 )
 def test_plan_that_cannot_be_says_what_can(change, message):
     numbers = {"steps": 3, "log_every": 1, "eval_every": 1, "checkpoint_every": 1}
     with pytest.raises(ValueError, match=message):
-        plan.Plan(**(numbers | {"max_checkpoints": 1} | change))
+        plan.Plan(**(numbers | {"max_checkpoints": 1, "max_skipped": 1} | change))

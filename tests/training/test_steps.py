@@ -87,6 +87,18 @@ def test_metrics_are_the_unclipped_gradient_norm_and_the_learning_rate(toy, toy_
     assert state.step == 1
 
 
+@pytest.mark.parametrize("bad", [jnp.nan, jnp.inf])
+def test_update_that_is_not_finite_changes_nothing_but_the_step(toy, toy_update, toy_batch, bad):
+    state, _ = toy_update(toy.state, toy_batch(20), jax.random.key(0))
+    batch = toy_batch(20)
+    batch["points"][3] = bad
+    after, metrics = toy_update(state, batch, jax.random.key(0))
+    _assert_close(after, state._replace(step=2), rtol=0)
+    assert metrics["skipped"] == 1.0
+    _, metrics = toy_update(after, toy_batch(20), jax.random.key(0))
+    assert metrics["skipped"] == 0.0
+
+
 def test_moving_average_forgets_the_start_faster_at_first(make_toy, toy_batch):
     toy, batch = make_toy(ema_decay=0.15), toy_batch(8)
     update, states = jax.jit(toy.update()), [toy.state]
