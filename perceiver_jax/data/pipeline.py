@@ -1,6 +1,6 @@
 """From records on disk to batches: order, sharding, decoding in the background, evaluation."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 import dataclasses
 import functools
 import math
@@ -126,6 +126,22 @@ class Data:
         dataset = dataset.map(functools.partial(_test_example, reader, num_windows))
         return self._iterate(dataset, batch_size, process_index, process_count)
 
+    def read_unaugmented(self, indices: Sequence[int] | np.ndarray, seed: int) -> Batch:
+        """Reads examples as in evaluation, but the windows that the first epoch of training takes.
+
+        Args:
+            indices: of the examples in the training split.
+            seed: as of `train_batches`.
+
+        Returns:
+            A batch of these examples, in this order.
+        """
+        reader = self._reader(self.train_split)
+        examples = [
+            reader.read(int(i), _example_rng(seed, 0, int(i)).random(), None) for i in indices
+        ]
+        return {name: np.stack([example[name] for example in examples]) for name in examples[0]}
+
     def batch_spec(self, process_count: int = 1) -> Batch:
         """Returns a training batch of zeros of one process; needs no data set on disk."""
         share = _share(self.batch_size, process_count)
@@ -229,8 +245,13 @@ class _Reader:
 
 def _train_example(reader: _Reader, seed: int, position: int, index: int) -> Example:
     epoch = position // len(reader.records)
-    rng = np.random.default_rng([seed, epoch, index])
+    rng = _example_rng(seed, epoch, index)
     return reader.read(index, rng.random(), rng)
+
+
+def _example_rng(seed: int, epoch: int, index: int) -> np.random.Generator:
+    """The randomness of an example; its first number is the window's position."""
+    return np.random.default_rng([seed, epoch, index])
 
 
 def _test_example(reader: _Reader, num_windows: int, pair: int) -> Example:

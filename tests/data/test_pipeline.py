@@ -165,6 +165,18 @@ def test_all_inputs_of_an_example_see_the_same_window(make_data):
     assert len(np.unique(batch["one"])) == 6
 
 
+def test_unaugmented_examples_see_the_windows_of_training(make_data):
+    data = with_inputs(make_data("mnist5k"), position=Position())
+    (batch,) = take(data.train_batches(seed=3), 1)
+    assert_same([batch], [data.read_unaugmented(batch["index"], seed=3)])
+
+
+def test_unaugmented_examples_are_those_of_evaluation(make_data):
+    data = make_data(modalities=JITTER, test_split="train[:6]")
+    (evaluated,) = take(data.test_batches(6, 1))
+    assert_same([evaluated], [data.read_unaugmented(range(6), seed=3)])
+
+
 def test_evaluation_is_the_same_every_time(make_data):
     data = make_data("mnist5k", test_split="test[:9]", modalities=JITTER)
     assert_same(take(data.test_batches(6, 1)), take(data.test_batches(6, 1)))

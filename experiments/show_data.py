@@ -1,0 +1,138 @@
+"""Draws a training batch as the model gets it, beside the same examples without augmentation.
+
+    python -m experiments.show_data --config=FILE[:ARGUMENTS] [--out=DIR] [--num=8]
+        [--config.key=value ...]
+
+Writes one picture for each modality, and sounds as wav files.
+"""
+
+import argparse
+from collections.abc import Iterator, Sequence
+import contextlib
+import dataclasses
+import pathlib
+import re
+import sys
+from typing import Any
+
+import ml_collections
+import numpy as np
+
+from experiments import arguments
+
+MAX_EXAMPLES = 64
+
+
+def main(argv: list[str]) -> None:
+    """Runs the command."""
+    parser = argparse.ArgumentParser(
+        "python -m experiments.show_data", description=__doc__.partition("\n")[0]
+    )
+    parser.add_argument(
+        "--out", type=pathlib.Path, help="where the files go; default: runs/EXPERIMENT/data"
+    )
+    parser.add_argument("--num", type=int, default=8, help="how many examples (default: 8)")
+    with arguments.user_errors_end_the_program():
+        flags, config = arguments.parse_command_line(parser, argv)
+        out = flags.out or pathlib.Path("runs") / config.experiment / "data"
+        for path, what in show(config, out, flags.num):
+            print(f"{path}: {what}")
+
+
+def show(
+    config: ml_collections.ConfigDict, out: pathlib.Path, num: int
+) -> Iterator[tuple[pathlib.Path, str]]:
+    """Writes the first examples of training, one sheet a modality.
+
+    Args:
+      config: a recipe; its data set has to be on disk if it is not embedded.
+      out: where the files go; made if need be.
+      num: number of examples.
+
+    Yields:
+      Each file as it is written, and what it shows.
+
+    Raises:
+      arguments.UsageError: if that many examples can't be shown.
+    """
+    # Here, for they take a second.
+    from experiments import contact_sheets
+    from perceiver_jax import data as data_lib
+
+    data = data_lib.build_data(**config.data)
+    largest = min(MAX_EXAMPLES, data.num_train)
+    if not 1 <= num <= largest:
+        raise arguments.UsageError(
+            f"Got --num={num}; expected 1 to {largest}. Give a number in this range."
+        )
+    data = dataclasses.replace(data, batch_size=num, num_workers=0)
+    with contextlib.closing(data.train_batches(config.seed)) as batches:
+        after = next(batches)
+    before = data.read_unaugmented(after["index"], config.seed)
+    labels = label_texts(before["label"], data.class_names)
+    out.mkdir(parents=True, exist_ok=True)
+    title = f"{config.experiment}: {num} of {data.num_train:,} examples of {config.data.dataset}"
+    for name, modality in data.inputs.items():
+        kind = config.data.modalities[name].kind
+        pairs = contact_sheets.Pairs(
+            modality,
+            before[name],
+            after[name],
+            labels,
+            label_texts(after["label"], data.class_names),
+        )
+        path = out / f"{name}.png"
+        contact_sheets.draw_sheet(kind, pairs, title).savefig(path)
+        how = "before and after augmentation" if pairs.augmented else "not augmented"
+        yield path, f"{num} examples of {name!r} ({kind}), {how}"
+        if kind in ("audio", "mel"):
+            yield from _write_sounds(data, config.seed, name, pairs, after["index"], out)
+
+
+def label_texts(labels: np.ndarray, class_names: Sequence[str]) -> list[str]:
+    """Says in words which classes examples have.
+
+    Args:
+      labels: classes [B], or weights of all classes [B, L].
+      class_names: names of the classes.
+
+    Returns:
+      A text for each example: names, with their weights if these are not all one.
+    """
+    if labels.ndim == 1:
+        return [class_names[i] for i in labels]
+    texts = []
+    for row in labels:
+        present = np.flatnonzero(row)
+        weights = [f"{row[i]:.2g} " if row[i] != 1 else "" for i in present]
+        names = [weight + class_names[i] for weight, i in zip(weights, present, strict=True)]
+        texts.append("; ".join(names) or "no label")
+    return texts
+
+
+def _write_sounds(
+    data: Any, seed: int, name: str, pairs: Any, indices: np.ndarray, out: pathlib.Path
+) -> Iterator[tuple[pathlib.Path, str]]:
+    """Writes the windows of `pairs` as wav files: of raw sound also as the model gets it."""
+    import soundfile
+
+    from perceiver_jax.data import audio
+
+    rate = pairs.modality.sample_rate
+    raw = isinstance(pairs.modality, audio.Audio)
+    sound = audio.Audio(pairs.modality.num_samples, rate)
+    windows = dataclasses.replace(data, inputs={name: sound}).read_unaugmented(indices, seed)[name]
+    versions = {"": windows}
+    if raw and pairs.augmented:
+        versions["_after"] = pairs.after
+    as_is = raw and not pairs.augmented
+    for suffix, sounds in versions.items():
+        for i, samples in enumerate(sounds):
+            label = re.sub(r"\W+", "_", pairs.labels[i])[:40].strip("_")
+            soundfile.write(out / f"{name}_{i:02d}_{label}{suffix}.wav", samples, rate)
+        what = "as the model gets it" if suffix or as_is else "before augmentation"
+        yield out / f"{name}_*{suffix}.wav", f"{len(sounds)} wav files, the sound {what}"
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
