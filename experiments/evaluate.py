@@ -71,10 +71,10 @@ def evaluate(workdir: pathlib.Path) -> dict[str, float]:
     checkpoint = checkpoints.load(workdir / "checkpoints", jax.eval_shape(initial_state))
     params = state.evaluation_params(checkpoint.state)
     console.print(f"evaluating step {int(checkpoint.state.step)} of {workdir}", highlight=False)
-    local_devices = jax.local_devices()
-    run = evaluation.make_evaluate(steps.make_eval_step(model.apply, loss), local_devices)
+    parallelism = devices.build_parallelism(config.train.parallelism)
+    run = evaluation.make_evaluate(steps.make_eval_step(model.apply, loss), parallelism)
     with console.status("evaluating"):
-        result = run(devices.replicate(params, local_devices), data.test_batches(**config.eval))
+        result = run(parallelism.place_state(params), data.test_batches(**config.eval))
     write_results(workdir, result, data)
     print_results(console, result)
     return result.metrics

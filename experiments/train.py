@@ -60,14 +60,18 @@ def train(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> dict[str,
 
     # ---------------------------------------------------------------- data
     data = data_lib.build_data(**config.data)
-    check(config, data, jax.local_device_count())
-    train_batches = data.train_batches(config.seed)  # Embedded data are built now if need be.
-    data.test_batches(**config.eval)  # Refuses a wrong config now instead of after hours.
+    check(config, data, jax.device_count())
+    share = {"process_index": jax.process_index(), "process_count": jax.process_count()}
+    # Embedded data are built now if need be.
+    train_batches = data.train_batches(config.seed, **share)
+    data.test_batches(**config.eval, **share)  # Refuses a wrong config now, not after hours.
 
     # ---------------------------------------------------------------- optimizer
     plan_keys = config.train.to_dict()
     loss = losses.build_loss(plan_keys.pop("loss"), plan_keys.pop("label_smoothing"))
     ema_decay = plan_keys.pop("ema_decay")
+    accumulate_steps = plan_keys.pop("accumulate_steps")
+    parallelism = devices.build_parallelism(plan_keys.pop("parallelism"))
     plan = plans.Plan(**plan_keys)
     optimizer, schedule = optimizers.build_optimizer(**config.optimizer, total_steps=plan.steps)
 
@@ -75,19 +79,28 @@ def train(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> dict[str,
     model = perceiver_jax.build_model(config.model)
     example = dataclasses.replace(data, batch_size=1).batch_spec()
     init_key, train_key = jax.random.split(jax.random.key(config.seed))
-    params = jax.jit(model.init)(init_key, example)
+
+    def create_state() -> state.TrainState:
+        return state.create_state(model.init(init_key, example), optimizer, ema_decay)
 
     # ---------------------------------------------------------------- loop
     describe.print_summary(console, config, data, example, workdir)
     return loop.train(
         update=steps.make_update(
-            model.apply, loss, optimizer, schedule, ema_decay=ema_decay, axis_name=devices.AXIS
+            model.apply,
+            loss,
+            optimizer,
+            schedule,
+            ema_decay=ema_decay,
+            accumulate_steps=accumulate_steps,
+            axis_name=parallelism.axis_name,
         ),
         eval_step=steps.make_eval_step(model.apply, loss),
-        state=state.create_state(params, optimizer, ema_decay),
+        create_state=create_state,
         rng=train_key,
+        parallelism=parallelism,
         train_batches=train_batches,
-        test_batches=lambda: data.test_batches(**config.eval),
+        test_batches=lambda: data.test_batches(**config.eval, **share),
         plan=plan,
         workdir=workdir,
         config=config.to_dict(),
@@ -111,13 +124,15 @@ def check(config: ml_collections.ConfigDict, data, num_devices: int) -> None:
             f"config.train.loss is 'sigmoid'; {config.data.dataset} has one label an example. "
             "Set it to 'softmax'."
         )
-    for section in ("data", "eval"):
+    steps = max(config.train.accumulate_steps, 1)
+    for section, parts in (("data", num_devices * steps), ("eval", num_devices)):
         size = config[section].batch_size
-        if size < 1 or size % num_devices:
-            above = max(size, 1) + -max(size, 1) % num_devices
+        if size < 1 or size % parts:
+            above = max(size, 1) + -max(size, 1) % parts
+            each = f" x {steps} accumulate_steps" if parts != num_devices else ""
             raise ValueError(
                 f"config.{section}.batch_size is {size}; expected a multiple of the "
-                f"{num_devices} devices. Set it to {above}, for instance."
+                f"{num_devices} devices{each}. Set it to {above}, for instance."
             )
 
 

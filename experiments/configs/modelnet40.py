@@ -85,6 +85,8 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
         "loss": "softmax",
         "label_smoothing": 0.0,
         "ema_decay": 0.0,  # Off.
+        "accumulate_steps": 1,  # Parts of a batch that are taken one after another.
+        "parallelism": "pmap",  # 'fsdp' divides the state over the devices.
         "log_every": 100,
         "eval_every": 1000,
         "checkpoint_every": 1000,

@@ -1,56 +1,234 @@
-"""Moving state and batches between the host and the local devices.
+"""Running a step on many devices, of one process or of several: where state and batches are.
 
-What `jax.pmap` takes has a leading axis of devices. State is the same on all of them; a batch is
-cut into equal, consecutive parts.
+Both kinds of `config.train.parallelism` divide each batch over all devices and give the same
+numbers: `Pmap` keeps a copy of the state on every device, `Fsdp` a part of it. States on the host,
+and so in checkpoints, are the same for both and for any number of devices.
+
+With several processes (`jax.distributed`) all of them run the same program; each gives the part of
+a batch that is for its own devices.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+import dataclasses
+import itertools
 from typing import Any
 
 import jax
+from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 import numpy as np
 
 AXIS = "devices"
 
 
-def replicate(tree: Any, devices: Sequence[jax.Device]) -> Any:
-    """Returns a copy of a tree of arrays for each device, [...] -> [devices, ...]."""
-    sharding = _sharding(devices)
+@dataclasses.dataclass(frozen=True)
+class _OverDevices:
+    """What the two kinds have in common.
 
-    def put(x: jax.typing.ArrayLike) -> jax.Array:
-        x = np.asarray(x)
-        return jax.device_put(np.broadcast_to(x, (len(devices), *x.shape)), sharding)
-
-    return jax.tree.map(put, tree)
-
-
-def fetch(tree: Any) -> Any:
-    """Returns the first device's copy of a replicated tree, as numpy arrays.
-
-    They are copies, and stay as they are when the device's buffers are donated to the next step.
+    Attributes:
+      devices: Those of all processes, the first process's first.
     """
-    local = jax.device_get(jax.tree.map(lambda x: x.addressable_shards[0].data, tree))
-    return jax.tree.map(lambda x: np.array(x[0]), local)
+
+    devices: tuple[jax.Device, ...]
+
+    @property
+    def _local_count(self) -> int:
+        return sum(device.process_index == jax.process_index() for device in self.devices)
+
+    def _sharding(self, *axes: str | None) -> NamedSharding:
+        return NamedSharding(Mesh(np.array(self.devices), (AXIS,)), PartitionSpec(*axes))
+
+    def _put(self, x: np.ndarray, global_shape: tuple[int, ...] | None = None) -> jax.Array:
+        """Sends each device its part of the first axis."""
+        return jax.make_array_from_process_local_data(self._sharding(AXIS), x, global_shape)
+
+    def place_key(self, rng: jax.Array) -> jax.Array:
+        """Sends a random key to all devices."""
+        data = np.asarray(jax.random.key_data(rng))
+        placed = jax.make_array_from_process_local_data(self._sharding(), data, data.shape)
+        return jax.random.wrap_key_data(placed, impl=jax.random.key_impl(rng))
+
+    def _check_divides(self, batch: Mapping[str, np.ndarray]) -> None:
+        size, count = len(next(iter(batch.values()))), self._local_count
+        if size % count:
+            below, above = size // count * count, -(-size // count) * count
+            choices = f"{below} or {above}" if below else f"{above}"
+            raise ValueError(
+                f"A batch of {size} examples cannot be divided over {count} devices; expected a "
+                f"multiple of {count}. Set batch_size to {choices}."
+            )
 
 
-def shard(batch: Mapping[str, np.ndarray], devices: Sequence[jax.Device]) -> dict[str, jax.Array]:
-    """Sends each device its part of a batch, [B, ...] -> [devices, B / devices, ...].
+class Pmap(_OverDevices):
+    """A copy of the state on each device; `jax.pmap` divides the batch.
+
+    What it takes has a leading axis of devices: [...] becomes [devices, ...], a batch [B, ...]
+    becomes [devices, B / devices, ...].
+    """
+
+    axis_name = AXIS
+
+    def create_state(self, create: Callable[[], Any]) -> Any:
+        """Returns what `create()` does, on the devices."""
+        return self.place_state(jax.jit(create)())
+
+    def place_state(self, tree: Any) -> Any:
+        """Sends a tree of arrays to the devices."""
+
+        def put(x: jax.typing.ArrayLike) -> jax.Array:
+            x = np.asarray(x)
+            copies = np.broadcast_to(x, (self._local_count, *x.shape))
+            return self._put(copies, (len(self.devices), *x.shape))
+
+        return jax.tree.map(put, tree)
+
+    def fetch_state(self, tree: Any) -> Any:
+        """Returns what `place_state` was given, as numpy arrays.
+
+        They are copies, and stay as they are when the devices' buffers are donated.
+        """
+        local = jax.device_get(jax.tree.map(lambda x: x.addressable_shards[0].data, tree))
+        return jax.tree.map(lambda x: np.array(x[0]), local)
+
+    def place_batch(self, batch: Mapping[str, np.ndarray]) -> dict[str, jax.Array]:
+        """Sends each device its part of this process's part of a batch.
+
+        Raises:
+          ValueError: If it cannot be divided equally.
+        """
+        self._check_divides(batch)
+        count = self._local_count
+        return {
+            name: self._put(x.reshape(count, len(x) // count, *x.shape[1:]))
+            for name, x in batch.items()
+        }
+
+    def compile_update(
+        self, update: Callable[..., Any], state: Any, batch: Any, rng: jax.Array
+    ) -> Callable[..., Any]:
+        """Compiles `update(state, batch, rng) -> (state, metrics)`; it uses up its state."""
+        mapped = jax.pmap(
+            update,
+            axis_name=AXIS,
+            in_axes=(0, 0, None),
+            out_axes=(0, None),
+            donate_argnums=0,
+            devices=self.devices,
+        )
+        return mapped.lower(state, batch, rng).compile()
+
+    def over_batch(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """Returns `function(params, batch)` with the results of all devices in every process."""
+
+        def gathered(params: Any, batch: Any) -> Any:
+            return jax.lax.all_gather(function(params, batch), AXIS, tiled=True)
+
+        return jax.pmap(gathered, axis_name=AXIS, out_axes=None, devices=self.devices)
+
+
+class Fsdp(_OverDevices):
+    """A part of the state on each device, for models larger than one; `jax.jit` does the rest.
+
+    Parameters, and so gradients, the optimizer's moments and the moving average, are divided along
+    one axis each (`state_spec`). XLA gathers what a layer needs, when it needs it.
+    """
+
+    axis_name = None
+
+    def create_state(self, create: Callable[[], Any]) -> Any:
+        """Returns what `create()` does, on the devices; it is never whole on one of them."""
+        return jax.jit(create, out_shardings=self._state_shardings(jax.eval_shape(create)))()
+
+    def place_state(self, tree: Any) -> Any:
+        """Sends each device its parts of a tree of arrays."""
+
+        def put(x: jax.typing.ArrayLike) -> jax.Array:
+            x = np.asarray(x)
+            sharding = self._state_shardings(x)
+            return jax.make_array_from_callback(x.shape, sharding, lambda part: x[part])
+
+        return jax.tree.map(put, tree)
+
+    def fetch_state(self, tree: Any) -> Any:
+        """Returns what `place_state` was given, as numpy arrays, copies."""
+
+        def fetch(x: jax.Array) -> np.ndarray:  # One by one: all of them may not fit a device.
+            if x.is_fully_addressable:
+                return np.array(x)
+            return np.array(multihost_utils.process_allgather(x, tiled=True))
+
+        return jax.tree.map(fetch, tree)
+
+    def place_batch(self, batch: Mapping[str, np.ndarray]) -> dict[str, jax.Array]:
+        """Sends each device its part of this process's part of a batch.
+
+        Raises:
+          ValueError: If it cannot be divided equally.
+        """
+        self._check_divides(batch)
+        return {name: self._put(x) for name, x in batch.items()}
+
+    def compile_update(
+        self, update: Callable[..., Any], state: Any, batch: Any, rng: jax.Array
+    ) -> Callable[..., Any]:
+        """Compiles `update(state, batch, rng) -> (state, metrics)`; it uses up its state."""
+        shardings = self._state_shardings(state)
+        compiled = jax.jit(
+            update,
+            in_shardings=(shardings, self._sharding(AXIS), self._sharding()),
+            out_shardings=(shardings, self._sharding()),
+            donate_argnums=0,
+        )
+        return compiled.lower(state, batch, rng).compile()
+
+    def over_batch(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """Returns `function(params, batch)` with the results of all devices in every process."""
+        return jax.jit(function, out_shardings=self._sharding())
+
+    def _state_shardings(self, tree: Any) -> Any:
+        count = len(self.devices)
+        return jax.tree.map(lambda x: self._sharding(*state_spec(x.shape, count)), tree)
+
+
+PARALLELISMS = {"pmap": Pmap, "fsdp": Fsdp}
+Parallelism = Pmap | Fsdp
+
+
+def build_parallelism(kind: str, devices: Sequence[jax.Device] | None = None) -> Parallelism:
+    """Returns the functions by which training runs on the devices.
+
+    Args:
+      kind: 'pmap' or 'fsdp'.
+      devices: None is all devices of all processes.
 
     Raises:
-      ValueError: If the batch cannot be divided equally.
+      ValueError: If there is no such kind.
     """
-    size, count = len(next(iter(batch.values()))), len(devices)
-    if size % count:
-        below, above = size // count * count, -(-size // count) * count
-        choices = f"{below} or {above}" if below else f"{above}"
+    if kind not in PARALLELISMS:
         raise ValueError(
-            f"A batch of {size} examples cannot be divided over {count} devices; expected a "
-            f"multiple of {count}. Set batch_size to {choices}."
+            f"Unknown parallelism {kind!r}; expected one of {sorted(PARALLELISMS)}: 'pmap' keeps "
+            "a copy of the state on every device, 'fsdp' a part, for models larger than a device."
         )
-    cut = {name: x.reshape(count, size // count, *x.shape[1:]) for name, x in batch.items()}
-    return jax.device_put(cut, _sharding(devices))
+    devices = tuple(jax.devices() if devices is None else devices)
+    # Consecutive parts of a batch come from consecutive processes.
+    return PARALLELISMS[kind](tuple(sorted(devices, key=lambda d: (d.process_index, d.id))))
 
 
-def _sharding(devices: Sequence[jax.Device]) -> NamedSharding:
-    return NamedSharding(Mesh(np.array(devices), (AXIS,)), PartitionSpec(AXIS))
+def state_spec(shape: tuple[int, ...], num_devices: int) -> tuple[str | None, ...]:
+    """Returns which axis `Fsdp` divides: the longest that can be; none in most small arrays."""
+    divisible = [size if size % num_devices == 0 else 0 for size in shape]
+    if not any(divisible):
+        return ()
+    return (*itertools.repeat(None, divisible.index(max(divisible))), AXIS)
+
+
+def state_bytes(tree: Any) -> int:
+    """Returns how many bytes of a placed tree are on each device.
+
+    Args:
+      tree: Arrays, or `jax.ShapeDtypeStruct`s with a sharding.
+    """
+    return sum(
+        int(np.prod(x.sharding.shard_shape(x.shape))) * x.dtype.itemsize
+        for x in jax.tree.leaves(tree)
+    )

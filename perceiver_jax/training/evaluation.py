@@ -1,14 +1,16 @@
 """Evaluation: every example once, its probabilities averaged over its windows."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
 import jax
 import numpy as np
 import optax
 
-from perceiver_jax.training import devices as devices_lib
-from perceiver_jax.training import metrics, steps
+from perceiver_jax.training import devices, metrics, steps
+
+# What a batch has besides the inputs of the model.
+ROWS = ("index", "weight", "label")
 
 
 class Evaluation(NamedTuple):
@@ -41,33 +43,39 @@ class _Sums(NamedTuple):
     label: np.ndarray
 
 
+_Rows = tuple[dict[str, jax.Array], steps.Predictions]
 Evaluate = Callable[[optax.Params, Iterable[Mapping[str, np.ndarray]]], Evaluation]
 
 
 def make_evaluate(
-    eval_step: Callable[..., steps.Predictions], devices: Sequence[jax.Device]
+    eval_step: Callable[..., steps.Predictions], parallelism: devices.Parallelism
 ) -> Evaluate:
     """Returns `evaluate(params, batches) -> Evaluation`, compiled when it is first called.
 
     Batches have `index` (the example that a row is a window of), `weight` (0 for padding) and
-    `label`; `params` are replicated over the devices.
+    `label`; `params` are where the parallelism places them. With several processes, each gives its
+    own part of every batch, and all get the result for all of them.
 
     Args:
       eval_step: What `steps.make_eval_step` returned.
-      devices: The local devices that each batch is divided over.
+      parallelism: Of the devices that each batch is divided over.
     """
-    mapped = jax.pmap(eval_step, axis_name=devices_lib.AXIS, devices=devices)
+
+    def predict(params: optax.Params, batch: Mapping[str, jax.Array]) -> _Rows:
+        return {name: batch[name] for name in ROWS}, eval_step(params, batch)
+
+    run = parallelism.over_batch(predict)
 
     def evaluate(params: optax.Params, batches: Iterable[Mapping[str, np.ndarray]]) -> Evaluation:
         sums: dict[int, _Sums] = {}
         previous = None
         for batch in batches:
-            predictions = mapped(params, devices_lib.shard(batch, devices))
+            rows = run(params, parallelism.place_batch(batch))
             if previous is not None:  # One batch late, so that the devices need not wait.
-                _add(sums, *previous)
-            previous = batch, predictions
+                _add(sums, *jax.device_get(previous))
+            previous = rows
         if previous is not None:
-            _add(sums, *previous)
+            _add(sums, *jax.device_get(previous))
         return _summarise(sums)
 
     return evaluate
@@ -76,15 +84,13 @@ def make_evaluate(
 def _add(
     sums: dict[int, _Sums], batch: Mapping[str, np.ndarray], predictions: steps.Predictions
 ) -> None:
-    size = len(batch["index"])
-    probabilities = np.asarray(predictions.probabilities, np.float64).reshape(size, -1)
-    losses = np.asarray(predictions.losses, np.float64).reshape(size)
+    probabilities = predictions.probabilities.astype(np.float64)
     for row in np.flatnonzero(batch["weight"]):
         index = int(batch["index"][row])
         so_far = sums.get(index, _Sums(0.0, 0.0, 0, batch["label"][row]))
         sums[index] = _Sums(
             so_far.probabilities + probabilities[row],
-            so_far.loss + float(losses[row]),
+            so_far.loss + float(predictions.losses[row]),
             so_far.num_windows + 1,
             so_far.label,
         )

@@ -1,6 +1,7 @@
 """The training loop: step, record, evaluate, save, and go on from where a run stopped."""
 
 from collections.abc import Callable, Iterable, Mapping
+import functools
 import pathlib
 import time
 from typing import Any, Protocol, runtime_checkable
@@ -9,8 +10,7 @@ import jax
 import numpy as np
 import rich.console
 
-from perceiver_jax.training import checkpoints, display, evaluation, recorder, writers
-from perceiver_jax.training import devices as devices_lib
+from perceiver_jax.training import checkpoints, devices, display, evaluation, recorder, writers
 from perceiver_jax.training import plan as plan_lib
 from perceiver_jax.training import state as state_lib
 from perceiver_jax.training import steps as steps_lib
@@ -34,8 +34,9 @@ def train(
     *,
     update: steps_lib.Update,
     eval_step: Callable[..., steps_lib.Predictions],
-    state: state_lib.TrainState,
+    create_state: Callable[[], state_lib.TrainState],
     rng: jax.Array,
+    parallelism: devices.Parallelism,
     train_batches: TrainBatches,
     test_batches: Callable[[], Iterable[Mapping[str, np.ndarray]]],
     plan: plan_lib.Plan,
@@ -49,11 +50,12 @@ def train(
     that is complete already is only evaluated.
 
     Args:
-      update: What `steps.make_update` returned for the axis `devices.AXIS`.
+      update: What `steps.make_update` returned for `parallelism.axis_name`.
       eval_step: What `steps.make_eval_step` returned.
-      state: The state to begin with.
+      create_state: Returns the state to begin with; to be compiled.
       rng: The key that all randomness of training comes from.
-      train_batches: Training batches; every local device gets an equal part of each.
+      parallelism: How the devices share the state; each gets an equal part of every batch.
+      train_batches: Training batches; with several processes, this one's part of them.
       test_batches: Gives the batches of the test split, from their beginning at each call.
       plan: How long to train and how often to do what.
       workdir: Where everything is written; made if need be.
@@ -68,21 +70,22 @@ def train(
         another model or optimizer.
     """
     begin = time.perf_counter()
-    devices = jax.local_devices()
-    evaluate = evaluation.make_evaluate(eval_step, devices)
+    evaluate = evaluation.make_evaluate(eval_step, parallelism)
+    rng = parallelism.place_key(rng)
 
     def test(state: state_lib.TrainState) -> evaluation.Evaluation:
         return evaluate(state_lib.evaluation_params(state), test_batches())
 
     with checkpoints.Checkpointer(workdir / "checkpoints", plan.max_checkpoints) as checkpointer:
-        recorded = None
-        if checkpointer.latest_step() is not None:
-            state, iterator_state, metadata = checkpointer.restore(state)
+        start, recorded = 0, None
+        if checkpointer.latest_step() is None:
+            state = parallelism.create_state(create_state)
+        else:
+            state, iterator_state, metadata = checkpointer.restore(jax.eval_shape(create_state))
             train_batches.set_state(iterator_state)
-            recorded = metadata["recorded"]
-        start = int(state.step)
+            start, recorded = int(state.step), metadata["recorded"]
+            state = parallelism.place_state(state)
         writers.write_config(workdir, config)
-        state = devices_lib.replicate(state, devices)
         with (
             display.Display(console, start, plan.steps) as screen,
             recorder.Recorder(workdir, screen, start, recorded) as record,
@@ -93,9 +96,14 @@ def train(
             else:
                 if start:
                     screen.say(f"going on from step {start}")
-                batch = devices_lib.shard(next(train_batches), devices)
-                step_fn = _compile(update, state, batch, rng, devices, screen)
-                record.start(batch["label"].shape[0] * batch["label"].shape[1])
+                batch = next(train_batches)
+                batch_size = len(batch["label"]) * jax.process_count()
+                batch = parallelism.place_batch(batch)
+                compile_update = functools.partial(
+                    parallelism.compile_update, update, state, batch, rng
+                )
+                step_fn = screen.timed("compiling the training step", compile_update)
+                record.start(batch_size)
             previous = None
             for step in range(start + 1, plan.steps + 1):
                 evaluating = plan.is_due(plan.eval_every, step)
@@ -106,7 +114,7 @@ def train(
                 if saving:
                     iterator_state = train_batches.get_state()
                 if step < plan.steps:
-                    batch = devices_lib.shard(next(train_batches), devices)
+                    batch = parallelism.place_batch(next(train_batches))
                 if previous is not None:
                     record.train_step(*previous)
                 previous = step, metrics, plan.is_due(plan.log_every, step)
@@ -120,28 +128,6 @@ def train(
                 if saving:
                     with screen.busy("saving"), record.paused():
                         metadata = {"config": config, "recorded": record.to_json()}
-                        checkpointer.save(devices_lib.fetch(state), iterator_state, metadata)
+                        checkpointer.save(parallelism.fetch_state(state), iterator_state, metadata)
             record.report(result, time.perf_counter() - begin)
     return result.metrics
-
-
-def _compile(
-    update: steps_lib.Update,
-    state: state_lib.TrainState,
-    batch: Mapping[str, jax.Array],
-    rng: jax.Array,
-    devices: list[jax.Device],
-    screen: display.Display,
-) -> Callable[..., tuple[state_lib.TrainState, dict[str, jax.Array]]]:
-    """Compiles the update for all local devices; the state that it is given is used up."""
-    mapped = jax.pmap(
-        update,
-        axis_name=devices_lib.AXIS,
-        in_axes=(0, 0, None),
-        out_axes=(0, None),
-        donate_argnums=0,
-        devices=devices,
-    )
-    return screen.timed(
-        "compiling the training step", lambda: mapped.lower(state, batch, rng).compile()
-    )

@@ -1,7 +1,7 @@
 """The training and evaluation steps: pure functions, to be run by `jax.jit` or `jax.pmap`."""
 
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import chex
 import jax
@@ -32,6 +32,7 @@ def make_update(
     schedule: schedules.Schedule,
     *,
     ema_decay: float = 0.0,
+    accumulate_steps: int = 1,
     axis_name: str | None = None,
 ) -> Update:
     """Returns `update(state, batch, rng) -> (state, metrics)`.
@@ -53,12 +54,22 @@ def make_update(
       optimizer: What `optimizers.build_optimizer` returned.
       schedule: The learning rate that came with it, to report.
       ema_decay: Highest decay of the moving average of parameters, in [0, 1); 0 keeps none.
+      accumulate_steps: How many parts of the batch to take one after another, adding up their
+        gradients: the same update with the activations of one part in memory at a time.
       axis_name: The mapped axis that the batch is divided over; None if it is not.
+
+    Raises:
+      ValueError: If `ema_decay` or `accumulate_steps` is out of range.
     """
     if not 0.0 <= ema_decay < 1.0:
         raise ValueError(
             f"ema_decay is {ema_decay}; expected 0 <= ema_decay < 1. 0 turns it off, 0.999 "
             "averages over about the last 1,000 steps."
+        )
+    if accumulate_steps < 1:
+        raise ValueError(
+            f"accumulate_steps is {accumulate_steps}; expected at least 1. 1 takes the batch as a "
+            "whole, more need less memory."
         )
 
     def total(x: Array) -> Array:
@@ -72,19 +83,27 @@ def make_update(
         weight = weight / total(jnp.sum(weight))
         keys = _example_keys(jax.random.fold_in(rng, state.step), len(labels), axis_name)
 
-        def loss_fn(params: optax.Params) -> tuple[Array, Array]:
+        def loss_fn(params: optax.Params, part: Any) -> tuple[Array, Array]:
+            batch, keys, weight = part
+            labels = batch["label"]
             logits = apply(params, keys, batch, is_training=True)
             chex.assert_rank(logits, 2)
             chex.assert_equal_shape_prefix((logits, labels, weight), 1)
-            return jnp.sum(weight * loss.per_example(logits, labels)), logits
+            top1 = jnp.sum(weight * _best_is_true(logits, labels))
+            return jnp.sum(weight * loss.per_example(logits, labels)), top1
 
-        (value, logits), grads = jax.value_and_grad(loss_fn, has_aux=True)(state.params)
+        value_and_grad = jax.value_and_grad(loss_fn, has_aux=True)
+        (value, top1), grads = _sum_over_parts(
+            lambda part: value_and_grad(state.params, part),
+            (dict(batch), keys, weight),
+            accumulate_steps,
+        )
         grads = jax.tree.map(total, grads)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         metrics = {
             "loss": total(value),
-            "top1": total(jnp.sum(weight * _best_is_true(logits, labels))),
+            "top1": total(top1),
             "grad_norm": optax.tree.norm(grads),
             "learning_rate": schedule(state.step),
         }
@@ -115,6 +134,35 @@ def _example_keys(rng: Key[Array, ""], size: int, axis_name: str | None) -> Key[
     """One key an example of this device's part of the batch, by place in the global batch."""
     first = 0 if axis_name is None else jax.lax.axis_index(axis_name) * size
     return jax.vmap(jax.random.fold_in, (None, 0))(rng, first + jnp.arange(size))
+
+
+def _sum_over_parts(function: Callable[[Any], Any], batch: Any, num_parts: int) -> Any:
+    """Sums `function(part)` over parts of a tree of arrays [B, ...], taken one after another.
+
+    A part has every `num_parts`-th row, so that a batch that is divided over devices remains so.
+
+    Raises:
+      ValueError: If the rows cannot be divided equally.
+    """
+    if num_parts == 1:
+        return function(batch)
+    size = len(jax.tree.leaves(batch)[0])
+    if size % num_parts:
+        raise ValueError(
+            f"{size} examples cannot be accumulated in {num_parts} steps; expected a multiple of "
+            f"{num_parts}. Set batch_size to a multiple of devices x accumulate_steps."
+        )
+
+    def split(x: Array) -> Array:
+        return jnp.swapaxes(x.reshape(size // num_parts, num_parts, *x.shape[1:]), 0, 1)
+
+    def add(sums: Any, part: Any) -> tuple[Any, None]:
+        return jax.tree.map(jnp.add, sums, function(part)), None
+
+    parts = jax.tree.map(split, batch)
+    shapes = jax.eval_shape(function, jax.tree.map(lambda x: x[0], parts))
+    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+    return jax.lax.scan(add, zeros, parts)[0]
 
 
 def _best_is_true(

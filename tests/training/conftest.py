@@ -11,7 +11,7 @@ import rich.console
 
 from perceiver_jax.training import devices, loop, losses, optimizers, plan, state, steps
 
-FEATURES, HIDDEN, CLASSES = 5, 11, 7
+FEATURES, HIDDEN, CLASSES = 5, 12, 7  # 12, so that 'fsdp' has something to divide.
 
 
 def _toy_apply(params, rng, batch, is_training=False):
@@ -78,18 +78,19 @@ class Toy(NamedTuple):
     def eval_step(self):
         return steps.make_eval_step(_toy_apply, self.loss)
 
-    def update(self, axis_name=None):
+    def update(self, axis_name=None, accumulate_steps=1):
         return steps.make_update(
             _toy_apply,
             self.loss,
             self.optimizer,
             self.schedule,
             ema_decay=self.ema_decay,
+            accumulate_steps=accumulate_steps,
             axis_name=axis_name,
         )
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def toy_batch():
     return _toy_batch
 
@@ -111,15 +112,17 @@ def make_toy():
 def train_toy(make_toy):
     """Runs the loop on the toy in a workdir; returns the test metrics and what was printed."""
 
-    def train(workdir, steps=13, killed_at=None, ema_decay=0.9, **intervals):
+    def train(workdir, steps=13, killed_at=None, ema_decay=0.9, parallelism="pmap", **intervals):
         toy = make_toy(steps, ema_decay)
+        parallelism = devices.build_parallelism(parallelism)
         screen = io.StringIO()
         intervals = {"log_every": 2, "eval_every": 5, "checkpoint_every": 3} | intervals
         metrics = loop.train(
-            update=toy.update(devices.AXIS),
+            update=toy.update(parallelism.axis_name),
             eval_step=toy.eval_step(),
-            state=toy.state,
+            create_state=lambda: toy.state,
             rng=jax.random.key(1),
+            parallelism=parallelism,
             train_batches=_ToyBatches(killed_at),
             test_batches=lambda: iter([_toy_batch(16, seed=10**6)]),
             plan=plan.Plan(steps=steps, max_checkpoints=2, max_skipped=3, **intervals),

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from perceiver_jax.training import checkpoints
+from perceiver_jax.training import checkpoints, devices
 
 
 def _saved(directory, state, iterator_state=b"place", metadata=None, num_checkpoints=1):
@@ -35,9 +35,9 @@ def test_only_the_newest_checkpoints_are_kept(tmp_path, make_toy):
 def test_checkpoint_of_another_shape_names_the_first_parameter_that_differs(tmp_path, make_toy):
     state = jax.device_get(make_toy().state)
     _saved(tmp_path, state)
-    state.params["logits"]["w"] = np.zeros((11, 5), np.float32)
+    state.params["logits"]["w"] = np.zeros((12, 5), np.float32)
     message = (
-        r"params/logits/w is float32\[11, 7\] there, expected float32\[11, 5\]. Use the config"
+        r"params/logits/w is float32\[12, 7\] there, expected float32\[12, 5\]. Use the config"
     )
     with pytest.raises(ValueError, match=message):
         checkpoints.load(tmp_path, state)
@@ -64,12 +64,11 @@ def test_directory_without_checkpoints_is_left_alone_and_named(tmp_path, make_to
     assert not list(tmp_path.iterdir())
 
 
-def test_saved_state_is_not_changed_by_donating_the_buffers(make_toy):
-    from perceiver_jax.training import devices
-
-    used = jax.local_devices()[:1]
-    state = devices.replicate(make_toy().state, used)
-    fetched = devices.fetch(state)
+@pytest.mark.parametrize("kind", ["pmap", "fsdp"])
+def test_saved_state_is_not_changed_by_donating_the_buffers(make_toy, kind):
+    parallelism = devices.build_parallelism(kind, jax.devices()[:1])
+    state = parallelism.place_state(make_toy().state)
+    fetched = parallelism.fetch_state(state)
     before = jax.tree.map(np.copy, fetched)
-    jax.pmap(lambda s: jax.tree.map(jnp.add, s, s), donate_argnums=0, devices=used)(state)
+    jax.jit(lambda s: jax.tree.map(jnp.add, s, s), donate_argnums=0)(state)
     jax.tree.map(np.testing.assert_array_equal, fetched, before)

@@ -8,15 +8,15 @@ import pytest
 from perceiver_jax.training import devices, evaluation, steps
 
 
-def _evaluate(batches, num_devices=2):
+def _evaluate(batches, kind="pmap"):
     """Evaluates a 'model' whose probabilities are in the batch."""
-    used = jax.local_devices()[:num_devices]
+    parallelism = devices.build_parallelism(kind, jax.devices()[:2])
 
     def eval_step(params, batch):
         return steps.Predictions(batch["p"] * params, batch["p"][:, 0])
 
-    evaluate = evaluation.make_evaluate(eval_step, used)
-    return evaluate(devices.replicate(jnp.float32(1.0), used), batches)
+    evaluate = evaluation.make_evaluate(eval_step, parallelism)
+    return evaluate(parallelism.place_state(jnp.float32(1.0)), batches)
 
 
 def _batch(rows, label):
@@ -31,10 +31,11 @@ def _batch(rows, label):
     }
 
 
-def test_probabilities_are_averaged_over_windows_in_any_batch():
+@pytest.mark.parametrize("kind", ["pmap", "fsdp"])
+def test_probabilities_are_averaged_over_windows_in_any_batch(kind):
     first = _batch([(0, 1, (1.0, 0.0)), (1, 1, (0.25, 0.75))], [1, 1])
     second = _batch([(0, 1, (0.0, 1.0)), (0, 1, (0.5, 0.5))], [1, 1])
-    result = _evaluate([first, second])
+    result = _evaluate([first, second], kind)
     np.testing.assert_allclose(result.probabilities, [[0.5, 0.5], [0.25, 0.75]])
     assert result.num_windows == 4
     assert result.metrics["loss"] == pytest.approx((0.5 + 0.25) / 2)

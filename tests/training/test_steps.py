@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from perceiver_jax.training import devices, losses, steps
+from perceiver_jax.training import losses, steps
 from perceiver_jax.training import state as state_lib
 
 
@@ -21,24 +21,6 @@ def toy_update(toy):
 
 def _assert_close(a, b, rtol=1e-5):
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=rtol, atol=1e-6), a, b)
-
-
-def test_four_devices_give_what_one_gives_random_dropping_included(toy, toy_update, toy_batch):
-    batch, rng, used = toy_batch(20), jax.random.key(3), jax.local_devices()
-    batch["weight"][[3, 5, 6, 7, 8, 9, 13]] = 0.0  # The second device has none that counts.
-    mapped = jax.pmap(
-        toy.update(devices.AXIS),
-        axis_name=devices.AXIS,
-        in_axes=(0, 0, None),
-        out_axes=(0, None),
-    )
-    one, four = toy.state, devices.replicate(toy.state, used)
-    for _ in range(3):
-        one, metrics_of_one = toy_update(one, batch, rng)
-        four, metrics_of_four = mapped(four, devices.shard(batch, used), rng)
-    assert len(used) == 4
-    _assert_close(one, devices.fetch(four))
-    _assert_close(metrics_of_one, metrics_of_four)
 
 
 def test_randomness_differs_between_steps_and_between_examples(make_toy, toy_batch):
@@ -123,9 +105,11 @@ def test_ema_decay_out_of_range_says_the_range(make_toy):
         make_toy(ema_decay=1.0).update()
 
 
-def test_batch_that_does_not_divide_says_what_does(toy_batch):
-    with pytest.raises(ValueError, match="10 examples .* 4 devices; .* batch_size to 8 or 12"):
-        devices.shard(toy_batch(10), jax.local_devices())
+def test_accumulation_that_cannot_be_says_what_can(toy, toy_batch):
+    with pytest.raises(ValueError, match="20 examples .* in 3 steps; .* batch_size to a multiple"):
+        toy.update(accumulate_steps=3)(toy.state, toy_batch(20), jax.random.key(0))
+    with pytest.raises(ValueError, match="accumulate_steps is 0; expected at least 1"):
+        toy.update(accumulate_steps=0)
 
 
 def test_eight_examples_are_learnt_by_heart(make_toy, toy_batch):
