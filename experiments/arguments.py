@@ -6,7 +6,7 @@ one message that says what was given, what is allowed and what was probably mean
 
 import argparse
 import ast
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 import contextlib
 import difflib
 import errno
@@ -114,6 +114,9 @@ def parse_command_line(
     config = load_config(flags.config)
     for key, text in overrides:
         override(config, key, text)
+    given = {key for key, _ in overrides}
+    if "data.dataset" in given:
+        _follow_dataset(config, given)
     return flags, config
 
 
@@ -191,6 +194,18 @@ def _raised_on_purpose(error: Exception) -> bool:
     module = frame.f_globals.get("__name__", "")
     line = traceback.extract_tb(error.__traceback__)[-1].line or ""
     return module.partition(".")[0] in _OURS and line.startswith("raise ")
+
+
+def _follow_dataset(config: ml_collections.ConfigDict, given: Container[str]) -> None:
+    """Sets what naming another data set implies, unless it is given: classes and test split."""
+    from perceiver_jax.data import datasets  # Takes a second.
+
+    dataset = datasets.lookup(config.data.dataset, config.data.data_dir)
+    if "model.num_classes" not in given:
+        config.model.num_classes = dataset.num_classes
+    present = [split for split in ("validation", "test") if split in dataset.sizes]
+    if "data.test_split" not in given and config.data.test_split not in present and present:
+        config.data.test_split = present[0]
 
 
 def _usage(name: str, allowed: bool | Sequence[int]) -> str:

@@ -96,6 +96,7 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
         "test_split": "test",
         "batch_size": 1024,
         "num_workers": 16,
+        "feature_names": "",  # Such as "audio=sound,label=tags", if not plain from types.
         "modalities": {_name(kind): data[kind] for kind in kinds},
     }
 

@@ -63,6 +63,7 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
         "test_split": "validation",
         "batch_size": 1024,
         "num_workers": 16,
+        "feature_names": "",  # Such as "image=photo,label=species", if not plain from types.
         "modalities": {
             "image": {
                 "kind": "image",

@@ -36,6 +36,7 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
         "test_split": "test",
         "batch_size": 512,
         "num_workers": 16,
+        "feature_names": "",  # Such as "points=cloud,label=shape", if not plain from types.
         "modalities": {
             "points": {
                 "kind": "point_cloud",

@@ -7,11 +7,12 @@ import io
 import pathlib
 import shutil
 import sys
+from typing import NoReturn
 
 import filelock
 import tensorflow_datasets as tfds
 
-from perceiver_jax.data import errors
+from perceiver_jax.data import errors, prepared
 from perceiver_jax.data.builders import atari_clips, base, furniture11, mnist5k
 
 
@@ -59,33 +60,55 @@ DATASETS = {
 }
 
 
-def lookup(name: str) -> Dataset:
-    """Returns what is known of the data set `name`.
+def lookup(name: str, data_dir: str = "", label: str = "") -> Dataset:
+    """Returns what is known of a data set: from disk, or else what is planned.
+
+    Any set that TFDS has prepared on disk as ArrayRecord can be named, not only `DATASETS`.
+
+    Args:
+        name: a key of `DATASETS`, or the name of a set on disk.
+        data_dir: where TFDS keeps data sets; '' is TFDS's default.
+        label: name of the label feature; '' finds it.
 
     Raises:
-        ValueError: there is no such data set.
+        ValueError: there is no such data set, or it has no labels.
     """
-    errors.check_known("data set", name, DATASETS)
-    return DATASETS[name]
+    planned = DATASETS.get(name)
+    if planned is not None and planned.builder is not None:
+        return planned
+    builder = prepared.find(name, data_dir)
+    if builder is not None:
+        info = builder.info
+        feature = info.features[prepared.label_feature(info.features, label)]
+        sizes = {split: part.num_examples for split, part in info.splits.items()}
+        classes = prepared.class_label(feature).num_classes
+        return Dataset(classes, prepared.is_multi_label(feature), sizes)
+    if planned is None:
+        known = [*DATASETS, *prepared.names(data_dir)]
+        errors.check_known(f"data set (looked for in {prepared.root(data_dir)})", name, known)
+    return planned
 
 
 def prepared_builder(name: str, data_dir: str) -> tfds.core.DatasetBuilder:
     """Returns the builder of a data set that is on disk; builds an embedded one that is not.
 
     Args:
-        name: a key of `DATASETS`.
+        name: a key of `DATASETS`, or the name of a set on disk.
         data_dir: where TFDS keeps data sets; '' is TFDS's default.
 
     Raises:
         errors.DatasetNotFoundError: the set is not on disk and can't be built from what is
             installed.
     """
-    dataset = lookup(name)
-    if dataset.builder is None:
-        return _find(name, data_dir)
-    builder = dataset.builder(data_dir=data_dir or None, config=dataset.config)
+    planned = DATASETS.get(name)
+    if planned is None or planned.builder is None:
+        builder = prepared.find(name, data_dir)
+        if builder is None:
+            _raise_not_found(name, data_dir)
+        return builder
+    builder = planned.builder(data_dir=data_dir or None, config=planned.config)
     if not _is_prepared(builder):
-        _build(builder)
+        build(builder)
     return builder
 
 
@@ -93,51 +116,37 @@ def num_examples(name: str, data_dir: str, split: str) -> int:
     """Returns the size of a split, as found on disk or else as planned; builds nothing.
 
     Args:
-        name: a key of `DATASETS`.
+        name: a key of `DATASETS`, or the name of a set on disk.
         data_dir: where TFDS keeps data sets; '' is TFDS's default.
         split: TFDS's notation, such as 'train' or 'train[:90%]'.
+
+    Raises:
+        ValueError: the set has no such split.
     """
-    dataset = lookup(name)
-    if dataset.builder is None:
-        with contextlib.suppress(errors.DatasetNotFoundError):
-            return _find(name, data_dir).info.splits[split].num_examples
-    planned = [
-        tfds.core.splits.SplitInfo(
-            name=planned_split,
-            shard_lengths=[size],
-            num_bytes=0,
-            filename_template=tfds.core.ShardedFileTemplate(
-                data_dir="", dataset_name="planned", split=planned_split, filetype_suffix="none"
-            ),
-        )
-        for planned_split, size in dataset.sizes.items()
-    ]
-    return tfds.core.splits.SplitDict(planned)[split].num_examples
-
-
-def _find(name: str, data_dir: str) -> tfds.core.DatasetBuilder:
-    root = pathlib.Path(data_dir or tfds.core.constants.DATA_DIR).expanduser()
+    planned = DATASETS.get(name)
+    builder = None
+    if planned is None or planned.builder is None:
+        builder = prepared.find(name, data_dir)
+    splits = builder.info.splits if builder else _planned_splits(lookup(name, data_dir).sizes)
     try:
-        builder = tfds.builder(name, data_dir=root)
-        found = _is_prepared(builder)
-    except tfds.core.DatasetNotFoundError:
-        found = False
-    if not found:
-        raise errors.DatasetNotFoundError(
-            f"No data set {name!r} in {root / name}. Prepare it there with TFDS in the ArrayRecord "
-            "format, or say where it is (--config.data.data_dir=DIR or TFDS_DATA_DIR). To run the "
-            f"same code on data that comes with the package: --config={DATASETS[name].mini}"
-        )
-    return builder
+        return splits[split].num_examples
+    except (KeyError, ValueError) as error:
+        raise ValueError(
+            f"Data set {name!r} has no split {split!r}; expected one of {sorted(splits)} or parts "
+            "of them, such as 'train[:90%]'. Set config.data.train_split and "
+            "config.data.test_split."
+        ) from error
 
 
-def _is_prepared(builder: tfds.core.DatasetBuilder) -> bool:
-    # TFDS's own is_prepared() logs warnings.
-    return pathlib.Path(builder.data_dir, "dataset_info.json").exists()
+def build(
+    builder: tfds.core.DatasetBuilder, download_config: tfds.download.DownloadConfig | None = None
+) -> None:
+    """Builds a data set as ArrayRecord, unless another process is at it: then waits for that one.
 
-
-def _build(builder: base.EmbeddedBuilder) -> None:
-    """Builds a data set unless another process is at it, in which case waits for that one."""
+    Args:
+        builder: of the set.
+        download_config: TFDS's own: where the source is, how Beam runs.
+    """
     directory = pathlib.Path(builder.data_dir)
     directory.parent.mkdir(parents=True, exist_ok=True)
     with _locked(directory.parent / f".{directory.name}.lock", builder.name):
@@ -145,8 +154,42 @@ def _build(builder: base.EmbeddedBuilder) -> None:
             for unfinished in directory.parent.glob(f"incomplete.*_{directory.name}"):
                 shutil.rmtree(unfinished)  # Left by a killed build: TFDS renames when it is done.
             with _quiet_tfds():
-                builder.download_and_prepare(file_format="array_record")
+                builder.download_and_prepare(
+                    file_format="array_record", download_config=download_config
+                )
     builder.info.read_from_directory(builder.data_dir)
+
+
+def _planned_splits(sizes: Mapping[str, int]) -> tfds.core.splits.SplitDict:
+    template = tfds.core.ShardedFileTemplate(
+        data_dir="", dataset_name="planned", split="planned", filetype_suffix="none"
+    )
+    return tfds.core.splits.SplitDict(
+        [
+            tfds.core.splits.SplitInfo(
+                name=split,
+                shard_lengths=[size],
+                num_bytes=0,
+                filename_template=template.replace(split=split),
+            )
+            for split, size in sizes.items()
+        ]
+    )
+
+
+def _raise_not_found(name: str, data_dir: str) -> NoReturn:
+    lookup(name, data_dir)  # Refuses names that nobody knows.
+    raise errors.DatasetNotFoundError(
+        f"No data set {name!r} in {prepared.root(data_dir) / name}. Prepare it there with python "
+        f"-m experiments.prepare_data {name}, or say where it is (--config.data.data_dir=DIR or "
+        "TFDS_DATA_DIR). To run the same code on data that comes with the package: "
+        f"--config={DATASETS[name].mini}"
+    )
+
+
+def _is_prepared(builder: tfds.core.DatasetBuilder) -> bool:
+    # TFDS's own is_prepared() logs warnings.
+    return pathlib.Path(builder.data_dir, "dataset_info.json").exists()
 
 
 @contextlib.contextmanager

@@ -11,8 +11,9 @@ from absl import flags
 from grain import python as grain
 import ml_collections
 import numpy as np
+import tensorflow_datasets as tfds
 
-from perceiver_jax.data import datasets, source
+from perceiver_jax.data import datasets, prepared, source
 from perceiver_jax.data import modalities as modality_kinds
 
 Batch = dict[str, np.ndarray]
@@ -31,13 +32,15 @@ class Data:
     (float32 [B]: 1, or 0 for padding).
 
     Attributes:
-        dataset: name, a key of `datasets.DATASETS`.
+        dataset: name, a key of `datasets.DATASETS` or of a set that TFDS has prepared on disk.
         data_dir: where TFDS keeps data sets; '' is TFDS's default.
         train_split: TFDS's notation of the training split.
         test_split: TFDS's notation of the split to evaluate on.
         batch_size: number of examples of a training batch, over all processes.
         num_workers: number of processes that decode; with 0, threads of this one do.
         inputs: the modalities by name.
+        feature_names: the set's names of the features of inputs, or of 'label', that are not
+            found by our names or by their types.
     """
 
     dataset: str
@@ -47,23 +50,29 @@ class Data:
     batch_size: int
     num_workers: int
     inputs: dict[str, modality_kinds.Modality]
+    feature_names: dict[str, str] = dataclasses.field(default_factory=dict)
+
+    @functools.cached_property
+    def _known(self) -> datasets.Dataset:
+        label = self.feature_names.get("label", "")
+        return datasets.lookup(self.dataset, self.data_dir, label)
 
     @property
     def num_classes(self) -> int:
         """Number of classes L."""
-        return datasets.lookup(self.dataset).num_classes
+        return self._known.num_classes
 
     @property
     def multi_label(self) -> bool:
         """Whether an example may have several labels."""
-        return datasets.lookup(self.dataset).multi_label
+        return self._known.multi_label
 
     @functools.cached_property
     def class_names(self) -> tuple[str, ...]:
         """Names of the classes. Needs the data set on disk."""
         builder = datasets.prepared_builder(self.dataset, self.data_dir)
-        feature = builder.info.features[self._label_feature]
-        return tuple(getattr(feature, "feature", feature).names)
+        features = builder.info.features
+        return tuple(prepared.class_label(features[self._label_feature(features)]).names)
 
     @functools.cached_property
     def num_train(self) -> int:
@@ -151,16 +160,25 @@ class Data:
 
     def _reader(self, split: str) -> "_Reader":
         builder = datasets.prepared_builder(self.dataset, self.data_dir)
-        features = {modality.feature for modality in self.inputs.values()} | {self._label_feature}
-        records = source.Source(str(builder.data_dir), split, tuple(sorted(features)))
-        return self._example_reader(records)
+        stored = builder.info.features
+        features = {
+            name: prepared.input_feature(
+                stored, name, modality.feature, self.feature_names.get(name, "")
+            )
+            for name, modality in self.inputs.items()
+        }
+        features["label"] = self._label_feature(stored)
+        names = tuple(sorted(set(features.values())))
+        return self._example_reader(source.Source(str(builder.data_dir), split, names), features)
 
-    def _example_reader(self, records: source.Source | None) -> "_Reader":
-        return _Reader(records, self.inputs, self._label_feature, self.num_classes)
+    def _example_reader(
+        self, records: source.Source | None, features: Mapping[str, str] | None = None
+    ) -> "_Reader":
+        classes = self.num_classes if self.multi_label else 0
+        return _Reader(records, self.inputs, features or {}, classes)
 
-    @property
-    def _label_feature(self) -> str:
-        return "labels" if self.multi_label else "label"
+    def _label_feature(self, features: tfds.features.FeaturesDict) -> str:
+        return prepared.label_feature(features, self.feature_names.get("label", ""))
 
     def _iterate(
         self, examples: grain.MapDataset, batch_size: int, process_index: int, process_count: int
@@ -185,6 +203,7 @@ def build_data(
     test_split: str,
     batch_size: int,
     num_workers: int,
+    feature_names: str,
     modalities: Mapping[str, Mapping[str, Any]] | ml_collections.ConfigDict,
 ) -> Data:
     """Builds the input pipeline from `config.data`; see `Data` for the arguments.
@@ -196,17 +215,20 @@ def build_data(
         test_split: TFDS's notation of the split to evaluate on.
         batch_size: number of examples of a training batch, over all processes.
         num_workers: number of processes that decode; with 0, threads of this one do.
+        feature_names: what the set calls our inputs and 'label', where that isn't plain from names
+            and types, such as 'image=photo,label=species'; '' if it is.
         modalities: for each input its `kind` and that kind's settings.
 
     Raises:
-        ValueError: unknown data set, kind or setting.
+        ValueError: unknown data set, kind, setting or name.
     """
-    datasets.lookup(dataset)
+    names = prepared.parse_feature_names(feature_names, [*modalities, "label"])
+    datasets.lookup(dataset, data_dir, names.get("label", ""))
     inputs = {
         name: modality_kinds.build_modality(name, **settings)
         for name, settings in modalities.items()
     }
-    return Data(dataset, data_dir, train_split, test_split, batch_size, num_workers, inputs)
+    return Data(dataset, data_dir, train_split, test_split, batch_size, num_workers, inputs, names)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -215,28 +237,28 @@ class _Reader:
 
     records: source.Source | None
     inputs: dict[str, modality_kinds.Modality]
-    label_feature: str
-    num_classes: int
+    features: Mapping[str, str]  # Of the records, by name of the input, and of 'label'.
+    num_classes: int  # With several labels an example, else 0.
 
     def read(self, index: int, position: float, rng: np.random.Generator | None) -> Example:
         """Reads the window at `position` of example `index`; with `rng`, augments it."""
         record = self.records[index]
         example = {
-            name: modality.read(record[modality.feature], position, rng)
+            name: modality.read(record[self.features[name]], position, rng)
             for name, modality in self.inputs.items()
         }
-        label = self._encode_label(record[self.label_feature])
+        label = self._encode_label(record[self.features["label"]])
         return example | {"label": label, "index": np.int32(index), "weight": np.float32(1)}
 
     def empty(self) -> Example:
         """Returns an example of zeros with weight 0 that pads a batch."""
         example = {name: modality.spec() for name, modality in self.inputs.items()}
-        label = self._encode_label([] if self.label_feature == "labels" else 0)
+        label = self._encode_label([] if self.num_classes else 0)
         index = np.int32(_PADDING_INDEX)
         return example | {"label": label, "index": index, "weight": np.float32(0)}
 
     def _encode_label(self, value: Any) -> np.ndarray | np.int32:
-        if self.label_feature == "label":
+        if not self.num_classes:
             return np.int32(value)
         several = np.zeros(self.num_classes, np.float32)
         several[np.asarray(value, int)] = 1

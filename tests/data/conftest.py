@@ -32,7 +32,8 @@ def make_data():
             "test_split": "test",
             "batch_size": 6,
             "num_workers": 0,
-            "modalities": MODALITIES[dataset],
+            "feature_names": "",
+            "modalities": MODALITIES.get(dataset),
         }
         return data.build_data(**settings | changes)
 

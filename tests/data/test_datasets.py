@@ -53,7 +53,7 @@ import sys
 from perceiver_jax import data
 built = data.build_data(
     dataset="mnist5k", data_dir={str(tmp_path)!r}, train_split="train", test_split="test",
-    batch_size=2, num_workers=0,
+    batch_size=2, num_workers=0, feature_names="",
     modalities={{"image": {{"kind": "image", "image_size": 28}}}},
 )
 next(built.train_batches(0))

@@ -49,7 +49,7 @@ def test_wrong_arguments_are_explained(arg, message):
         ("--config.train.steps=7", ("train", "steps"), 7),
         ("--config.optimizer.learning_rate=1", ("optimizer", "learning_rate"), 1.0),
         ("--config.model.encoder.remat=true", ("model", "encoder", "remat"), True),
-        ("--config.data.dataset=7", ("data", "dataset"), "7"),
+        ("--config.data.data_dir=7", ("data", "data_dir"), "7"),
         ("--config.model.encoder.layers=['a','b']", ("model", "encoder", "layers"), ("a", "b")),
     ],
 )

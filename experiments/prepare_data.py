@@ -1,0 +1,127 @@
+"""Prepares a data set: from the files that you have to records on disk that training reads.
+
+    python -m experiments.prepare_data KIND [--source=PATH] [--data_dir=DIR] [--name=NAME] [...]
+
+The last line that it prints is the command that trains on the result.
+"""
+
+import argparse
+from collections.abc import Callable, Mapping
+import dataclasses
+import pathlib
+import shlex
+import sys
+from typing import Any
+
+from experiments import arguments
+
+Builder = Any  # tfds.core.DatasetBuilder; importing TFDS takes seconds.
+
+
+@dataclasses.dataclass(frozen=True)
+class Kind:
+    """One kind of source.
+
+    Attributes:
+      description: what the source is, in a line.
+      add_arguments: adds the kind's own flags to its parser, which has those of all kinds already.
+      prepare: builds the data set of the parsed flags on disk and returns its builder.
+      recipe: the config that can train on it.
+    """
+
+    description: str
+    add_arguments: Callable[[argparse.ArgumentParser], None]
+    prepare: Callable[[argparse.Namespace], Builder]
+    recipe: str
+
+
+def main(argv: list[str]) -> None:
+    """Runs the command."""
+    parser = argparse.ArgumentParser(
+        "python -m experiments.prepare_data", description=__doc__.partition("\n")[0]
+    )
+    kinds = parser.add_subparsers(dest="kind", required=True, metavar="KIND")
+    for name, kind in KINDS.items():
+        subparser = kinds.add_parser(name, help=kind.description, description=kind.description)
+        subparser.add_argument(
+            "--data_dir", default="", help="where TFDS keeps data sets; default: TFDS's own"
+        )
+        kind.add_arguments(subparser)
+    flags = parser.parse_args(argv)
+    kind = KINDS[flags.kind]
+    with arguments.user_errors_end_the_program():
+        builder = kind.prepare(flags)
+        print_result(builder, kind.recipe, flags.data_dir)
+
+
+def print_result(builder: Builder, recipe: str, data_dir: str) -> None:
+    """Prints what was prepared and how to train on it.
+
+    Args:
+      builder: of a data set that is on disk.
+      recipe: the config that can train on it.
+      data_dir: as given by the user.
+    """
+    import rich.console
+
+    console = rich.console.Console(highlight=False, soft_wrap=True)
+    for split, info in sorted(builder.info.splits.items()):
+        console.print(f"{split}: {info.num_examples:,} examples, {info.num_bytes / 1e6:,.1f} MB")
+    console.print(f"in {builder.data_dir}")
+    config = builder.builder_config
+    name = builder.name if config is None else f"{builder.name}/{config.name}"
+    command = ["python", "-m", "experiments.train", f"--config={recipe}"]
+    command.append(f"--config.data.dataset={name}")
+    if data_dir:
+        command.append(f"--config.data.data_dir={data_dir}")
+    command.append(f"--workdir=runs/{builder.name}")
+    console.print(f"Train on it: {shlex.join(command)}")
+
+
+def require_path(flags: argparse.Namespace, what: str) -> pathlib.Path:
+    """Returns `--source`.
+
+    Raises:
+      UsageError: there is no such file or directory.
+    """
+    path = pathlib.Path(flags.source).expanduser()
+    if not path.exists():
+        raise arguments.UsageError(f"There is no {path}; expected {what}. Correct --source.")
+    return path
+
+
+def _tfds_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--name", required=True, help="TFDS's name: cifar10, imagenette/320px, ...")
+    parser.add_argument("--source", help="directory of what TFDS can't download itself")
+
+
+def _prepare_tfds(flags: argparse.Namespace) -> Builder:
+    import tensorflow_datasets as tfds
+
+    from perceiver_jax.data import datasets, prepared
+
+    try:
+        builder = tfds.builder(
+            flags.name, data_dir=prepared.root(flags.data_dir), file_format="array_record"
+        )
+    except tfds.core.DatasetNotFoundError as error:
+        raise arguments.UsageError(
+            f"TFDS has no data set {flags.name!r}; expected one of those that "
+            "tfds.list_builders() lists. Correct --name."
+        ) from error
+    manual_dir = require_path(flags, "a directory") if flags.source else None
+    datasets.build(builder, tfds.download.DownloadConfig(manual_dir=manual_dir))
+    return builder
+
+
+KINDS: Mapping[str, Kind] = {
+    "tfds": Kind(
+        "any data set of TFDS, downloaded by it",
+        _tfds_arguments,
+        _prepare_tfds,
+        "experiments/configs/imagenet.py",
+    ),
+}
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,168 @@
+"""Data sets that the user prepared with TFDS: found by name, their features by type."""
+
+from collections.abc import Callable, Mapping
+import pathlib
+from typing import Any
+
+import tensorflow_datasets as tfds
+
+from perceiver_jax.data import errors
+
+Features = tfds.features.FeaturesDict
+
+_INFO = "dataset_info.json"  # TFDS writes it last.
+_FORMAT = tfds.core.FileFormat.ARRAY_RECORD
+
+
+def root(data_dir: str) -> pathlib.Path:
+    """Returns where TFDS keeps data sets; '' is its own default."""
+    return pathlib.Path(data_dir or tfds.core.constants.DATA_DIR).expanduser()
+
+
+def names(data_dir: str) -> list[str]:
+    """Returns the names of the data sets on disk, with their configuration if they have one."""
+    depths = (f"*/*/{_INFO}", f"*/*/*/{_INFO}")  # name/[config/]version/
+    paths = [path for depth in depths for path in root(data_dir).glob(depth)]
+    known = {path.parents[1].relative_to(root(data_dir)).as_posix() for path in paths}
+    return sorted(name for name in known if not name.startswith((".", "downloads/")))
+
+
+def find(name: str, data_dir: str) -> tfds.core.DatasetBuilder | None:
+    """Returns the newest version of a data set from its files alone, or None if there is none.
+
+    The code that made it is not needed, and so neither is TensorFlow.
+
+    Args:
+        name: TFDS's notation: `name`, `name/config`, `name:1.0.0` or `name/config:1.0.0`.
+        data_dir: where TFDS keeps data sets; '' is TFDS's default.
+
+    Raises:
+        ValueError: the set has several configurations and none is named, or it is stored in
+            another format than ArrayRecord.
+    """
+    name, _, version = name.partition(":")
+    directory = root(data_dir) / name
+    if not list(directory.glob(f"*/{_INFO}")):
+        configs = sorted({path.parents[1].name for path in directory.glob(f"*/*/{_INFO}")})
+        if len(configs) > 1:
+            raise ValueError(
+                f"Data set {name!r} in {root(data_dir)} has several configurations; expected one "
+                f"of {[f'{name}/{config}' for config in configs]}. Set config.data.dataset to one."
+            )
+        directory = directory / "".join(configs)
+    found = [path.parent for path in directory.glob(f"{version or '*'}/{_INFO}")]
+    found = [path for path in found if tfds.core.Version.is_valid(path.name)]
+    if not found:
+        return None
+    builder = tfds.builder_from_directory(
+        str(max(found, key=lambda path: tfds.core.Version(path.name)))
+    )
+    if builder.info.file_format != _FORMAT:
+        raise ValueError(
+            f"Data set {name!r} in {builder.data_dir} is stored as "
+            f"{builder.info.file_format.value}, which has no random access; expected "
+            f"{_FORMAT.value}. Prepare it again in another directory: python -m "
+            f"experiments.prepare_data tfds --name={name} --data_dir=DIR"
+        )
+    return builder
+
+
+def label_feature(features: Features, name: str) -> str:
+    """Returns the name of the feature that holds the label or the labels.
+
+    Args:
+        features: those of the data set.
+        name: its name if the user gave one; otherwise it is `label`, `labels`, or the only feature
+            that is a class or a list of classes.
+
+    Raises:
+        ValueError: there is no such feature, or it could be several.
+    """
+    usual = [known for known in ("label", "labels") if known in features]
+    return _choose("label", name or "".join(usual[:1]), features, _is_label, "of classes")
+
+
+def input_feature(features: Features, input_name: str, usual: str, name: str) -> str:
+    """Returns the name of the feature that an input is made from.
+
+    Args:
+        features: those of the data set.
+        input_name: the input's name in the config.
+        usual: the feature's name in our own data sets, which tells its type, too.
+        name: its name if the user gave one; otherwise it is the usual one, or the only feature of
+            that type.
+
+    Raises:
+        ValueError: there is no such feature, or it could be several.
+    """
+    name = name or (usual if usual in features else "")
+    fits = _TYPES.get(usual, lambda feature: False)
+    return _choose(input_name, name, features, fits, f"for {usual!r}")
+
+
+def is_multi_label(feature: Any) -> bool:
+    """Returns whether a label feature is a list of classes instead of one class."""
+    return isinstance(feature, tfds.features.Sequence)
+
+
+def class_label(feature: Any) -> tfds.features.ClassLabel:
+    """Returns the classes of a label feature, list or not."""
+    return getattr(feature, "feature", feature)
+
+
+def _choose(
+    what: str,
+    name: str,
+    features: Features,
+    fits: Callable[[Any], bool],
+    kind: str,
+) -> str:
+    candidates = [name] if name else [key for key in features if fits(features[key])]
+    if len(candidates) == 1 and candidates[0] in features:
+        return candidates[0]
+    got = f"no feature {name!r}" if name else f"{len(candidates) or 'no'} features {kind}"
+    raise ValueError(
+        f"The data set has {got}; expected one of {sorted(features)} to be {what!r}. Say which: "
+        f"--config.data.feature_names={what}=FEATURE"
+    )
+
+
+def _is_label(feature: Any) -> bool:
+    return isinstance(getattr(feature, "feature", feature), tfds.features.ClassLabel)
+
+
+def _is_frames(feature: Any) -> bool:
+    return isinstance(getattr(feature, "feature", None), tfds.features.Image)
+
+
+def _is_cloud(feature: Any) -> bool:
+    return type(feature) is tfds.features.Tensor and feature.shape[1:] == (3,)
+
+
+_TYPES: Mapping[str, Callable[[Any], bool]] = {
+    "audio": lambda feature: isinstance(feature, tfds.features.Audio),
+    "image": lambda feature: isinstance(feature, tfds.features.Image),
+    "points": _is_cloud,
+    "video": _is_frames,
+}
+
+
+def parse_feature_names(text: str, known: list[str]) -> dict[str, str]:
+    """Parses `config.data.feature_names`, such as 'image=photo,label=species'.
+
+    Args:
+        text: for each name of ours that of the data set; '' if all are found by type.
+        known: our names: the inputs, and 'label'.
+
+    Raises:
+        ValueError: the text has another form, or there is no such name of ours.
+    """
+    pairs = [word.partition("=") for word in filter(None, text.split(","))]
+    for ours, _, theirs in pairs:
+        errors.check_known("name in config.data.feature_names", ours, known)
+        if not theirs:
+            raise ValueError(
+                f"Got config.data.feature_names={text!r}; expected pairs such as "
+                "'image=photo,label=species'. Correct it."
+            )
+    return {ours: theirs for ours, _, theirs in pairs}

@@ -1,0 +1,113 @@
+"""Data sets of a user, prepared with TFDS, are used by name."""
+
+import numpy as np
+import pytest
+import tensorflow_datasets as tfds
+
+from perceiver_jax.data import datasets, prepared
+from tests.data.conftest import encode_picture
+
+IMAGE = {"image": {"kind": "image", "image_size": 11, "crop": "none"}}
+
+
+class Flowers(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+    """A set of a user, whose features have names of their own."""
+
+    VERSION = tfds.core.Version("1.0.0")
+    tags = False
+
+    def _info(self):
+        species = tfds.features.ClassLabel(names=["daisy", "rose", "tulip"])
+        features = {
+            "photo": tfds.features.Image(encoding_format="png"),
+            "species": tfds.features.Sequence(species) if self.tags else species,
+            "colour": tfds.features.Text(),
+        }
+        return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict(features))
+
+    def _split_generators(self, dl_manager):
+        return {"train": self._generate_examples(7), "validation": self._generate_examples(5)}
+
+    def _generate_examples(self, count):
+        for i in range(count):
+            photo = encode_picture(np.full((13, 11, 3), 10 * i, np.uint8))
+            label = [i % 3, 0] if self.tags else i % 3
+            yield i, {"photo": photo, "species": label, "colour": "red"}
+
+
+class Tagged(Flowers, skip_registration=True):
+    tags = True
+
+
+@pytest.fixture(scope="module")
+def data_dir(tmp_path_factory):
+    path = tmp_path_factory.mktemp("prepared")
+    for builder in (Flowers, Tagged):
+        datasets.build(builder(data_dir=path))
+    return str(path)
+
+
+def flowers(make_data, data_dir, **changes):
+    settings = {"data_dir": data_dir, "test_split": "validation", "modalities": IMAGE}
+    return make_data(**{"dataset": "flowers"} | settings | changes)
+
+
+def test_a_set_on_disk_is_known_by_its_name_alone(make_data, data_dir):
+    known = flowers(make_data, data_dir)
+    assert (known.num_classes, known.multi_label) == (3, False)
+    assert known.class_names == ("daisy", "rose", "tulip")
+    assert (known.num_train, known.num_test) == (7, 5)
+
+
+def test_features_are_found_by_their_types(make_data, data_dir):
+    (batch,) = flowers(make_data, data_dir).test_batches(5, 1)
+    shown = batch["image"][:, 5, 5, 0] // 10
+    assert sorted(shown) == [0, 1, 2, 3, 4]
+    np.testing.assert_array_equal(batch["label"], shown % 3)
+
+
+def test_a_list_of_classes_makes_several_labels(make_data, data_dir):
+    (batch,) = flowers(make_data, data_dir, dataset="tagged").test_batches(5, 1)
+    shown = batch["image"][:, 5, 5, 0] // 10
+    expected = np.eye(3)[shown % 3]
+    expected[:, 0] = 1
+    np.testing.assert_array_equal(batch["label"], expected)
+
+
+def test_feature_names_of_the_config_come_first(make_data, data_dir):
+    named = flowers(make_data, data_dir, feature_names="image=colour")
+    with pytest.raises(Exception, match="cannot identify image file"):
+        next(named.test_batches(5, 1))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"feature_names": "image=picture"}, r"no feature 'picture'.*\['colour', 'photo'"),
+        ({"feature_names": "picture=photo"}, r"Unknown name.*'picture'.*\['image', 'label'\]"),
+        ({"feature_names": "image"}, "expected pairs such as"),
+        ({"feature_names": "label=colours"}, r"no feature 'colours'.*feature_names=label=FEATURE"),
+        (
+            {"modalities": {"points": {"kind": "point_cloud", "num_points": 3}}},
+            "no features for 'points'.*feature_names=points=FEATURE",
+        ),
+        ({"train_split": "training"}, r"no split 'training'.*\['train', 'validation'\]"),
+        ({"dataset": "flower"}, "Did you mean 'flowers'"),
+    ],
+)
+def test_what_a_set_does_not_have_is_explained(make_data, data_dir, changes, message):
+    with pytest.raises(ValueError, match=message):
+        wanted = flowers(make_data, data_dir, **changes)
+        assert wanted.num_train and wanted.train_batches(seed=0)
+
+
+def test_a_set_without_random_access_says_how_to_prepare_it_again(tmp_path):
+    Flowers(data_dir=tmp_path, file_format="array_record").download_and_prepare()
+    info = tmp_path / "flowers" / "1.0.0" / "dataset_info.json"
+    info.write_text(info.read_text().replace("array_record", "tfrecord"))
+    with pytest.raises(ValueError, match="stored as tfrecord.*experiments.prepare_data tfds"):
+        datasets.lookup("flowers", str(tmp_path))
+
+
+def test_names_lists_what_is_on_disk(data_dir):
+    assert prepared.names(data_dir) == ["flowers", "tagged"]

@@ -1,0 +1,19 @@
+"""From a user's files to a data set on disk, and to the command that trains on it."""
+
+import pytest
+
+from experiments import prepare_data
+
+
+def test_an_unknown_kind_lists_the_known(capsys):
+    with pytest.raises(SystemExit) as exit_:
+        prepare_data.main(["imagefolder"])
+    assert exit_.value.code == 2
+    assert "'tfds'" in capsys.readouterr().err
+
+
+def test_a_set_that_tfds_does_not_have_is_explained(capsys, tmp_path):
+    with pytest.raises(SystemExit) as exit_:
+        prepare_data.main(["tfds", "--name=no_such_set", f"--data_dir={tmp_path}"])
+    assert exit_.value.code == 2
+    assert "TFDS has no data set 'no_such_set'" in capsys.readouterr().err
