@@ -9,6 +9,7 @@ import argparse
 from collections.abc import Callable, Mapping
 import dataclasses
 import pathlib
+import re
 import shlex
 import sys
 from typing import Any
@@ -90,6 +91,35 @@ def require_path(flags: argparse.Namespace, what: str) -> pathlib.Path:
     return path
 
 
+def choose_name(flags: argparse.Namespace) -> str:
+    """Returns `--name`, or else the name of the source without what TFDS does not allow in one.
+
+    Raises:
+      UsageError: TFDS allows no such name.
+    """
+    own = pathlib.Path(flags.source).expanduser().resolve().stem.lower()
+    name = flags.name or re.sub("[^a-z0-9]+", "_", own).strip("_")
+    if not re.fullmatch("[a-z][a-z0-9_]*", name):
+        raise arguments.UsageError(
+            f"{name!r} can't be the name of a data set; expected a letter, then letters, digits "
+            "and '_', all lower-case. Set --name."
+        )
+    return name
+
+
+def write_report(builder: Builder) -> None:
+    """Writes what a build left out, `builder.skipped`, beside the data, and prints the counts."""
+    from perceiver_jax.data.builders import report
+
+    directory = pathlib.Path(builder.data_dir)
+    if (directory / report.NAME).exists():
+        return  # It was not built now, and nothing was left out.
+    kept = {split: info.num_examples for split, info in builder.info.splits.items()}
+    report.write(directory, kept, builder.skipped)
+    print(report.table(kept, report.count_causes(builder.skipped)))
+    print(f"Which ones: {(directory / report.NAME).with_suffix('.txt')}")
+
+
 def _tfds_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--name", required=True, help="TFDS's name: cifar10, imagenette/320px, ...")
     parser.add_argument("--source", help="directory of what TFDS can't download itself")
@@ -110,11 +140,63 @@ def _prepare_tfds(flags: argparse.Namespace) -> Builder:
             "tfds.list_builders() lists. Correct --name."
         ) from error
     manual_dir = require_path(flags, "a directory") if flags.source else None
-    datasets.build(builder, tfds.download.DownloadConfig(manual_dir=manual_dir))
+    datasets.build(builder, tfds.download.DownloadConfig(manual_dir=manual_dir), quiet=False)
+    return builder
+
+
+def _imagenet_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--source", required=True, help="directory of the two official tar files")
+
+
+def _prepare_imagenet(flags: argparse.Namespace) -> Builder:
+    import tensorflow_datasets as tfds
+
+    from perceiver_jax.data import datasets, prepared
+    from perceiver_jax.data.builders import imagenet2012
+
+    manual_dir = require_path(flags, "the directory of ILSVRC2012_img_train.tar")
+    builder = imagenet2012.Imagenet2012(data_dir=prepared.root(flags.data_dir))
+    datasets.build(builder, tfds.download.DownloadConfig(manual_dir=manual_dir), quiet=False)
+    return builder
+
+
+def _image_folder_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--source", required=True, help="has a folder for each class, or split")
+    parser.add_argument("--name", help="of the data set; default: the source's own name")
+    parser.add_argument(
+        "--test_fraction",
+        type=float,
+        default=0.1,
+        help="part of the files to test on if there are no folders train and test (default: 0.1)",
+    )
+
+
+def _prepare_image_folder(flags: argparse.Namespace) -> Builder:
+    from perceiver_jax.data import datasets, prepared
+    from perceiver_jax.data.builders import image_folder
+
+    source = require_path(flags, "a directory with a folder for each class")
+    builder = image_folder.ImageFolder(
+        source, choose_name(flags), prepared.root(flags.data_dir), flags.test_fraction
+    )
+    datasets.build(builder)
+    write_report(builder)
     return builder
 
 
 KINDS: Mapping[str, Kind] = {
+    "imagenet2012": Kind(
+        "ImageNet, from the official tar files",
+        _imagenet_arguments,
+        _prepare_imagenet,
+        "experiments/configs/imagenet.py",
+    ),
+    "image_folder": Kind(
+        "pictures, in a folder per class",
+        _image_folder_arguments,
+        _prepare_image_folder,
+        "experiments/configs/imagenet.py",
+    ),
     "tfds": Kind(
         "any data set of TFDS, downloaded by it",
         _tfds_arguments,

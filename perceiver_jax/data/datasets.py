@@ -139,21 +139,26 @@ def num_examples(name: str, data_dir: str, split: str) -> int:
 
 
 def build(
-    builder: tfds.core.DatasetBuilder, download_config: tfds.download.DownloadConfig | None = None
+    builder: tfds.core.DatasetBuilder,
+    download_config: tfds.download.DownloadConfig | None = None,
+    quiet: bool = True,
 ) -> None:
     """Builds a data set as ArrayRecord, unless another process is at it: then waits for that one.
 
     Args:
         builder: of the set.
         download_config: TFDS's own: where the source is, how Beam runs.
+        quiet: whether to silence TFDS's bars, for builders that show one of their own.
     """
     directory = pathlib.Path(builder.data_dir)
+    if _is_prepared(builder):
+        print(f"{directory} is there already; delete it to prepare it again.", file=sys.stderr)
     directory.parent.mkdir(parents=True, exist_ok=True)
     with _locked(directory.parent / f".{directory.name}.lock", builder.name):
         if not _is_prepared(builder):
             for unfinished in directory.parent.glob(f"incomplete.*_{directory.name}"):
                 shutil.rmtree(unfinished)  # Left by a killed build: TFDS renames when it is done.
-            with _quiet_tfds():
+            with _quiet_tfds() if quiet else contextlib.nullcontext():
                 builder.download_and_prepare(
                     file_format="array_record", download_config=download_config
                 )

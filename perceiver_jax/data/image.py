@@ -10,7 +10,11 @@ import PIL.Image
 
 from perceiver_jax.data import augment, errors, rand_augment
 
+MAX_PIXELS = 2**26  # 67 million; decoded to RGB, 200 MB.
+
 _MODES = {1: "L", 3: "RGB"}
+# Not all that Pillow knows: it hands EPS to another program, for instance.
+_FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,8 +74,7 @@ class Image:
             rng: source of randomness in training; None in evaluation.
         """
         del position
-        with PIL.Image.open(io.BytesIO(value)) as file:
-            image = file.convert(_MODES[self.channels])
+        image = decode(value, _MODES[self.channels])
         if rng is None:
             image = self._resize(image, self._box(image, rng))
         else:
@@ -104,3 +107,31 @@ class Image:
     def _resize(self, image: PIL.Image.Image, box: augment.Box) -> PIL.Image.Image:
         size = (self.image_size, self.image_size)
         return image.resize(size, PIL.Image.Resampling.BICUBIC, box=box)
+
+
+def decode(value: bytes, mode: str = "RGB") -> PIL.Image.Image:
+    """Decodes a picture; the first one of an animation.
+
+    Args:
+        value: an encoded picture.
+        mode: Pillow's name of the wanted colours.
+
+    Raises:
+        errors.BadDataError: it can't be decoded, or has more than `MAX_PIXELS`, which is seen
+            before it takes memory.
+    """
+    try:
+        image = PIL.Image.open(io.BytesIO(value), formats=_FORMATS)
+        if image.width * image.height > MAX_PIXELS:
+            raise errors.BadDataError("too large", f"{image.width} x {image.height} pixels")
+        image.load()
+        return image if image.mode == mode else image.convert(mode)  # convert() always copies.
+    except (errors.BadDataError, MemoryError):
+        raise
+    except PIL.UnidentifiedImageError as error:
+        raise errors.BadDataError("not a picture" if value else "empty") from error
+    except PIL.Image.DecompressionBombError as error:
+        raise errors.BadDataError("too large", str(error)) from error
+    except Exception as error:  # Pillow's decoders raise whatever they stumble over.
+        cause = "truncated" if "truncated" in str(error).lower() else "damaged"
+        raise errors.BadDataError(cause, f"{type(error).__name__}: {error}") from error

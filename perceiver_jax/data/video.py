@@ -2,14 +2,13 @@
 
 from collections.abc import Sequence
 import dataclasses
-import io
 from typing import ClassVar
 
 from jaxtyping import UInt8
 import numpy as np
 import PIL.Image
 
-from perceiver_jax.data import augment
+from perceiver_jax.data import augment, image
 
 STORED_FRAME_RATE = 25  # Frames a second in AudioSet as we store it, and in atari_clips.
 
@@ -63,7 +62,7 @@ class Video:
             position: of the window in the clip: 0 is the earliest, 1 the latest.
             rng: source of randomness in training; None in evaluation.
         """
-        frames = [_open(value[i]) for i in self._frame_indices(len(value), position)]
+        frames = [image.decode(value[i]) for i in self._frame_indices(len(value), position)]
         box = self._box(frames[0].size, rng)
         side = self.image_size
         column = PIL.Image.new("RGB", (side, side * self.num_frames))  # One above the other.
@@ -93,8 +92,3 @@ class Video:
                 rng, column, self.brightness, self.contrast, self.saturation
             )
         return column
-
-
-def _open(frame: bytes) -> PIL.Image.Image:
-    image = PIL.Image.open(io.BytesIO(frame))
-    return image if image.mode == "RGB" else image.convert("RGB")  # convert() always copies.
