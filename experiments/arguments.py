@@ -181,7 +181,7 @@ def user_errors_end_the_program() -> Iterator[None]:
     """
     try:
         yield
-    except (ValueError, TypeError, OSError, ImportError) as error:
+    except (ValueError, TypeError, ArithmeticError, OSError, ImportError) as error:
         unwritable = isinstance(error, OSError) and error.errno in _UNWRITABLE
         if not (isinstance(error, UsageError) or unwritable or _raised_on_purpose(error)):
             raise

@@ -69,6 +69,8 @@ def evaluate(workdir: pathlib.Path) -> dict[str, float]:
         return state.create_state(params, optimizer, config.train.ema_decay)
 
     checkpoint = checkpoints.load(workdir / "checkpoints", jax.eval_shape(initial_state))
+    for note in checkpoint.notes:
+        console.print(note, highlight=False)
     params = state.evaluation_params(checkpoint.state)
     console.print(f"evaluating step {int(checkpoint.state.step)} of {workdir}", highlight=False)
     parallelism = devices.build_parallelism(config.train.parallelism)

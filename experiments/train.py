@@ -9,10 +9,14 @@ import argparse
 import dataclasses
 import pathlib
 import sys
+from typing import TYPE_CHECKING
 
 import ml_collections
 
 from experiments import arguments, saved_config
+
+if TYPE_CHECKING:
+    from perceiver_jax.training import preemption
 
 
 def main(argv: list[str]) -> None:
@@ -26,18 +30,26 @@ def main(argv: list[str]) -> None:
     with arguments.user_errors_end_the_program():
         flags, config = arguments.parse_command_line(parser, argv)
         workdir = flags.workdir or pathlib.Path("runs") / config.experiment
+        from perceiver_jax.training import preemption  # Here, for it takes seconds.
+
         try:
-            train(config, workdir)
-        except KeyboardInterrupt:
-            sys.exit(f"Interrupted. The same command goes on from the last save in {workdir}.")
+            with preemption.Preemption() as signals:
+                train(config, workdir, signals)
+        except (preemption.Preempted, KeyboardInterrupt) as error:
+            what = str(error) or f"Ended before there was anything new to save in {workdir}"
+            print(f"{what}. The same command goes on.", file=sys.stderr)
+            sys.exit(preemption.EXIT_CODE)
 
 
-def train(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> dict[str, float]:
+def train(
+    config: ml_collections.ConfigDict, workdir: pathlib.Path, signals: "preemption.Preemption"
+) -> dict[str, float]:
     """Trains what a config describes.
 
     Args:
       config: a recipe, such as those in `experiments/configs`.
       workdir: where `config.json`, `metrics.jsonl`, checkpoints and pictures go.
+      signals: whether to end early.
 
     Returns:
       The metrics of the test split at the end.
@@ -105,6 +117,7 @@ def train(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> dict[str,
         workdir=workdir,
         config=config.to_dict(),
         console=console,
+        signals=signals,
     )
 
 

@@ -1,18 +1,36 @@
-"""Checkpoints by Orbax: written in the background, whole or not at all.
+"""Checkpoints by Orbax: written in the background, whole or not at all, and checked when read.
 
-A checkpoint holds the training state of one device, so that it does not depend on how many there
-were, the state of the data iterator, and a dictionary of JSON values.
+A checkpoint holds the training state as one device has it, so that it does not depend on how many
+there were, the state of the data iterator, and a dictionary of JSON values. Checksums of all of it
+are saved with it: Orbax reads many a flipped bit without noticing.
 """
 
 import base64
+from collections.abc import Iterator
+import contextlib
+import json
 import pathlib
+import sys
 from types import TracebackType
 from typing import Any, NamedTuple
+import zlib
 
 import jax
+from jax.experimental import multihost_utils
 import numpy as np
 
 from perceiver_jax.training.state import TrainState
+
+# Directory beside that of the checkpoints, for those that can't be read.
+DAMAGED = "damaged_checkpoints"
+
+
+class SaveError(OSError):
+    """A checkpoint could not be written."""
+
+
+class _DamagedError(Exception):
+    """A checkpoint can't be read, or is not what was saved."""
 
 
 class Checkpoint(NamedTuple):
@@ -22,11 +40,13 @@ class Checkpoint(NamedTuple):
       state: Training state, as numpy arrays.
       iterator_state: What the training iterator's `get_state()` gave.
       metadata: JSON values.
+      notes: What to tell the user: which newer checkpoints are damaged, and what became of them.
     """
 
     state: TrainState
     iterator_state: bytes | dict[str, Any]
     metadata: dict[str, Any]
+    notes: tuple[str, ...] = ()
 
 
 class Checkpointer:
@@ -50,6 +70,8 @@ class Checkpointer:
 
         self._ocp = ocp
         self._directory = pathlib.Path(directory).absolute()
+        self._read_only = read_only
+        self._saving: int | None = None  # The step of the save that may be going on.
         self._manager = ocp.CheckpointManager(
             self._directory,
             item_handlers={
@@ -74,11 +96,30 @@ class Checkpointer:
         traceback: TracebackType | None,
     ) -> None:
         """Waits until what was begun is written."""
-        self._manager.close()
+        # An error that is on its way already says why the run ends; the disk may be full for both.
+        with contextlib.suppress(SaveError) if error else contextlib.nullcontext():
+            self.wait()
+        with contextlib.suppress(Exception):  # It waits once more.
+            self._manager.close()
 
     def latest_step(self) -> int | None:
         """Returns the step of the newest checkpoint; None if there is none."""
         return self._manager.latest_step()
+
+    def wait(self) -> None:
+        """Waits until the last save is written.
+
+        Raises:
+          SaveError: If it could not be.
+        """
+        with self._explained():
+            self._manager.wait_until_finished()
+        self._saving = None
+
+    def check(self) -> None:
+        """Raises the `SaveError` of the last save if that has failed; does not wait for it."""
+        if self._saving is not None and not self._manager.is_saving_in_progress():
+            self.wait()
 
     def save(self, state: TrainState, iterator_state: Any, metadata: dict[str, Any]) -> None:
         """Begins to write a checkpoint and returns; waits for the previous one first.
@@ -87,46 +128,82 @@ class Checkpointer:
           state: Of one device, as numpy arrays, to be left unchanged while it is written.
           iterator_state: What the training iterator's `get_state()` gave.
           metadata: JSON values.
+
+        Raises:
+          SaveError: If this or the previous checkpoint could not be written.
         """
-        metadata = {"iterator_state": _encode(iterator_state), "metadata": metadata}
+        self.wait()
+        self._saving = int(state.step)
+        content = {
+            "arrays": {name: [_shape(x), _checksum(x)] for name, x in named(state).items()},
+            "iterator_state": _encode(iterator_state),
+            "metadata": metadata,
+        }
         args = self._ocp.args
-        self._manager.save(
-            int(state.step),
-            args=args.Composite(state=args.StandardSave(state), metadata=args.JsonSave(metadata)),
-        )
+        with self._explained():
+            self._manager.save(
+                self._saving,
+                args=args.Composite(
+                    state=args.StandardSave(state),
+                    metadata=args.JsonSave(content | {"checksum": _json_checksum(content)}),
+                ),
+            )
 
     def restore(self, like: TrainState) -> Checkpoint:
-        """Reads the newest checkpoint.
+        """Reads the newest checkpoint that is not damaged.
+
+        Newer ones are moved to the directory `DAMAGED` beside this one, if that may be written.
 
         Args:
           like: A state of the same shapes; arrays or `jax.ShapeDtypeStruct`s.
 
         Raises:
           FileNotFoundError: If there is none.
-          ValueError: If its arrays have other names or shapes.
+          ValueError: If its arrays have other names or shapes, or if all are damaged.
         """
-        step = self.latest_step()
-        if step is None:
+        steps = sorted(self._manager.all_steps(), reverse=True)
+        if not steps:
             raise FileNotFoundError(
                 f"No checkpoint in {self._directory}; expected the workdir of a training run. "
                 "Train first, or check the path."
             )
-        self._check_shapes(step, like)
-        args = self._ocp.args
-        template = jax.tree.map(lambda x: np.empty(x.shape, x.dtype), like)
-        restored = self._manager.restore(
-            step,
-            args=args.Composite(state=args.StandardRestore(template), metadata=args.JsonRestore()),
-        )
-        return Checkpoint(
-            state=restored["state"],
-            iterator_state=_decode(restored["metadata"]["iterator_state"]),
-            metadata=restored["metadata"]["metadata"],
+        damaged: dict[int, str] = {}
+        for step in steps:
+            try:
+                checkpoint = self._read(step, like)
+            except _DamagedError as error:
+                damaged[step] = str(error)
+            else:
+                return checkpoint._replace(notes=self._set_aside(damaged))
+        reasons = "; ".join(f"step {step}: {reason}" for step, reason in damaged.items())
+        raise ValueError(
+            f"All checkpoints in {self._directory} are damaged: {reasons}. Bring them back from a "
+            "copy, or begin anew in another workdir."
         )
 
-    def _check_shapes(self, step: int, like: TrainState) -> None:
-        found = _describe(self._manager.item_metadata(step)["state"])
-        expected = _describe(like)
+    def _read(self, step: int, like: TrainState) -> Checkpoint:
+        args = self._ocp.args
+        with _damage():
+            content = self._manager.restore(step, args=args.Composite(metadata=args.JsonRestore()))
+            content = dict(content["metadata"])
+            if content.pop("checksum", None) != _json_checksum(content):
+                raise _DamagedError("its metadata are not as they were saved")
+            saved = content["arrays"]
+        self._check_shapes(step, {name: shape for name, (shape, _) in saved.items()}, like)
+        template = jax.tree.map(lambda x: np.empty(x.shape, x.dtype), like)
+        with _damage():
+            restored = self._manager.restore(
+                step, args=args.Composite(state=args.StandardRestore(template))
+            )
+            for name, x in named(restored["state"]).items():
+                if _checksum(x) != saved[name][1]:
+                    raise _DamagedError(f"{name} is not as it was saved")
+        return Checkpoint(
+            restored["state"], _decode(content["iterator_state"]), content["metadata"]
+        )
+
+    def _check_shapes(self, step: int, found: dict[str, str], like: TrainState) -> None:
+        expected = {name: _shape(x) for name, x in named(like).items()}
         for path in dict.fromkeys([*expected, *found]):
             if found.get(path) != expected.get(path):
                 raise ValueError(
@@ -135,6 +212,38 @@ class Checkpointer:
                     f"{expected.get(path, 'absent')}. Use the config that it was trained with "
                     "(config.json in the workdir), or another workdir."
                 )
+
+    def _set_aside(self, damaged: dict[int, str]) -> tuple[str, ...]:
+        """Moves damaged checkpoints out of the way of new ones; returns what to say of each."""
+        if not damaged or self._read_only:
+            return tuple(
+                f"the checkpoint of step {step} is damaged: {reason}"
+                for step, reason in damaged.items()
+            )
+        notes = []
+        for step, reason in damaged.items():
+            place = _unused(self._directory.with_name(DAMAGED) / str(step))
+            notes.append(f"the checkpoint of step {step} is damaged: {reason}; moved to {place}")
+            if jax.process_index() == 0:
+                place.parent.mkdir(exist_ok=True)
+                (self._directory / str(step)).rename(place)
+        if jax.process_count() > 1:
+            multihost_utils.sync_global_devices(DAMAGED)
+        self._manager.reload()
+        return tuple(notes)
+
+    @contextlib.contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Turns any error of a save into one kind: libraries raise many for a full disk."""
+        try:
+            yield
+        except Exception as error:
+            step, self._saving = self._saving, None
+            raise SaveError(
+                f"The checkpoint of step {step} could not be written to {self._directory}: "
+                f"{_one_line(error)}. Earlier ones are intact. Make room, or the directory "
+                "writable; the same command then goes on."
+            ) from error
 
 
 def load(directory: pathlib.Path, like: TrainState) -> Checkpoint:
@@ -157,14 +266,55 @@ def load(directory: pathlib.Path, like: TrainState) -> Checkpoint:
         return checkpointer.restore(like)
 
 
-def _describe(tree: Any) -> dict[str, str]:
-    """Returns `{path: dtype[shape]}` of every array, parameters first."""
+@contextlib.contextmanager
+def _damage() -> Iterator[None]:
+    """Turns whatever goes wrong in reading a checkpoint into one kind of error."""
+    hook = sys.unraisablehook
+
+    def ignore_late_reads(unraisable: Any) -> None:
+        """Orbax gives up at the first error; its other reads then find no one to report to."""
+        if str(unraisable.exc_value) != "Event loop is closed":
+            hook(unraisable)
+
+    sys.unraisablehook = ignore_late_reads
+    try:
+        yield
+    except (_DamagedError, PermissionError, MemoryError):
+        raise
+    except Exception as error:  # Its other reads may end later: the hook stays.
+        raise _DamagedError(_one_line(error)) from error
+    sys.unraisablehook = hook
+
+
+def _one_line(error: Exception) -> str:
+    """The first line of an error's message, shortened: some hold whole trees and traces."""
+    text = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+    return text if len(text) <= 200 else f"{text[:200]} ..."
+
+
+def named(tree: Any) -> dict[str, Any]:
+    """Returns the arrays of a tree by their paths, parameters first."""
     leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
-    names = {
-        jax.tree_util.keystr(path, simple=True, separator="/"): f"{x.dtype}{list(x.shape)}"
-        for path, x in leaves
-    }
+    names = {jax.tree_util.keystr(path, simple=True, separator="/"): x for path, x in leaves}
     return dict(sorted(names.items(), key=lambda item: not item[0].startswith("params/")))
+
+
+def _shape(x: Any) -> str:
+    return f"{x.dtype}{list(x.shape)}"
+
+
+def _checksum(x: np.ndarray | np.generic) -> int:
+    return zlib.crc32(np.ascontiguousarray(x).view(np.uint8))
+
+
+def _json_checksum(content: dict[str, Any]) -> int:
+    return zlib.crc32(json.dumps(content, sort_keys=True).encode())
+
+
+def _unused(path: pathlib.Path) -> pathlib.Path:
+    """Returns a path that does not exist: this one, or it with a number."""
+    candidates = (path.with_name(f"{path.name}.{i}") for i in range(1, 1000))
+    return next(p for p in (path, *candidates) if not p.exists())
 
 
 def _encode(iterator_state: bytes | dict[str, Any]) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """The training loop: step, record, evaluate, save, and go on from where a run stopped."""
 
+import collections
 from collections.abc import Callable, Iterable, Mapping
 import functools
 import pathlib
@@ -10,7 +11,16 @@ import jax
 import numpy as np
 import rich.console
 
-from perceiver_jax.training import checkpoints, devices, display, evaluation, recorder, writers
+from perceiver_jax.training import (
+    checkpoints,
+    devices,
+    display,
+    divergence,
+    evaluation,
+    preemption,
+    recorder,
+    writers,
+)
 from perceiver_jax.training import plan as plan_lib
 from perceiver_jax.training import state as state_lib
 from perceiver_jax.training import steps as steps_lib
@@ -43,8 +53,13 @@ def train(
     workdir: pathlib.Path,
     config: dict[str, Any],
     console: rich.console.Console,
+    signals: preemption.Preemption,
 ) -> dict[str, float]:
-    """Trains as planned, going on from the newest checkpoint of the workdir if there is one.
+    """Trains as planned, going on from the newest good checkpoint of the workdir if there is one.
+
+    A run that is stopped anywhere and goes on ends with the same numbers, to the bit, as one that
+    is not: a checkpoint has all that later steps depend on, and what was written after it is
+    written again.
 
     Writes `config.json`, `metrics.jsonl`, TensorBoard events, `curves.png` and checkpoints. A run
     that is complete already is only evaluated.
@@ -61,73 +76,107 @@ def train(
       workdir: Where everything is written; made if need be.
       config: What made all of the above, as JSON values; kept in the workdir and checkpoints.
       console: Where progress is shown.
+      signals: Whether to end early: after a step, or within an evaluation, which is made up for
+        when training goes on.
 
     Returns:
       The metrics of the test split at the end.
 
     Raises:
-      ValueError: If a batch cannot be divided over the devices, or the workdir's checkpoint is of
-        another model or optimizer.
+      ValueError: If a batch cannot be divided over the devices, the workdir's checkpoint is of
+        another model or optimizer, or all checkpoints are damaged.
+      Preempted: If a signal came, once everything is saved.
+      DivergedError: If too many updates in a row were not finite.
+      OSError: If something cannot be written.
     """
     begin = time.perf_counter()
     evaluate = evaluation.make_evaluate(eval_step, parallelism)
-    rng = parallelism.place_key(rng)
 
     def test(state: state_lib.TrainState) -> evaluation.Evaluation:
-        return evaluate(state_lib.evaluation_params(state), test_batches())
+        batches = signals.interrupt(test_batches())
+        return evaluate(state_lib.evaluation_params(state), batches)
 
     with checkpoints.Checkpointer(workdir / "checkpoints", plan.max_checkpoints) as checkpointer:
-        start, recorded = 0, None
+        start, recorded, skipped, notes = 0, None, (), ()
         if checkpointer.latest_step() is None:
             state = parallelism.create_state(create_state)
         else:
-            state, iterator_state, metadata = checkpointer.restore(jax.eval_shape(create_state))
-            train_batches.set_state(iterator_state)
-            start, recorded = int(state.step), metadata["recorded"]
-            state = parallelism.place_state(state)
+            saved = checkpointer.restore(jax.eval_shape(create_state))
+            train_batches.set_state(saved.iterator_state)
+            start, recorded = int(saved.state.step), saved.metadata["recorded"]
+            skipped, notes = saved.metadata["skipped"], saved.notes
+            key_data = np.array(saved.metadata["rng"], np.uint32)
+            rng = jax.random.wrap_key_data(key_data, impl=jax.random.key_impl(rng))
+            state = parallelism.place_state(saved.state)
+        metadata = {"config": config, "rng": jax.random.key_data(rng).tolist()}
+        rng = parallelism.place_key(rng)
+        diverging = divergence.Divergence(plan.max_skipped, skipped)
         writers.write_config(workdir, config)
         with (
             display.Display(console, start, plan.steps) as screen,
             recorder.Recorder(workdir, screen, start, recorded) as record,
         ):
+            for note in notes:
+                screen.say(note)
             if start >= plan.steps:
                 screen.say(f"{workdir} has been trained for {start} steps already; evaluating it")
                 result = test(state)
+                if record.evaluated < start:
+                    record.test(start, result)
             else:
                 if start:
                     screen.say(f"going on from step {start}")
-                batch = next(train_batches)
-                batch_size = len(batch["label"]) * jax.process_count()
-                batch = parallelism.place_batch(batch)
+                if plan.is_due(plan.eval_every, start) and record.evaluated < start:
+                    record.test(start, test(state))  # A signal prevented it.
+                host_batch = next(train_batches)
+                batch = parallelism.place_batch(host_batch)
                 compile_update = functools.partial(
                     parallelism.compile_update, update, state, batch, rng
                 )
                 step_fn = screen.timed("compiling the training step", compile_update)
-                record.start(batch_size)
-            previous = None
-            for step in range(start + 1, plan.steps + 1):
-                evaluating = plan.is_due(plan.eval_every, step)
-                saving = plan.is_due(plan.checkpoint_every, step)
-                state, metrics = step_fn(state, batch, rng)
-                # While the devices work on this step, the host prepares the next batch and reads
-                # the metrics of the previous step.
-                if saving:
-                    iterator_state = train_batches.get_state()
-                if step < plan.steps:
-                    batch = parallelism.place_batch(next(train_batches))
-                if previous is not None:
-                    record.train_step(*previous)
-                previous = step, metrics, plan.is_due(plan.log_every, step)
-                if evaluating or saving:
-                    record.train_step(*previous)
-                    previous = None
-                if evaluating:
-                    with screen.busy("evaluating"), record.paused():
-                        result = test(state)
-                        record.test(step, result)
-                if saving:
-                    with screen.busy("saving"), record.paused():
-                        metadata = {"config": config, "recorded": record.to_json()}
-                        checkpointer.save(parallelism.fetch_state(state), iterator_state, metadata)
+                record.start(len(host_batch["label"]) * jax.process_count())
+            unread = collections.deque()  # Steps whose metrics may still be on the devices.
+            with signals.deferred():
+                for step in range(start + 1, plan.steps + 1):
+                    state, metrics = step_fn(state, batch, rng)
+                    unread.append((step, metrics, host_batch["index"]))
+                    ending = signals.requested(step)
+                    evaluating = plan.is_due(plan.eval_every, step)
+                    saving = plan.is_due(plan.checkpoint_every, step) or ending
+                    # While the devices work on this step, the host prepares the next batch and
+                    # reads the metrics of the previous step.
+                    if evaluating or saving:
+                        iterator_state = train_batches.get_state()
+                    if step < plan.steps and not ending:
+                        host_batch = next(train_batches)
+                        batch = parallelism.place_batch(host_batch)
+                    while len(unread) > (0 if evaluating or saving else 1):
+                        read_step, metrics, indices = unread.popleft()
+                        write = plan.is_due(plan.log_every, read_step)
+                        values = record.train_step(read_step, metrics, write)
+                        if diverging.add(read_step, values, indices):
+                            checkpointer.wait()
+                            last = checkpointer.latest_step()
+                            diverging.stop(workdir, last, parallelism.fetch_state(state))
+                    if evaluating and not ending:
+                        with screen.busy("evaluating"), record.paused():
+                            try:
+                                result = test(state)
+                            except preemption.Preempted:
+                                ending = True
+                            else:
+                                record.test(step, result)
+                    # The last checkpoint before updates were skipped is worth keeping.
+                    if (saving and not diverging.skipped) or ending or step == plan.steps:
+                        with screen.busy("saving"), record.paused():
+                            metadata["recorded"] = record.to_json()
+                            metadata["skipped"] = diverging.skipped
+                            host_state = parallelism.fetch_state(state)
+                            checkpointer.save(host_state, iterator_state, metadata)
+                    checkpointer.check()
+                    if ending and record.evaluated < plan.steps:
+                        checkpointer.wait()
+                        raise preemption.Preempted(f"Saved step {step} in {workdir}")
+                checkpointer.wait()
             record.report(result, time.perf_counter() - begin)
     return result.metrics

@@ -18,6 +18,8 @@ AVERAGED = ("loss", "top1", "grad_norm")
 class Recorder:
     """Shows every step of training, and writes averages of their metrics when told to.
 
+    Of several processes the first writes.
+
     Args:
       workdir: Where `metrics.jsonl`, TensorBoard events and `curves.png` go.
       screen: Where progress is shown.
@@ -33,11 +35,24 @@ class Recorder:
         saved: dict[str, Any] | None,
     ):
         """Opens the files."""
-        saved = saved or {"sums": {}, "count": 0, "skipped": 0, "in_a_row": 0, "best": None}
+        saved = saved or {
+            "sums": {},
+            "count": 0,
+            "skipped": 0,
+            "best": None,
+            "evaluated": 0,
+            "lines": 0,
+        }
         self._sums, self._count, self._skipped = saved["sums"], saved["count"], saved["skipped"]
-        self._in_a_row, self._best = saved["in_a_row"], saved["best"]
+        self._best, self._evaluated = saved["best"], saved["evaluated"]
         self._workdir, self._screen = workdir, screen
-        self._writer = writers.MetricsWriter(workdir, step)
+        writes = jax.process_index() == 0
+        self._writer = writers.MetricsWriter(workdir, step, saved["lines"]) if writes else None
+        if writes and self._writer.num_missing:
+            screen.say(
+                f"{self._writer.num_missing} lines are missing in {writers.METRICS_FILE}; "
+                "someone has changed it"
+            )
         self._examples, self._seconds = 0, 0.0
 
     def __enter__(self) -> "Recorder":
@@ -51,7 +66,8 @@ class Recorder:
         traceback: TracebackType | None,
     ) -> None:
         """Closes the files."""
-        self._writer.close()
+        if self._writer is not None:
+            self._writer.close()
 
     def start(self, batch_size: int) -> None:
         """Starts the clock that speed is measured by, of so many examples a step."""
@@ -66,11 +82,11 @@ class Recorder:
         self._last += time.perf_counter() - begin
 
     @property
-    def skipped_in_a_row(self) -> int:
-        """How many updates up to the last step were skipped, since the last one that was not."""
-        return self._in_a_row
+    def evaluated(self) -> int:
+        """The step of the last evaluation; 0 if there was none."""
+        return self._evaluated
 
-    def train_step(self, step: int, metrics: dict[str, jax.Array], write: bool) -> None:
+    def train_step(self, step: int, metrics: dict[str, jax.Array], write: bool) -> dict[str, float]:
         """Takes the metrics of a step, and waits until they are there.
 
         Those of skipped updates are counted, and not averaged.
@@ -79,6 +95,9 @@ class Recorder:
           step: Which.
           metrics: What the update returned.
           write: Whether to write the averages since the last time, and begin new ones.
+
+        Returns:
+          The metrics of this step.
         """
         values = {name: float(x) for name, x in jax.device_get(metrics).items()}
         now = time.perf_counter()
@@ -86,9 +105,9 @@ class Recorder:
         self._last = now
         self._examples += self._batch_size
         if values["skipped"]:
-            self._skipped, self._in_a_row = self._skipped + 1, self._in_a_row + 1
+            self._skipped += 1
         else:
-            self._count, self._in_a_row = self._count + 1, 0
+            self._count += 1
             for name in AVERAGED:
                 self._sums[name] = self._sums.get(name, 0.0) + values[name]
         line = {
@@ -99,28 +118,40 @@ class Recorder:
         line["examples_per_second"] = self._examples / self._seconds
         self._screen.step(step, line)
         if write:
-            self._writer.write(step, "train", line)
+            if self._writer is not None:
+                self._writer.write(step, "train", line)
             self._screen.train_line(step, line)
             self._sums, self._count, self._skipped = {}, 0, 0
             self._examples, self._seconds = 0, 0.0
+        return values
 
     def test(self, step: int, result: evaluation.Evaluation) -> None:
         """Takes an evaluation after `step` updates, and draws the curves anew."""
-        self._writer.write(step, "test", result.metrics)
         self._screen.test_line(step, result.metrics)
+        self._evaluated = step
         value = result.metrics[result.main_metric]
-        if self._best is None or value > self._best["value"]:
+        best = math.nan if self._best is None else self._best["value"]
+        if value > best or math.isnan(best):
             self._best = {"step": step, "metric": result.main_metric, "value": value}
-        plots.draw_curves(writers.read_metrics(self._workdir), self._workdir / "curves.png")
+        if self._writer is not None:
+            self._writer.write(step, "test", result.metrics)
+            with writers.replacing(self._workdir / "curves.png") as path:
+                plots.draw_curves(writers.read_metrics(self._workdir), path)
 
     def to_json(self) -> dict[str, Any]:
-        """Returns what a checkpoint keeps, so that no step is missing from the next average."""
+        """Returns what a checkpoint keeps, so that no step is missing from the next average.
+
+        What is written so far is on disk when it returns.
+        """
+        if self._writer is not None:
+            self._writer.flush()
         return {
             "sums": dict(self._sums),
             "count": self._count,
             "skipped": self._skipped,
-            "in_a_row": self._in_a_row,
             "best": self._best,
+            "evaluated": self._evaluated,
+            "lines": self._writer.num_lines if self._writer is not None else 0,
         }
 
     def report(self, result: evaluation.Evaluation, seconds: float) -> None:

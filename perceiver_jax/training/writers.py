@@ -1,9 +1,12 @@
 """What a run leaves in its workdir: `config.json`, `metrics.jsonl` and TensorBoard events."""
 
+from collections.abc import Iterator
+import contextlib
 import json
 import math
 import os
 import pathlib
+import time
 from typing import Any
 
 METRICS_FILE = "metrics.jsonl"
@@ -12,38 +15,92 @@ METRICS_FILE = "metrics.jsonl"
 class MetricsWriter:
     """Appends metrics to `metrics.jsonl`, an object a line, and to TensorBoard's events.
 
-    Lines of later steps than the one that training goes on from are cut off first: they are going
-    to be written again.
+    What was written after the checkpoint that training goes on from is cut off first: it is going
+    to be written again. TensorBoard hides such events itself.
 
     Args:
       workdir: Where to write.
       step: The step that training starts or goes on from.
+      num_lines: How many lines `metrics.jsonl` had at that step.
+
+    Attributes:
+      num_lines: How many lines there are.
+      num_missing: How many of those that there were at that step are not there any more.
+
+    Raises:
+      OSError: If something cannot be written; so do the methods.
     """
 
-    def __init__(self, workdir: pathlib.Path, step: int = 0):
+    def __init__(self, workdir: pathlib.Path, step: int = 0, num_lines: int = 0):
         """Opens the files."""
-        import tensorboardX  # Here, for it takes a while.
-
-        path = workdir / METRICS_FILE
-        kept = [line for line in read_metrics(workdir) if line["step"] <= step]
-        write_atomically(path, "".join(json.dumps(line) + "\n" for line in kept))
-        self._file = path.open("a", encoding="utf-8")
-        self._events = tensorboardX.SummaryWriter(
-            str(workdir / "tensorboard"), purge_step=step + 1 if step else None
-        )
+        self._path = workdir / METRICS_FILE
+        kept = read_metrics(workdir)[:num_lines]
+        self.num_lines, self.num_missing = len(kept), num_lines - len(kept)
+        write_atomically(self._path, "".join(json.dumps(line) + "\n" for line in kept))
+        self._file = self._path.open("a", encoding="utf-8")
+        self._events = _EventFile(workdir / "tensorboard", step)
 
     def write(self, step: int, split: str, metrics: dict[str, float]) -> None:
         """Writes the metrics of a split after `step` updates; NaN and infinity become null."""
+        self._check_in_place()
         finite = {name: x if math.isfinite(x) else None for name, x in metrics.items()}
         self._file.write(json.dumps({"step": step, "split": split, **finite}) + "\n")
         self._file.flush()
-        for name, x in metrics.items():
-            self._events.add_scalar(f"{split}/{name}", x, step)
+        self.num_lines += 1
+        self._events.write(step, {f"{split}/{name}": x for name, x in metrics.items()})
+
+    def flush(self) -> None:
+        """Returns when everything is on disk, to outlast the machine."""
+        self._check_in_place()
+        os.fsync(self._file.fileno())
 
     def close(self) -> None:
         """Closes the files."""
         self._file.close()
         self._events.close()
+
+    def _check_in_place(self) -> None:
+        """A deleted file takes what is written without an error, and is gone with the process."""
+        opened = os.fstat(self._file.fileno())
+        if not self._path.exists() or not os.path.samestat(opened, self._path.stat()):
+            raise FileNotFoundError(
+                f"{self._path} was deleted or replaced while training wrote to it; expected that "
+                "nothing else changes the workdir. Bring the directory back; the same command "
+                "goes on from the last checkpoint there."
+            )
+
+
+class _EventFile:
+    """A file of TensorBoard's events, a line's metrics each, written at once.
+
+    tensorboardX's own SummaryWriter writes them in a thread, up to two minutes later: a killed run
+    would lose them, and a run on a full disk would wait for the thread forever.
+    """
+
+    def __init__(self, directory: pathlib.Path, step: int):
+        """Makes a file that hides what other files have of later steps."""
+        from tensorboardX import event_file_writer  # Here, for it takes a while.
+        from tensorboardX.proto import event_pb2, summary_pb2
+
+        self._event_pb2, self._summary_pb2 = event_pb2, summary_pb2
+        directory.mkdir(parents=True, exist_ok=True)
+        suffix = f".{os.getpid()}.{time.monotonic_ns()}"
+        self._file = event_file_writer.EventsWriter(str(directory / "events"), suffix)
+        if step:
+            start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
+            self._write(step=step + 1, session_log=start)
+
+    def write(self, step: int, metrics: dict[str, float]) -> None:
+        value = self._summary_pb2.Summary.Value
+        values = [value(tag=name, simple_value=x) for name, x in metrics.items()]
+        self._write(step=step, summary=self._summary_pb2.Summary(value=values))
+
+    def close(self) -> None:
+        self._file.close()
+
+    def _write(self, **what: Any) -> None:
+        self._file.write_event(self._event_pb2.Event(wall_time=time.time(), **what))
+        self._file.flush()
 
 
 def read_metrics(workdir: pathlib.Path) -> list[dict[str, Any]]:
@@ -61,8 +118,20 @@ def write_config(workdir: pathlib.Path, config: dict[str, Any]) -> None:
 
 
 def write_atomically(path: pathlib.Path, text: str) -> None:
-    """Replaces a file whole, so that no reader and no kill ever sees half of it."""
+    """Replaces a file whole, so that no reader, kill or crash ever sees half of it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(text, encoding="utf-8")
-    os.replace(temporary, path)
+    with replacing(path) as temporary, temporary.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+@contextlib.contextmanager
+def replacing(path: pathlib.Path) -> Iterator[pathlib.Path]:
+    """Gives a path to write a file to, which then takes the place of `path`."""
+    temporary = path.with_name(f".tmp_{path.name}")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)

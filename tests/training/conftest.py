@@ -9,7 +9,16 @@ import numpy as np
 import pytest
 import rich.console
 
-from perceiver_jax.training import devices, loop, losses, optimizers, plan, state, steps
+from perceiver_jax.training import (
+    devices,
+    loop,
+    losses,
+    optimizers,
+    plan,
+    preemption,
+    state,
+    steps,
+)
 
 FEATURES, HIDDEN, CLASSES = 5, 12, 7  # 12, so that 'fsdp' has something to divide.
 
@@ -112,7 +121,15 @@ def make_toy():
 def train_toy(make_toy):
     """Runs the loop on the toy in a workdir; returns the test metrics and what was printed."""
 
-    def train(workdir, steps=13, killed_at=None, ema_decay=0.9, parallelism="pmap", **intervals):
+    def train(
+        workdir,
+        steps=13,
+        killed_at=None,
+        ema_decay=0.9,
+        parallelism="pmap",
+        signals=None,
+        **intervals,
+    ):
         toy = make_toy(steps, ema_decay)
         parallelism = devices.build_parallelism(parallelism)
         screen = io.StringIO()
@@ -129,6 +146,7 @@ def train_toy(make_toy):
             workdir=workdir,
             config={"seed": 1},
             console=rich.console.Console(file=screen, width=100),
+            signals=signals or preemption.Preemption(),
         )
         return metrics, screen.getvalue()
 

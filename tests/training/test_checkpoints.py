@@ -1,4 +1,8 @@
-"""Checkpoints give back what was saved, or say why they cannot."""
+"""Checkpoints give back what was saved, to the bit, or say why they cannot."""
+
+import pathlib
+import resource
+import shutil
 
 import jax
 import jax.numpy as jnp
@@ -8,8 +12,10 @@ import pytest
 from perceiver_jax.training import checkpoints, devices
 
 
-def _saved(directory, state, iterator_state=b"place", metadata=None, num_checkpoints=1):
-    with checkpoints.Checkpointer(directory, 2) as checkpointer:
+def _saved(
+    directory, state, iterator_state=b"place", metadata=None, num_checkpoints=1, max_checkpoints=3
+):
+    with checkpoints.Checkpointer(directory, max_checkpoints) as checkpointer:
         for step in range(num_checkpoints):
             numbered = state._replace(step=np.int32(step))
             checkpointer.save(numbered, iterator_state, metadata or {})
@@ -28,7 +34,7 @@ def test_restored_checkpoint_equals_the_saved_one(tmp_path, make_toy, iterator_s
 
 
 def test_only_the_newest_checkpoints_are_kept(tmp_path, make_toy):
-    _saved(tmp_path, jax.device_get(make_toy().state), num_checkpoints=5)
+    _saved(tmp_path, jax.device_get(make_toy().state), num_checkpoints=5, max_checkpoints=2)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["3", "4"]
 
 
@@ -62,6 +68,90 @@ def test_directory_without_checkpoints_is_left_alone_and_named(tmp_path, make_to
         with pytest.raises(FileNotFoundError, match=f"{directory}; expected .* Train first"):
             checkpoints.load(directory, make_toy().state)
     assert not list(tmp_path.iterdir())
+
+
+def _flip(path):
+    data = bytearray(path.read_bytes())
+    data[len(data) * 2 // 3] ^= 4
+    path.write_bytes(data)
+
+
+def _cut(path):
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+DAMAGES = {"flip": _flip, "cut": _cut, "delete": pathlib.Path.unlink}
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
+def test_damage_to_any_file_changes_nothing_or_is_reported(tmp_path, make_toy, damage):
+    state = jax.device_get(make_toy().state)
+    original, damaged = _saved(tmp_path / "a", state, num_checkpoints=2), tmp_path / "b"
+    files = [path.relative_to(original) for path in (original / "1").rglob("*") if path.is_file()]
+    num_reported = 0
+    for path in files:
+        shutil.copytree(original, damaged)
+        damage(damaged / path)
+        found = checkpoints.load(damaged, state)
+        if found.notes:
+            assert "the checkpoint of step 1 is damaged: " in found.notes[0]
+            num_reported += 1
+        expected = state._replace(step=np.int32(not found.notes))
+        jax.tree.map(np.testing.assert_array_equal, found.state, expected)
+        shutil.rmtree(damaged)
+    assert num_reported >= 3  # Metadata, manifest and values at the least.
+
+
+def _damage_values(checkpoint):
+    """Gives a checkpoint the values of another one: a change that Orbax can't notice."""
+    shutil.rmtree(checkpoint / "state")
+    shutil.copytree(checkpoint.with_name("2") / "state", checkpoint / "state")
+
+
+def test_damaged_checkpoint_makes_way_for_a_new_one_and_is_kept(tmp_path, make_toy):
+    state = jax.device_get(make_toy().state)
+    directory = _saved(tmp_path / "checkpoints", state, num_checkpoints=3)
+    _damage_values(directory / "1")
+    shutil.rmtree(directory / "2")
+    with checkpoints.Checkpointer(directory, 2) as checkpointer:
+        found = checkpointer.restore(state)
+        assert found.state.step == 0
+        checkpointer.save(state._replace(step=np.int32(1)), b"", {})
+    assert checkpoints.load(directory, state).state.step == 1
+    place = tmp_path / "damaged_checkpoints" / "1"
+    assert found.notes[0].endswith(f": step is not as it was saved; moved to {place}")
+    assert (place / "state").is_dir()
+
+
+def test_nothing_but_damaged_checkpoints_is_an_error_that_leaves_them_alone(tmp_path, make_toy):
+    state = jax.device_get(make_toy().state)
+    directory = _saved(tmp_path / "checkpoints", state, num_checkpoints=3)
+    for step in "01":
+        _damage_values(directory / step)
+    shutil.rmtree(directory / "2")
+    with (
+        checkpoints.Checkpointer(directory) as checkpointer,
+        pytest.raises(ValueError, match="All checkpoints in .* step 1: .* step 0: .* begin anew"),
+    ):
+        checkpointer.restore(state)
+    assert sorted(path.name for path in directory.iterdir()) == ["0", "1"]
+
+
+def test_save_that_fails_is_an_error_and_leaves_earlier_checkpoints_alone(tmp_path, make_toy):
+    state = jax.device_get(make_toy().state)
+    directory = _saved(tmp_path / "checkpoints", state)
+    with (
+        pytest.raises(checkpoints.SaveError, match="step 1 could not .* Earlier ones are intact"),
+        checkpoints.Checkpointer(directory, 1) as checkpointer,
+    ):
+        limit = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (500, limit[1]))  # As a full disk.
+        try:
+            checkpointer.save(state._replace(step=np.int32(1)), b"", {})
+            checkpointer.wait()
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limit)
+    assert checkpoints.load(directory, state).state.step == 0
 
 
 @pytest.mark.parametrize("kind", ["pmap", "fsdp"])

@@ -1,0 +1,101 @@
+"""Ends a run on SIGTERM and SIGINT: the first signal after a step and its save, the second at once.
+
+Preemptible machines send SIGTERM and wait, often for 30 seconds; Ctrl-C sends SIGINT.
+"""
+
+from collections.abc import Iterable, Iterator
+import contextlib
+import os
+import signal
+import sys
+import threading
+from types import FrameType, TracebackType
+from typing import TypeVar
+
+T = TypeVar("T")
+
+# EX_TEMPFAIL of sysexits.h: nothing is wrong, try again.
+EXIT_CODE = 75
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+class Preempted(BaseException):
+    """A signal ended the run; as KeyboardInterrupt, not an Exception that code may handle."""
+
+
+class Preemption:
+    """Knows whether a signal asked the run to end; listens while it is entered.
+
+    Python runs its handlers between two instructions of the main thread, which may be minutes away
+    (the compiler, a device). So a thread of its own answers the first signal with a line, and ends
+    the program at the second, with the code that shells use (128 + the signal's number).
+    """
+
+    def __init__(self):
+        """Begins without having been asked."""
+        self._requested = self._deferred = False
+
+    def __enter__(self) -> "Preemption":
+        """Begins to listen; only the main thread can."""
+        self._pipe = os.pipe()
+        os.set_blocking(self._pipe[1], False)
+        self._old_fd = signal.set_wakeup_fd(self._pipe[1], warn_on_full_buffer=False)
+        self._old_handlers = {number: signal.signal(number, self._handle) for number in SIGNALS}
+        self._thread = threading.Thread(target=self._watch, daemon=True, name="signals")
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Leaves signals to whom they were before."""
+        for number, handler in self._old_handlers.items():
+            signal.signal(number, handler)
+        signal.set_wakeup_fd(self._old_fd)
+        os.close(self._pipe[1])  # Ends the thread.
+        self._thread.join()
+        os.close(self._pipe[0])
+
+    def requested(self, step: int) -> bool:
+        """Whether to end after a step."""
+        return self._requested
+
+    @contextlib.contextmanager
+    def deferred(self) -> Iterator[None]:
+        """Within it the first signal only sets `requested`; elsewhere it raises `Preempted`."""
+        self._deferred = True
+        try:
+            yield
+        finally:
+            self._deferred = False
+
+    def interrupt(self, items: Iterable[T]) -> Iterator[T]:
+        """Yields the items, for work that may be given up between two of them.
+
+        Raises:
+          Preempted: When a signal has come.
+        """
+        for item in items:
+            if self._requested:
+                raise Preempted
+            yield item
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        first, self._requested = not self._requested, True
+        if first and not self._deferred:
+            raise Preempted
+
+    def _watch(self) -> None:
+        """Reads the numbers of the signals that come, until the pipe is closed."""
+        ending = False
+        while number := os.read(self._pipe[0], 1):
+            name = signal.Signals(number[0])
+            if name not in SIGNALS:
+                continue
+            if ending:
+                os._exit(128 + name)
+            ending = True
+            print(f"\n{name.name}: ending after this step; again ends at once.", file=sys.stderr)
