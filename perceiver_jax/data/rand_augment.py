@@ -73,7 +73,10 @@ def _solarize_add(rng: Rng, image: Image, level: float) -> Image:
 
 def _enhance(enhancer: type) -> Callable[[Rng, Image, float], Image]:
     def operation(rng: Rng, image: Image, level: float) -> Image:
-        return enhancer(image).enhance(0.1 + 1.8 * level)
+        factor = 0.1 + 1.8 * level
+        if factor == 1:  # Nothing changes at the papers' magnitude, 5; and sharpening is slow.
+            return image
+        return enhancer(image).enhance(factor)
 
     return operation
 

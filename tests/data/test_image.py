@@ -1,5 +1,6 @@
 import numpy as np
 import PIL.Image
+import PIL.ImageEnhance
 import pytest
 
 from perceiver_jax.data import augment, image, rand_augment
@@ -118,6 +119,25 @@ def test_rand_augment_operations_change_a_colour_picture(photo, rng):
     picture = PIL.Image.fromarray(photo)
     for operation in rand_augment.OPERATIONS:
         assert (np.asarray(operation(rng, picture, 0.7)) != photo).any()
+
+
+def test_rand_augment_enhances_as_pillow_does_and_nothing_in_the_middle(photo, rng):
+    picture = PIL.Image.fromarray(photo)
+    enhancers = ("Color", "Contrast", "Brightness", "Sharpness")
+    operations = rand_augment.OPERATIONS[6:10]
+    for name, operation in zip(enhancers, operations, strict=True):
+        enhance = getattr(PIL.ImageEnhance, name)(picture).enhance
+        assert operation(rng, picture, 0.5) == enhance(1.0) == picture
+        assert operation(rng, picture, 0.7) == enhance(0.1 + 1.8 * 0.7) != picture
+
+
+def test_memory_of_pictures_is_used_again(photo, rng):
+    settings = image.Image(image_size=46, rand_augment_layers=4)
+    value = encode_picture(photo)
+    settings.read(value, 0.5, rng)
+    PIL.Image.core.reset_stats()
+    settings.read(value, 0.5, rng)
+    assert PIL.Image.core.get_stats()["reused_blocks"] > 0
 
 
 def test_unknown_crop_and_channels_are_errors():
