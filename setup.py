@@ -3,6 +3,7 @@
 import setuptools
 
 ACCELERATORS = ("cuda12", "cuda13", "tpu")
+MESHES = ["h5py>=3.12", "trimesh>=5"]
 
 setuptools.setup(
     name="perceiver-haiku",  # PyPI's `perceiver-jax` is another, older project.
@@ -38,7 +39,10 @@ setuptools.setup(
     extras_require={
         # The embedded audio-visual data set. ale-py is GPL-2.0: only its builder imports it.
         "atari": ["ale-py>=0.12"],
+        # Point clouds from meshes and HDF5 files.
+        "meshes": MESHES,
         "test": [
+            *MESHES,
             "beartype>=0.20",
             "pytest>=8",
             "pytest-xdist>=3.6",

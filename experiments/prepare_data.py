@@ -28,12 +28,14 @@ class Kind:
       add_arguments: adds the kind's own flags to its parser, which has those of all kinds already.
       prepare: builds the data set of the parsed flags on disk and returns its builder.
       recipe: the config that can train on it.
+      overrides: what else of the recipe has to be set, given the builder.
     """
 
     description: str
     add_arguments: Callable[[argparse.ArgumentParser], None]
     prepare: Callable[[argparse.Namespace], Builder]
     recipe: str
+    overrides: Callable[[Builder], list[str]] = lambda builder: []
 
 
 def main(argv: list[str]) -> None:
@@ -52,15 +54,15 @@ def main(argv: list[str]) -> None:
     kind = KINDS[flags.kind]
     with arguments.user_errors_end_the_program():
         builder = kind.prepare(flags)
-        print_result(builder, kind.recipe, flags.data_dir)
+        print_result(builder, kind, flags.data_dir)
 
 
-def print_result(builder: Builder, recipe: str, data_dir: str) -> None:
+def print_result(builder: Builder, kind: Kind, data_dir: str) -> None:
     """Prints what was prepared and how to train on it.
 
     Args:
       builder: of a data set that is on disk.
-      recipe: the config that can train on it.
+      kind: what it was prepared from.
       data_dir: as given by the user.
     """
     import rich.console
@@ -71,10 +73,11 @@ def print_result(builder: Builder, recipe: str, data_dir: str) -> None:
     console.print(f"in {builder.data_dir}")
     config = builder.builder_config
     name = builder.name if config is None else f"{builder.name}/{config.name}"
-    command = ["python", "-m", "experiments.train", f"--config={recipe}"]
+    command = ["python", "-m", "experiments.train", f"--config={kind.recipe}"]
     command.append(f"--config.data.dataset={name}")
     if data_dir:
         command.append(f"--config.data.data_dir={data_dir}")
+    command += kind.overrides(builder)
     command.append(f"--workdir=runs/{builder.name}")
     console.print(f"Train on it: {shlex.join(command)}")
 
@@ -160,7 +163,7 @@ def _prepare_imagenet(flags: argparse.Namespace) -> Builder:
     return builder
 
 
-def _image_folder_arguments(parser: argparse.ArgumentParser) -> None:
+def _folder_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--source", required=True, help="has a folder for each class, or split")
     parser.add_argument("--name", help="of the data set; default: the source's own name")
     parser.add_argument(
@@ -184,6 +187,64 @@ def _prepare_image_folder(flags: argparse.Namespace) -> Builder:
     return builder
 
 
+def _modelnet40_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--source", required=True, help="ModelNet40.zip, or a folder of OFF, HDF5 or .npz files"
+    )
+    _num_points_argument(parser)
+
+
+def _prepare_modelnet40(flags: argparse.Namespace) -> Builder:
+    from perceiver_jax.data import datasets, prepared
+    from perceiver_jax.data.builders import modelnet40
+
+    source = require_path(flags, "the files of ModelNet40")
+    builder = modelnet40.Modelnet40(source, prepared.root(flags.data_dir), flags.num_points)
+    datasets.build(builder)
+    for split, number in modelnet40.SIZES.items():
+        if builder.found:  # Otherwise it was there already.
+            print(f"Found {builder.found[split]:,} of the {number:,} {split} shapes.")
+    write_report(builder)
+    return prepared.find(builder.name, flags.data_dir)
+
+
+def _mesh_folder_arguments(parser: argparse.ArgumentParser) -> None:
+    _folder_arguments(parser)
+    _num_points_argument(parser)
+    parser.add_argument(
+        "--up", default="y", choices=("y", "z"), help="the files' vertical axis (default: y)"
+    )
+
+
+def _prepare_mesh_folder(flags: argparse.Namespace) -> Builder:
+    from perceiver_jax.data import datasets, prepared
+    from perceiver_jax.data.builders import mesh_folder
+
+    source = require_path(flags, "a directory with a folder for each class")
+    builder = mesh_folder.MeshFolder(
+        source,
+        choose_name(flags),
+        prepared.root(flags.data_dir),
+        flags.test_fraction,
+        flags.num_points,
+        flags.up,
+    )
+    datasets.build(builder)
+    write_report(builder)
+    return prepared.find(builder.name, flags.data_dir)
+
+
+def _num_points_argument(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--num_points", type=int, help="of each cloud (default: 2048; of .npz clouds all)"
+    )
+
+
+def _shape_overrides(builder: Builder) -> list[str]:
+    num_points, _ = builder.info.features["points"].shape
+    return [f"--config.data.modalities.points.num_points={num_points}"]
+
+
 KINDS: Mapping[str, Kind] = {
     "imagenet2012": Kind(
         "ImageNet, from the official tar files",
@@ -193,9 +254,23 @@ KINDS: Mapping[str, Kind] = {
     ),
     "image_folder": Kind(
         "pictures, in a folder per class",
-        _image_folder_arguments,
+        _folder_arguments,
         _prepare_image_folder,
         "experiments/configs/imagenet.py",
+    ),
+    "modelnet40": Kind(
+        "ModelNet40, from its OFF meshes, the HDF5 release or .npz clouds",
+        _modelnet40_arguments,
+        _prepare_modelnet40,
+        "experiments/configs/modelnet40.py",
+        _shape_overrides,
+    ),
+    "mesh_folder": Kind(
+        "meshes (OBJ, PLY, STL, OFF) or .npy clouds, in a folder per class",
+        _mesh_folder_arguments,
+        _prepare_mesh_folder,
+        "experiments/configs/modelnet40.py",
+        _shape_overrides,
     ),
     "tfds": Kind(
         "any data set of TFDS, downloaded by it",

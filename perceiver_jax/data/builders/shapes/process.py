@@ -1,0 +1,111 @@
+"""A process that reads files of shapes, one task after the other, with limited memory.
+
+This module and those that it imports import nothing else of this package: that takes seconds.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+import contextlib
+import functools
+import json
+import os
+import pathlib
+import pickle
+import sys
+from typing import Any
+import warnings
+import zipfile
+
+import numpy as np
+
+from perceiver_jax.data import errors
+from perceiver_jax.data.builders.shapes import clouds, mesh, tables
+
+MAX_MEMORY = 4 * 2**30  # trimesh takes about 15 times the size of an OFF file.
+
+
+def answer(task: Mapping[str, Any]) -> Iterator[tuple[str, str, Any]]:
+    """Does one task.
+
+    Args:
+        task: `path`; `name` for the report; `num_points`; `z_up`, whether the file's z axis is the
+            vertical one; for a mesh or cloud also `class`, `key` (decides its points) and, if
+            `path` is a zip archive, `member`; for an HDF5 file `class_names`.
+
+    Yields:
+        (name, class, float32 [P, 3]) of a shape, or (name, '', (cause, detail)) of a damaged one.
+    """
+    path, name = pathlib.Path(task["path"]), task["name"]
+    try:
+        if path.suffix in (".h5", ".npz"):
+            yield from _clouds(path, task)
+            return
+        seed = clouds.seed_of(task["key"])
+        if path.suffix.lower() == ".npy":
+            points = clouds.read_cloud(path, task["num_points"], seed)
+        else:
+            data, suffix = _read(path, task.get("member"))
+            points = mesh.sample_mesh(data, suffix, task["num_points"], seed)
+        points = clouds.turn_z_up(points) if task["z_up"] else points
+        yield name, task["class"], clouds.normalise(points)
+    except errors.BadDataError as error:
+        yield name, "", (error.cause, error.detail)
+    except MemoryError:
+        yield name, "", ("out of memory", "reading it takes more memory than a process may use")
+    except Exception as error:  # The libraries raise whatever their parsers stumble over.
+        yield name, "", ("unreadable", f"{type(error).__name__}: {str(error)[:200]}")
+
+
+def _read(path: pathlib.Path, member: str | None) -> tuple[bytes, str]:
+    if member is None:
+        clouds.check_size(path.stat().st_size)
+        return path.read_bytes(), path.suffix.lower()
+    archive = _open_archive(path)
+    clouds.check_size(archive.getinfo(member).file_size)
+    return archive.read(member), pathlib.PurePosixPath(member).suffix.lower()
+
+
+@functools.lru_cache(maxsize=1)
+def _open_archive(path: pathlib.Path) -> zipfile.ZipFile:
+    return zipfile.ZipFile(path)
+
+
+def _clouds(path: pathlib.Path, task: Mapping[str, Any]) -> Iterator[tuple[str, str, Any]]:
+    if path.suffix == ".h5":
+        points, labels = tables.read_hdf5(path)
+        class_names: Sequence[str] = task["class_names"]
+    else:
+        points, labels, class_names = tables.read_npz(path)
+    for i, (cloud, label) in enumerate(zip(points, labels, strict=True)):
+        name = f"{task['name']}/{i:05d}"
+        try:
+            if not 0 <= label < len(class_names):
+                found = f"label {label}; expected 0 to {len(class_names) - 1}"
+                raise errors.BadDataError("label out of range", found)
+            cloud = clouds.choose(cloud, task["num_points"], clouds.seed_of(name))
+            cloud = clouds.turn_z_up(cloud) if task["z_up"] else cloud
+            yield name, class_names[label], clouds.normalise(cloud)
+        except errors.BadDataError as error:
+            yield name, "", (error.cause, error.detail)
+
+
+def serve() -> None:
+    """Answers tasks, a JSON object a line, with pickled lists of what `answer` yields."""
+    import resource
+
+    import h5py  # noqa: F401  Before memory is limited: a failed import can't be repeated.
+    import trimesh  # noqa: F401
+
+    answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # Whatever a library prints.
+    _, most = resource.getrlimit(resource.RLIMIT_AS)
+    limit = MAX_MEMORY if most == resource.RLIM_INFINITY else min(MAX_MEMORY, most)
+    with contextlib.suppress(ValueError, OSError):  # macOS does not have this limit.
+        resource.setrlimit(resource.RLIMIT_AS, (limit, most))
+    # NumPy warns, and stops, where text is no number: that is damage, too.
+    warnings.filterwarnings("error", message="string or file could not be read")
+    np.seterr(all="ignore")  # Infinities are found by what comes out.
+    pickle.dump("ready", answers)
+    answers.flush()
+    for line in sys.stdin:
+        pickle.dump(list(answer(json.loads(line))), answers)
+        answers.flush()

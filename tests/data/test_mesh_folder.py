@@ -1,0 +1,90 @@
+"""Shapes in a folder per class, from the command to records."""
+
+import io
+import json
+
+import numpy as np
+import pytest
+import trimesh
+
+from experiments import prepare_data
+from perceiver_jax.data import prepared
+from perceiver_jax.data.builders import mesh_folder
+from tests.data import shape_files
+
+
+def npy(array):
+    buffer = io.BytesIO()
+    np.save(buffer, array)
+    return buffer.getvalue()
+
+
+@pytest.fixture(scope="module")
+def own(tmp_path_factory):
+    """Boxes that are long along z, and balls; shapes of all forms, and what is none."""
+    ball = trimesh.creation.icosphere(subdivisions=2, radius=5)
+    cloud = np.random.default_rng(0).normal(size=(101, 6))
+    files = {
+        "train/box/a.stl": trimesh.creation.box((1, 1, 9)).export(file_type="stl"),
+        "train/box/b.off": shape_files.box_off((1, 1, 9)),
+        "train/box/readme.txt": b"",
+        "train/ball/deeper/a.PLY": ball.export(file_type="ply"),
+        "train/ball/few.npy": npy(cloud[:10]),
+        "test/ball/b.obj": ball.export(file_type="obj").encode(),
+        "test/ball/c.npy": npy(cloud),
+    }
+    root = tmp_path_factory.mktemp("own")
+    source = shape_files.write_files(root / "My shapes", files)
+    command = ["mesh_folder", f"--source={source}", f"--data_dir={root}"]
+    prepare_data.main([*command, "--num_points=53", "--up=z"])
+    return root
+
+
+@pytest.fixture(scope="module")
+def records(own):
+    return shape_files.read(prepared.find("my_shapes", str(own)))
+
+
+def test_every_form_is_read_with_the_class_and_split_of_its_folder(records):
+    labels = {s: {n: r["label"] for n, r in split.items()} for s, split in records.items()}
+    assert labels == {
+        "train": {"train/box/a.stl": 1, "train/box/b.off": 1, "train/ball/deeper/a.PLY": 0},
+        "test": {"test/ball/b.obj": 0, "test/ball/c.npy": 0},
+    }
+
+
+def test_a_ball_gives_points_on_a_ball(records):
+    radii = np.linalg.norm(records["test"]["test/ball/b.obj"]["points"], axis=1)
+    assert radii.min() > 0.6
+
+
+def test_the_vertical_axis_becomes_y(records):
+    assert np.ptp(records["train"]["train/box/a.stl"]["points"], axis=0).argmax() == 1
+
+
+def test_what_is_left_out_is_listed_with_its_cause(own):
+    report = json.loads((own / "my_shapes/1.0.0/report.json").read_text())
+    assert report["kept"] == {"train": 3, "test": 2}
+    assert {row["name"]: row["cause"] for row in report["files"]} == {
+        "train/box/readme.txt": "another kind of file",
+        "train/ball/few.npy": "too few points",
+    }
+
+
+def test_the_command_that_trains_on_it_has_its_number_of_points(own, capsys):
+    prepare_data.main(["mesh_folder", f"--source={own / 'My shapes'}", f"--data_dir={own}"])
+    assert "points.num_points=53" in capsys.readouterr().out.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    "settings, message",
+    [
+        ({"up": "x"}, "expected 'y' or 'z'"),
+        ({"num_points": 0}, "expected 1 or more"),
+        ({"test_fraction": 0.0}, "None of the shapes .* is for the test split"),
+    ],
+)
+def test_wrong_settings_are_explained(settings, message, tmp_path):
+    shape_files.write_files(tmp_path, {"a/1.off": b"", "a/2.off": b""})
+    with pytest.raises(ValueError, match=message):
+        mesh_folder.MeshFolder(tmp_path, "own", tmp_path, **{"test_fraction": 0.5} | settings)
