@@ -37,6 +37,10 @@ setuptools.setup(
         "tensorflow-datasets>=4.9.10",
     ],
     extras_require={
+        # Decodes the clips that AudioSet, or sounds and videos of one's own, are prepared from.
+        "av": ["av>=14"],
+        # Prepares AudioSet on many machines.
+        "beam": ["apache-beam>=2.60", "av>=14"],
         # The embedded audio-visual data set. ale-py is GPL-2.0: only its builder imports it.
         "atari": ["ale-py>=0.12"],
         # Point clouds from meshes and HDF5 files.

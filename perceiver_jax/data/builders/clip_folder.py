@@ -1,0 +1,79 @@
+"""Sounds or videos of one's own in a folder per class, stored as AudioSet's clips are."""
+
+import pathlib
+
+import numpy as np
+import tensorflow_datasets as tfds
+
+from perceiver_jax.data.builders import class_folders
+from perceiver_jax.data.builders.clips import builder, report, shards
+
+MAX_SECONDS = 60.0  # Of a clip; more is cut off.
+
+
+class ClipFolder(builder.ClipBuilder, skip_registration=True):
+    """One class a clip; with picture, clips may lack picture or sound, without, all have sound."""
+
+    VERSION = tfds.core.Version("1.0.0")
+    MANUAL_DOWNLOAD_INSTRUCTIONS = "A folder per class; see docs/audioset.md."
+
+    def __init__(
+        self,
+        source: pathlib.Path,
+        name: str,
+        data_dir: pathlib.Path,
+        picture: bool,
+        test_fraction: float = 0.1,
+    ):
+        """Looks for the files.
+
+        Args:
+            source: has a folder for each class, or for each split, see `class_folders.find`.
+            name: of the data set.
+            data_dir: where TFDS keeps data sets.
+            picture: whether to store videos, or else sound alone.
+            test_fraction: how much is for testing, where the folders don't say.
+        """
+        self.name = name
+        self._picture = picture
+        self._files = class_folders.find(source, builder.SUFFIXES, test_fraction)
+        super().__init__(data_dir=data_dir)
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        features = {
+            "clip_id": tfds.features.Text(),
+            "audio": tfds.features.Tensor(shape=(), dtype=np.object_),  # A FLAC file.
+            "label": tfds.features.ClassLabel(names=self._files.classes),
+        }
+        if self._picture:
+            picture = tfds.features.Image(encoding_format="jpeg")
+            features["video"] = tfds.features.Sequence(picture)
+        return tfds.core.DatasetInfo(
+            builder=self,
+            description="Clips in a folder per class.",
+            features=tfds.features.FeaturesDict(features),
+            metadata=tfds.core.MetadataDict(may_lack=["audio", "video"] if self._picture else []),
+        )
+
+    def _find(self, source: pathlib.Path) -> builder.Found:
+        del source  # As given to the constructor, which needed the classes.
+        splits = self._files.splits
+        return builder.Found(
+            clips={
+                split: [
+                    shards.Clip(file, file, 0.0, MAX_SECONDS, True, _features(file, label))
+                    for file, label in files
+                ]
+                for split, files in splits.items()
+            },
+            splits={split: (split,) for split in splits},
+            rows=[
+                report.Row("", skipped.name, skipped.name, "unlisted", False, skipped.cause)
+                for skipped in self._files.skipped
+            ],
+            num_listed={split: len(files) for split, files in splits.items()},
+        )
+
+
+def _features(file: str, label: str) -> dict[str, str]:
+    return {"clip_id": file, "label": label}

@@ -1,0 +1,379 @@
+"""Decodes a segment of a media file and encodes it as we store it. A program of its own.
+
+`decoder.py` runs it in a child process, so that a file that crashes or hangs FFmpeg, or makes it
+ask for all memory, costs one clip. For a quick start nothing of this package is imported.
+"""
+
+from collections.abc import Iterator
+import contextlib
+import io
+import math
+import os
+import pickle
+import resource
+import sys
+import wave
+
+import av
+import av.error
+import av.logging
+import av.video.reformatter
+import numpy as np
+import PIL.Image
+import soundfile
+import soxr
+
+FRAME_RATE = 25
+SAMPLE_RATE = 48_000
+SHORT_SIDE = 256  # Pixels.
+WINDOW_SECONDS = 1.28  # Of a training example of the paper.
+SILENCE_PEAK = 1e-4  # Sound that never exceeds it, -80 dB of full scale, counts as silent.
+
+MAX_PIXELS = 8_192 * 4_608  # Of a frame. FFmpeg refuses more before it takes memory.
+MAX_ASPECT = 8  # Of a frame's sides: the longer is at most so many times the shorter.
+MAX_CHANNELS = 64
+SAMPLE_RATES = (1_000, 768_000)  # Range that is taken, in Hz.
+MAX_MEMORY = 4 << 30  # Bytes of address space of the process.
+
+# Only these demuxers and only local files: a playlist in a clip's clothes could name any address.
+_OPTIONS = {
+    "format_whitelist": "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,wav,flac,ogg,mp3",
+    "protocol_whitelist": "file",
+}
+_USUAL_RATES = {8_000, 11_025, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000, 96_000}
+_JPEG_QUALITY = 85
+_SLACK = 0.5  # Seconds that may lack of what a file claims to hold.
+_WHOLE = 1.0  # Seconds that a file is longer than its segment if it holds more than that.
+_PADDING = 0.1  # Seconds that codecs add to fill their last block.
+_ENDLESS = 0xFFFF0000  # Bytes of sound that a WAV file claims if its length was not known.
+_STEP = 0.001  # Seconds; Matroska keeps time in milliseconds.
+_GAP = 0.05  # Seconds by which sound is out of place before it is moved.
+
+
+class Refused(Exception):
+    """A clip that can't be used: `cause` and `detail` for the report."""
+
+    def __init__(self, cause: str, detail: str):
+        """Keeps both."""
+        super().__init__(detail)
+        self.cause, self.detail = cause, detail
+
+
+def decode(path: str, start: float, length: float, cut: bool, picture: bool = True) -> dict:
+    """Decodes a segment.
+
+    Args:
+        path: the file.
+        start: where the segment begins in the recording, in seconds.
+        length: of the segment, in seconds; no more is decoded.
+        cut: whether the file is known to begin at `start`. If not, it does so too when it is no
+            longer than the segment, and holds the whole recording when it is.
+        picture: whether the picture is wanted; without, a clip has to have sound.
+
+    Returns:
+        `video`, JPEG files at 25 a second, `audio`, a FLAC file of 48 kHz mono, and `causes`,
+        details by cause: what is odd about the clip. Sound and picture are equally long; a lacking
+        one is empty. A clip that can't be used has `error`, its cause and detail, instead.
+    """
+    try:
+        with av.open(path, options=_OPTIONS, metadata_errors="ignore") as container:
+            return _decode(container, start, length, cut, picture)
+    except Refused as refused:
+        return {"error": (refused.cause, refused.detail)}
+    except MemoryError:
+        return {"error": ("refused", f"needs more than {MAX_MEMORY >> 30} GiB of memory")}
+    # What a hostile file makes of FFmpeg, PyAV and Pillow has no common type.
+    except Exception as error:
+        return {"error": ("undecodable", f"{type(error).__name__}: {error}"[:200])}
+
+
+def _decode(
+    container: av.container.InputContainer, start: float, length: float, cut: bool, picture: bool
+) -> dict:
+    videos = [s for s in container.streams.video if picture and not _is_cover(s)]
+    video = next(iter(videos), None)
+    audio = next(iter(container.streams.audio), None)
+    streams = [s for s in (video, audio) if s is not None and s.codec_context is not None]
+    if not streams:
+        raise Refused("undecodable", "has nothing of what is wanted")
+    for stream in streams:
+        _check(stream)
+        stream.codec_context.thread_count = 1  # Each core has a decoder of its own.
+
+    origin = max(0, container.start_time or 0) / av.time_base  # Below 0 is a codec's warming up.
+    claimed = _duration(container, streams)
+    begin = start if not cut and claimed is not None and claimed > length + _WHOLE else 0.0
+    if begin:
+        container.seek(round((origin + begin) * av.time_base), backward=True)
+
+    pictures = _Pictures(length, video)
+    sound = _Sound(length)
+    damaged = 0
+    for stream, frames in _frames(container, streams, origin + begin + length):
+        if frames is None:
+            damaged += 1
+            continue
+        sink = pictures if stream is video else sound
+        for frame in frames:
+            if frame.is_corrupt:
+                damaged += 1
+            else:
+                sink.add(frame, origin + begin)
+    pictures.finish()
+
+    causes = {}
+    if damaged:
+        causes["damaged"] = f"{damaged} packets or frames"
+    if cut and claimed is not None and claimed > length + _WHOLE:
+        causes["long"] = f"{claimed:.2f} s"
+    ends = {stream: (pictures if stream is video else sound).end for stream in streams}
+    _check_complete(ends, claimed, begin, length, damaged)
+    seconds = max(ends.values())
+    if claimed is not None and 0 < seconds - (claimed - begin) < _PADDING:
+        seconds = claimed - begin
+    return _encode(pictures, sound, seconds, causes, picture)
+
+
+def _is_cover(stream: av.video.stream.VideoStream) -> bool:
+    return bool(stream.disposition & av.stream.Disposition.attached_pic)
+
+
+def _check(stream: av.stream.Stream) -> None:
+    """Refuses claims that would take the machine's memory."""
+    codec = stream.codec_context
+    if stream.type == "video":
+        codec.options = {"max_pixels": str(MAX_PIXELS)}
+        _check_size(codec.width, codec.height)
+    elif codec.sample_rate:
+        low, high = SAMPLE_RATES
+        if not low <= codec.sample_rate <= high or codec.channels > MAX_CHANNELS:
+            raise Refused(
+                "refused", f"sound of {codec.channels} channels at {codec.sample_rate} Hz"
+            )
+
+
+def _check_size(width: int, height: int) -> None:
+    if width * height > MAX_PIXELS or max(width, height) > MAX_ASPECT * max(min(width, height), 1):
+        raise Refused("refused", f"pictures of {width} x {height} pixels")
+
+
+def _duration(
+    container: av.container.InputContainer, streams: list[av.stream.Stream]
+) -> float | None:
+    """What the file claims to last, in seconds."""
+    if container.format.name == "wav":  # FFmpeg tells how long it is, not what its header claims.
+        with contextlib.suppress(Exception), wave.open(container.name) as file:
+            num_bytes = file.getnframes() * file.getsampwidth() * file.getnchannels()
+            if num_bytes < _ENDLESS:
+                return file.getnframes() / file.getframerate()
+    if container.duration:
+        return container.duration / av.time_base
+    known = [s.duration * s.time_base for s in streams if s.duration]
+    return float(max(known)) if known else None
+
+
+def _frames(
+    container: av.container.InputContainer, streams: list[av.stream.Stream], end: float
+) -> Iterator[tuple[av.stream.Stream, list | None]]:
+    """Yields decoded frames by stream until `end` (of the file's time); None for a bad packet."""
+    finished = set()
+    try:
+        for packet in container.demux(streams):
+            if packet.dts is not None and packet.dts * packet.time_base > end + 2:
+                return  # Frames come at most a second or so after their packets.
+            if packet.stream in finished:
+                continue
+            try:
+                frames = packet.decode()
+            except av.error.EOFError:
+                continue
+            except av.error.InvalidDataError:
+                frames = None
+            yield packet.stream, frames
+            if frames and frames[-1].time is not None and frames[-1].time >= end:
+                finished.add(packet.stream)
+                if len(finished) == len(streams):
+                    return
+    except av.error.InvalidDataError:  # Of the container.
+        yield streams[0], None
+
+
+def _check_complete(
+    ends: dict[av.stream.Stream, float],
+    claimed: float | None,
+    begin: float,
+    length: float,
+    damaged: int,
+) -> None:
+    """Refuses a clip of which much less could be decoded than its file claims to hold."""
+    last = max(ends.values())
+    if last == 0:
+        raise Refused("undecodable", "no frame and no sound of the segment could be decoded")
+    wanted = {None: (last, claimed)} | {
+        stream: (end, float(stream.duration * stream.time_base))
+        for stream, end in ends.items()
+        if stream.duration
+    }
+    for stream, (end, duration) in wanted.items():
+        expected = min(length, (duration or 0) - begin)
+        if end < expected - _SLACK:
+            what = stream.type if stream else "file"
+            raise Refused("truncated", f"{what} ends after {end:.2f} of {expected:.2f} s")
+    for stream, end in ends.items():
+        if end == 0 and damaged:
+            raise Refused("undecodable", f"no {stream.type} of the segment could be decoded")
+
+
+class _Pictures:
+    """Takes frames as they come, keeps the one that shows at each 25th of a second."""
+
+    def __init__(self, length: float, stream: av.video.stream.VideoStream | None):
+        self.files: list[bytes] = []
+        self.end = 0.0  # Seconds of the segment that have a picture.
+        self.times: list[float] = []
+        self._num = round(length * FRAME_RATE)
+        self._ratio = float((stream and stream.sample_aspect_ratio) or 1)
+        self._rate = float((stream and stream.average_rate) or FRAME_RATE)
+        self._last: av.VideoFrame | None = None
+        self._scaler = av.video.reformatter.VideoReformatter()  # Keeps its tables.
+
+    def add(self, frame: av.VideoFrame, begin: float) -> None:
+        time = frame.time - begin if frame.time is not None else self._next_time()
+        self._fill(time - _STEP, self._last or frame)
+        self._last = frame
+        self.times.append(time)
+
+    def finish(self) -> None:
+        if self._last is not None:
+            self.end = min(self._next_time(), self._num / FRAME_RATE)
+            self._fill(self.end - _STEP, self._last)
+            self.end = max(self.end, 0.0)
+
+    def _next_time(self) -> float:
+        if not self.times:
+            return 0.0
+        gap = self.times[-1] - self.times[-2] if len(self.times) > 1 else 1 / self._rate
+        return self.times[-1] + max(gap, 0.0)
+
+    def _fill(self, until: float, frame: av.VideoFrame) -> None:
+        """Shows a frame at each time from the last one filled to before `until`."""
+        num = min(self._num, math.ceil(until * FRAME_RATE)) - len(self.files)
+        if num > 0:
+            self.files += [self._encode(frame)] * num
+
+    def _encode(self, frame: av.VideoFrame) -> bytes:
+        width, height = frame.width * self._ratio, frame.height
+        _check_size(round(width), height)
+        scale = SHORT_SIDE / min(width, height)
+        size = round(width * scale), round(height * scale)
+        interpolation = "AREA" if scale < 1 else "BICUBIC"
+        frame = self._scaler.reformat(
+            frame, *size, format="rgb24", interpolation=interpolation, threads=1
+        )
+        turned = {90: 2, -90: 4, 180: 3, -180: 3}  # Counter-clockwise; numbers are Pillow's.
+        image = frame.to_image()
+        if frame.rotation in turned:
+            image = image.transpose(PIL.Image.Transpose(turned[frame.rotation]))
+        buffer = io.BytesIO()
+        image.save(buffer, format="jpeg", quality=_JPEG_QUALITY)
+        return buffer.getvalue()
+
+
+class _Sound:
+    """Puts pieces of sound where their time says."""
+
+    def __init__(self, length: float):
+        self.rate = 0
+        self.samples = np.zeros(0, np.float32)
+        self._length, self._position, self._last = length, 0, 0
+
+    @property
+    def end(self) -> float:
+        return self._last / self.rate if self.rate else 0.0
+
+    def add(self, frame: av.AudioFrame, begin: float) -> None:
+        if not self.rate:
+            self.rate = frame.sample_rate
+            self.samples = np.zeros(round(self._length * self.rate), np.float32)
+        if frame.sample_rate != self.rate:
+            raise Refused("undecodable", "the sound's sample rate changes")
+        piece = _mono(frame)
+        if frame.time is not None:
+            due = round((frame.time - begin) * self.rate)
+            if not self._last or abs(due - self._position) > _GAP * self.rate:
+                self._position = due
+        first, last = self._position, self._position + len(piece)
+        self._position = last
+        first_kept, last_kept = max(first, 0), min(last, len(self.samples))
+        if first_kept < last_kept:
+            self.samples[first_kept:last_kept] = piece[first_kept - first : last_kept - first]
+            self._last = max(self._last, last_kept)
+
+
+def _mono(frame: av.AudioFrame) -> np.ndarray:
+    samples = frame.to_ndarray()  # [channels, samples], or [1, samples * channels] if packed.
+    if not frame.format.is_planar:
+        samples = samples.reshape(-1, frame.layout.nb_channels).T
+    if samples.dtype == np.uint8:
+        samples = (samples.astype(np.float32) - 128) / 128
+    elif samples.dtype.kind == "i":
+        samples = samples / np.float32(np.iinfo(samples.dtype).max + 1)
+    return samples.mean(axis=0, dtype=np.float32)
+
+
+def _encode(
+    pictures: _Pictures, sound: _Sound, seconds: float, causes: dict[str, str], picture: bool
+) -> dict:
+    samples = sound.samples[: round(sound.end * sound.rate)]
+    samples = np.nan_to_num(samples, posinf=0, neginf=0)
+    if picture and not pictures.files:
+        causes["no_picture"] = ""
+    if not len(samples):
+        causes["no_sound"] = ""
+    elif np.abs(samples).max() < SILENCE_PEAK:
+        causes["silent"] = f"peak {np.abs(samples).max():.1e}"
+        samples = samples[:0]
+        if not pictures.files:
+            raise Refused("silent", causes["silent"] + ", and without picture")
+    if len(samples) and sound.rate not in _USUAL_RATES:
+        causes["unusual_sample_rate"] = f"{sound.rate} Hz"
+    gaps = np.diff(np.sort(pictures.times))
+    if len(gaps) and gaps.max() - gaps.min() > 2 * _STEP + 0.25 * np.median(gaps):
+        causes["variable_frame_rate"] = f"{1 / gaps.max():.2f} to {1 / max(gaps.min(), _STEP):.0f}"
+    if seconds < WINDOW_SECONDS:
+        causes["short"] = f"{seconds:.2f} s"
+
+    num = max(round(seconds * FRAME_RATE), 1)
+    files = pictures.files + pictures.files[-1:] * (num - len(pictures.files))
+    return {"video": files[:num], "audio": _flac(samples, sound.rate, num), "causes": causes}
+
+
+def _flac(samples: np.ndarray, rate: int, num_frames: int) -> bytes:
+    """Returns sound as long as so many frames; nothing if there is none."""
+    if not len(samples):
+        return b""
+    stored = np.zeros(num_frames * SAMPLE_RATE // FRAME_RATE, np.float32)
+    resampled = soxr.resample(samples, rate, SAMPLE_RATE)[: len(stored)]
+    stored[: len(resampled)] = np.clip(resampled, -1, 1)
+    buffer = io.BytesIO()
+    soundfile.write(buffer, stored, SAMPLE_RATE, format="FLAC", subtype="PCM_16")
+    return buffer.getvalue()
+
+
+def main() -> None:
+    """Answers pickled requests, the arguments of `decode`, until standard input ends."""
+    resource.setrlimit(resource.RLIMIT_AS, (MAX_MEMORY, resource.RLIM_INFINITY))
+    av.logging.set_level(None)
+    with os.fdopen(os.dup(1), "wb") as replies:
+        os.dup2(2, 1)  # What a library prints must not get among the replies.
+        while True:
+            try:
+                request = pickle.load(sys.stdin.buffer)
+            except EOFError:
+                return
+            pickle.dump(decode(**request), replies)
+            replies.flush()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,222 @@
+"""Clips hold, after the build, what their files show and sound like at each time."""
+
+import io
+import itertools
+
+import numpy as np
+import PIL.Image
+import pytest
+
+from perceiver_jax.data.builders.clips import decode, decoder
+from tests.data import media
+
+
+def stored(path, start=0.0, length=10.0, cut=True):
+    result = decode.decode(str(path), start, length, cut)
+    assert "error" not in result, result
+    return result
+
+
+def refusal(path, **changes):
+    return decode.decode(str(path), **{"start": 0.0, "length": 10.0, "cut": True} | changes)[
+        "error"
+    ]
+
+
+def numbers(result):
+    return [media.read_number(picture) for picture in result["video"]]
+
+
+def pitch(samples):
+    """Of the strongest tone, in Hz."""
+    spectrum = np.abs(np.fft.rfft(samples * np.hanning(len(samples))))
+    return spectrum.argmax() * 48_000 / len(samples)
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".webm"])
+def test_frame_k_shows_the_picture_of_time_k_25ths(suffix, tmp_path):
+    clip = stored(media.write_clip(tmp_path / f"clip{suffix}", fps=30))
+    assert numbers(clip) == [int(k * 30 / 25 + 1e-6) for k in range(50)]
+    assert clip["causes"] == {}
+
+
+@pytest.mark.parametrize(
+    ("suffix", "rate"),
+    [(".wav", 44_100), (".flac", 22_050), (".m4a", 44_100), (".opus", 48_000), (".mp3", 32_000)],
+)
+def test_a_tone_of_1_khz_is_at_1_khz_whatever_the_format(suffix, rate, tmp_path):
+    clip = stored(media.write_clip(tmp_path / f"clip{suffix}", rate=rate))
+    sound = media.read_sound(clip["audio"])
+    assert len(sound) == 2 * 48_000
+    assert pitch(sound) == pytest.approx(1_000, abs=1)
+    assert np.abs(sound[4_800:-4_800]).max() == pytest.approx(0.5, abs=0.05)
+    assert (clip["video"], clip["causes"]) == ([], {"no_picture": ""})
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".webm"])
+def test_sound_and_picture_are_in_step(suffix, tmp_path):
+    path = media.write_clip(tmp_path / f"clip{suffix}", seconds=3, rate=48_000, onset=1.2)
+    for clip, begin in [
+        (stored(path), 0.0),
+        (stored(path, start=0.68, length=1.6, cut=False), 0.68),  # Cut out of the whole.
+    ]:
+        sound = np.abs(media.read_sound(clip["audio"]))
+        assert len(sound) == len(clip["video"]) * 48_000 // 25
+        assert np.argmax(sound > 0.2) / 48_000 == pytest.approx(1.2 - begin, abs=0.01)
+        assert numbers(clip)[5] == round((begin + 5 / 25) * 25)
+
+
+def test_of_a_whole_recording_the_segment_is_taken(tmp_path):
+    path = media.write_clip(tmp_path / "clip.mp4", seconds=5)
+    assert numbers(stored(path, start=2.6, length=1.4, cut=False)) == list(range(65, 100))
+    # A name with a start says that the file begins there, and so does a file that is short enough.
+    assert numbers(stored(path, start=2.6, length=1.4, cut=True)) == list(range(35))
+    assert numbers(stored(path, start=30.0, length=4.6, cut=False)) == list(range(115))
+
+
+def test_a_variable_frame_rate_keeps_its_times_and_is_reported(tmp_path):
+    times = [0.0, 0.1, 0.12, 0.5, 0.52, 0.9, 1.3, 1.4]
+    clip = stored(media.write_clip(tmp_path / "clip.mkv", seconds=1.5, times=times))
+    shown = [sum(time <= k / 25 + 1e-3 for time in times) - 1 for k in range(len(clip["video"]))]
+    assert numbers(clip) == shown
+    assert list(clip["causes"]) == ["variable_frame_rate"]
+
+
+def test_an_even_frame_rate_is_not_called_variable(tmp_path):
+    for fps in (24, 30, 50):
+        path = media.write_clip(tmp_path / f"{fps}.mkv", seconds=1.3, fps=fps)
+        assert "variable_frame_rate" not in stored(path)["causes"]
+
+
+def test_an_unusual_sample_rate_is_used_and_reported(tmp_path):
+    clip = stored(media.write_clip(tmp_path / "clip.wav", rate=37_123))
+    assert clip["causes"]["unusual_sample_rate"] == "37123 Hz"
+    assert pitch(media.read_sound(clip["audio"])) == pytest.approx(1_000, abs=1)
+
+
+@pytest.mark.parametrize(
+    ("size", "expected"),
+    [((160, 96), (427, 256)), ((640, 480), (341, 256)), ((288, 512), (256, 455))],
+)
+def test_the_short_side_has_256_pixels_and_the_aspect_is_kept(size, expected, tmp_path):
+    clip = stored(media.write_clip(tmp_path / "clip.mp4", seconds=0.2, size=size, sound=False))
+    assert PIL.Image.open(io.BytesIO(clip["video"][0])).size == expected
+
+
+def test_a_turned_video_is_shown_upright(tmp_path):
+    path = media.write_clip(tmp_path / "clip.mp4", seconds=0.2, sound=False, size=(160, 96))
+    upright = bytearray(path.read_bytes())
+    identity = b"".join(x.to_bytes(4, "big", signed=True) for x in (1 << 16, 0, 0, 0, 1 << 16, 0))
+    quarter = b"".join(x.to_bytes(4, "big", signed=True) for x in (0, 1 << 16, 0, -(1 << 16), 0, 0))
+    at = upright.index(identity, upright.index(b"tkhd"))
+    upright[at : at + len(quarter)] = quarter  # As phones write it: to be turned clockwise.
+    path.write_bytes(upright)
+    pixels = PIL.Image.open(io.BytesIO(stored(path)["video"][1]))  # Shows 1: the left bar is white.
+    assert pixels.size == (256, 427)
+    assert pixels.getpixel((128, 10))[0] > 200  # Left has become top.
+    assert pixels.getpixel((128, 400))[0] < 50
+
+
+def test_a_cover_picture_is_no_video(tmp_path):
+    picture = io.BytesIO()
+    PIL.Image.new("RGB", (64, 64)).save(picture, "png")
+    path = media.write_clip(tmp_path / "clip.mp3", seconds=1.5)
+    tag = b"\0image/png\0\3\0" + picture.getvalue()
+    frame = b"APIC" + len(tag).to_bytes(4, "big") + b"\0\0" + tag
+    size = bytes(len(frame) >> shift & 127 for shift in (21, 14, 7, 0))
+    sound = path.read_bytes()
+    path.write_bytes(b"ID3\3\0\0" + size + frame + sound[sound.index(b"\xff\xfb") :])
+    assert stored(path)["video"] == []
+
+
+def test_a_clip_without_sound_has_its_picture(tmp_path):
+    clip = stored(media.write_clip(tmp_path / "clip.mp4", sound=False))
+    assert clip["causes"] == {"no_sound": ""}
+    assert (len(clip["video"]), clip["audio"]) == (50, b"")
+
+
+def test_silence_is_as_no_sound_and_alone_is_refused(tmp_path):
+    clip = stored(media.write_clip(tmp_path / "clip.mp4", level=0))
+    assert list(clip["causes"]) == ["silent"]
+    assert (len(clip["video"]), clip["audio"]) == (50, b"")
+    assert refusal(media.write_clip(tmp_path / "clip.wav", level=3e-5))[0] == "silent"
+    assert "silent" not in stored(media.write_clip(tmp_path / "quiet.wav", level=1e-3))["causes"]
+
+
+def test_a_clip_shorter_than_a_window_is_reported(tmp_path):
+    clip = stored(media.write_clip(tmp_path / "clip.flac", seconds=0.7))
+    assert clip["causes"]["short"] == "0.70 s"
+    assert len(media.read_sound(clip["audio"])) == round(0.72 * 48_000)  # Whole 25ths.
+
+
+def test_picture_and_sound_of_unequal_length_are_filled_up(tmp_path):
+    path = media.write_clip(tmp_path / "clip.mp4", times=[k / 25 for k in range(40)])
+    clip = stored(path)
+    assert numbers(clip) == [*range(40), *[39] * 10]
+    assert len(media.read_sound(clip["audio"])) == 96_000
+
+
+@pytest.mark.parametrize(
+    ("suffix", "kept", "cause"),
+    [
+        (".mp4", 0.6, "undecodable"),  # Its index is at the end.
+        (".mkv", 0.5, "truncated"),
+        (".webm", 0.5, "truncated"),
+        (".flac", 0.5, "truncated"),
+        (".wav", 0.5, "truncated"),
+        (".m4a", 0.5, "undecodable"),
+        (".wav", 0.0, "undecodable"),
+    ],
+)
+def test_a_file_that_breaks_off_is_refused(suffix, kept, cause, tmp_path):
+    path = media.write_clip(tmp_path / f"clip{suffix}", seconds=4)
+    contents = path.read_bytes()
+    path.write_bytes(contents[: int(kept * len(contents))])
+    assert refusal(path)[0] == cause
+
+
+def test_an_mp4_that_breaks_off_after_its_index_is_refused(tmp_path):
+    path = media.write_clip(
+        tmp_path / "clip.mp4", seconds=4, muxer_options={"movflags": "faststart"}
+    )
+    contents = path.read_bytes()
+    path.write_bytes(contents[: int(0.6 * len(contents))])
+    assert refusal(path)[0] == "truncated"
+
+
+def test_a_playlist_is_not_followed(tmp_path):
+    secret = media.write_clip(tmp_path / "secret.wav")
+    path = tmp_path / "clip.mp4"
+    path.write_text(f"#EXTM3U\n#EXT-X-TARGETDURATION:9\n#EXTINF:9,\n{secret}\n#EXT-X-ENDLIST\n")
+    assert refusal(path)[0] == "undecodable"
+    path.write_text(f"ffconcat version 1.0\nfile '{secret}'\n")
+    assert refusal(path)[0] == "undecodable"
+
+
+def test_pictures_of_impossible_size_are_refused_before_they_are_decoded(tmp_path):
+    path = media.write_clip(tmp_path / "wide.mp4", seconds=0.2, size=(1_600, 96), sound=False)
+    assert refusal(path) == ("refused", "pictures of 1600 x 96 pixels")
+
+
+def test_a_dead_or_hung_decoder_costs_one_clip(tmp_path):
+    path = str(media.write_clip(tmp_path / "clip.wav"))
+    request = {"path": path, "start": 0.0, "length": 10.0, "cut": True}
+    alive = decoder.Decoder(timeout=60.0)
+    assert "error" not in alive.decode(**request)
+    alive._child.kill()
+    assert alive.decode(**request)["error"][0] == "crashed"
+    assert "error" not in alive.decode(**request)
+    alive.close()
+    hung = decoder.Decoder(timeout=0.001)
+    cause, detail = hung.decode(**request)["error"]
+    assert (cause, "more than 0.001 s" in detail) == ("crashed", True)
+
+
+def test_many_clips_come_back_in_their_order(tmp_path):
+    paths = [
+        media.write_clip(tmp_path / f"{i}.wav", seconds=1 + i / 5, tone=1_000 + 100 * i)
+        for i in range(7)
+    ]
+    requests = [{"path": str(p), "start": 0.0, "length": 10.0, "cut": True} for p in paths]
+    for i, clip in enumerate(itertools.islice(decoder.decode_all(requests, 2), 7)):
+        assert pitch(media.read_sound(clip["audio"])) == pytest.approx(1_000 + 100 * i, abs=1)
