@@ -25,6 +25,7 @@ class Dataset:
         multi_label: whether an example may have several labels (feature `labels`) or has exactly
             one (feature `label`).
         sizes: number of examples of each split.
+        may_lack: features that are empty in some records; inputs made of them get a mask.
         builder: builds the set if it is embedded; None: the user prepares the set.
         config: the builder's configuration.
         mini: the experiment that runs the same code on embedded data.
@@ -33,28 +34,39 @@ class Dataset:
     num_classes: int
     multi_label: bool
     sizes: Mapping[str, int]
+    may_lack: tuple[str, ...] = ()
     builder: type[base.EmbeddedBuilder] | None = None
     config: str | None = None
     mini: str = ""
 
 
 def _atari(config: atari_clips.Config) -> Dataset:
-    return Dataset(len(atari_clips.GAMES), True, config.sizes, atari_clips.AtariClips, config.name)
+    return Dataset(
+        len(atari_clips.GAMES),
+        True,
+        config.sizes,
+        builder=atari_clips.AtariClips,
+        config=config.name,
+    )
 
 
 DATASETS = {
     "atari_clips": _atari(atari_clips.FULL),
     "atari_clips/tiny": _atari(atari_clips.TINY),
     "furniture11": Dataset(
-        len(furniture11.CLASSES), False, furniture11.SIZES, furniture11.Furniture11
+        len(furniture11.CLASSES), False, furniture11.SIZES, builder=furniture11.Furniture11
     ),
-    "mnist5k": Dataset(len(mnist5k.CLASSES), False, mnist5k.SIZES, mnist5k.Mnist5k),
+    "mnist5k": Dataset(len(mnist5k.CLASSES), False, mnist5k.SIZES, builder=mnist5k.Mnist5k),
     "imagenet2012": Dataset(
         1_000, False, {"train": 1_281_167, "validation": 50_000}, mini="imagenet.py:mini"
     ),
     # As published: unbalanced + balanced, evaluation. Fewer of the clips can still be had.
     "audioset": Dataset(
-        527, True, {"train": 2_042_985 + 22_176, "test": 20_383}, mini="audioset.py:mini"
+        527,
+        True,
+        {"train": 2_042_985 + 22_176, "test": 20_383},
+        may_lack=("audio", "video"),
+        mini="audioset.py:mini",
     ),
     "modelnet40": Dataset(40, False, {"train": 9_843, "test": 2_468}, mini="modelnet40.py:mini"),
 }
@@ -82,7 +94,8 @@ def lookup(name: str, data_dir: str = "", label: str = "") -> Dataset:
         feature = info.features[prepared.label_feature(info.features, label)]
         sizes = {split: part.num_examples for split, part in info.splits.items()}
         classes = prepared.class_label(feature).num_classes
-        return Dataset(classes, prepared.is_multi_label(feature), sizes)
+        may_lack = tuple((info.metadata or {}).get("may_lack", ()))
+        return Dataset(classes, prepared.is_multi_label(feature), sizes, may_lack)
     if planned is None:
         known = [*DATASETS, *prepared.names(data_dir)]
         errors.check_known(f"data set (looked for in {prepared.root(data_dir)})", name, known)

@@ -21,6 +21,8 @@ def fake_batches(data: pipeline.Data, seed: int) -> Iterator[pipeline.Batch]:
         classes = rng.integers(data.num_classes, size=data.batch_size)
         label = np.eye(data.num_classes)[classes] if data.multi_label else classes
         batch["label"] = label.astype(spec["label"].dtype)
+        masks = spec.keys() & {f"{name}_mask" for name in data.inputs}
+        batch |= {name: np.ones(data.batch_size, bool) for name in masks}
         batch["index"] = np.arange(data.batch_size, dtype=np.int32)
         batch["weight"] = np.ones(data.batch_size, np.float32)
         yield batch

@@ -31,6 +31,9 @@ class Data:
     ones if there may be several), `index` (int32 [B], of the example in its split) and `weight`
     (float32 [B]: 1, or 0 for padding).
 
+    Where the data set may lack an input (a clip without sound), there is also `<input>_mask` (bool
+    [B]: whether it is there); an example that lacks all of a model's inputs has weight 0.
+
     Attributes:
         dataset: name, a key of `datasets.DATASETS` or of a set that TFDS has prepared on disk.
         data_dir: where TFDS keeps data sets; '' is TFDS's default.
@@ -175,7 +178,10 @@ class Data:
         self, records: source.Source | None, features: Mapping[str, str] | None = None
     ) -> "_Reader":
         classes = self.num_classes if self.multi_label else 0
-        return _Reader(records, self.inputs, features or {}, classes)
+        masked = frozenset(
+            name for name, x in self.inputs.items() if x.feature in self._known.may_lack
+        )
+        return _Reader(records, self.inputs, features or {}, classes, masked)
 
     def _label_feature(self, features: tfds.features.FeaturesDict) -> str:
         return prepared.label_feature(features, self.feature_names.get("label", ""))
@@ -239,23 +245,31 @@ class _Reader:
     inputs: dict[str, modality_kinds.Modality]
     features: Mapping[str, str]  # Of the records, by name of the input, and of 'label'.
     num_classes: int  # With several labels an example, else 0.
+    masked: frozenset[str]  # Inputs that a record may lack.
 
     def read(self, index: int, position: float, rng: np.random.Generator | None) -> Example:
         """Reads the window at `position` of example `index`; with `rng`, augments it."""
         record = self.records[index]
-        example = {
-            name: modality.read(record[self.features[name]], position, rng)
-            for name, modality in self.inputs.items()
-        }
+        example, there = {}, {}
+        for name, modality in self.inputs.items():
+            value = record[self.features[name]]
+            there[name] = name not in self.masked or len(value) > 0
+            example[name] = modality.read(value, position, rng) if there[name] else modality.spec()
         label = self._encode_label(record[self.features["label"]])
-        return example | {"label": label, "index": np.int32(index), "weight": np.float32(1)}
+        example |= self._masks(there)
+        weight = np.float32(any(there.values()))
+        return example | {"label": label, "index": np.int32(index), "weight": weight}
 
     def empty(self) -> Example:
         """Returns an example of zeros with weight 0 that pads a batch."""
         example = {name: modality.spec() for name, modality in self.inputs.items()}
         label = self._encode_label([] if self.num_classes else 0)
         index = np.int32(_PADDING_INDEX)
+        example |= self._masks(dict.fromkeys(self.inputs, False))
         return example | {"label": label, "index": index, "weight": np.float32(0)}
+
+    def _masks(self, there: Mapping[str, bool]) -> Example:
+        return {f"{name}_mask": np.bool_(there[name]) for name in sorted(self.masked)}
 
     def _encode_label(self, value: Any) -> np.ndarray | np.int32:
         if not self.num_classes:
