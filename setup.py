@@ -38,15 +38,16 @@ setuptools.setup(
     ],
     extras_require={
         # Decodes the clips that AudioSet, or sounds and videos of one's own, are prepared from.
-        "av": ["av>=14"],
+        "av": ["av>=18"],
         # Prepares AudioSet on many machines.
-        "beam": ["apache-beam>=2.60", "av>=14"],
+        "beam": ["apache-beam>=2.60", "av>=18"],
         # The embedded audio-visual data set. ale-py is GPL-2.0: only its builder imports it.
         "atari": ["ale-py>=0.12"],
         # Point clouds from meshes and HDF5 files.
         "meshes": MESHES,
         "test": [
             *MESHES,
+            "av>=18",
             "beartype>=0.20",
             "pytest>=8",
             "pytest-xdist>=3.6",
