@@ -1,4 +1,4 @@
-# make install | train | test | clean. Needs make and Python >= 3.11, nothing else.
+# make install | train | test | test-faults | clean. Needs make and Python >= 3.11, nothing else.
 #
 #   PYTHON=/path/to/python3      the Python to build .venv with (default: the first one that fits)
 #   ACCELERATOR=cuda12|cuda13|tpu   install JAX for it (default: CPU)
@@ -16,7 +16,7 @@ EXTRAS = atari,test$(if $(ACCELERATOR),$(comma)$(ACCELERATOR))
 STAMP = $(VENV)/installed$(if $(ACCELERATOR),-$(ACCELERATOR))
 comma = ,
 
-.PHONY: install train test clean
+.PHONY: install train test test-faults clean
 
 install: $(STAMP)
 	@echo 'Installed in $(VENV); next: make train, make test'
@@ -26,6 +26,11 @@ train: $(STAMP)
 
 test: $(STAMP)
 	$(VENV)/bin/python -m pytest -n $(TEST_PROCESSES) --dist loadgroup $(ARGS)
+
+# Training runs killed at random, some ten minutes; KILLS=9 for fewer.
+KILLS = 50
+test-faults: $(STAMP)
+	PERCEIVER_RANDOM_KILLS=$(KILLS) $(VENV)/bin/python -m pytest -s -n 0 tests/experiments/test_faults.py
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .ruff_cache
