@@ -234,6 +234,80 @@ def _prepare_mesh_folder(flags: argparse.Namespace) -> Builder:
     return prepared.find(builder.name, flags.data_dir)
 
 
+def _audioset_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--source", required=True, help="folder of clips with the official lists")
+    parser.add_argument(
+        "--beam_pipeline_options",
+        default="",
+        help="have Apache Beam prepare it, such as runner=DataflowRunner,project=...; see "
+        "docs/audioset.md (default: this machine, all cores)",
+    )
+
+
+def _prepare_audioset(flags: argparse.Namespace) -> Builder:
+    from perceiver_jax.data import prepared
+    from perceiver_jax.data.builders import audioset
+
+    builder = audioset.Audioset(data_dir=prepared.root(flags.data_dir))
+    return _prepare_clips(builder, flags, _beam_options(flags.beam_pipeline_options))
+
+
+def _prepare_sound_folder(flags: argparse.Namespace) -> Builder:
+    return _prepare_clip_folder(flags, picture=False)
+
+
+def _prepare_video_folder(flags: argparse.Namespace) -> Builder:
+    return _prepare_clip_folder(flags, picture=True)
+
+
+def _prepare_clip_folder(flags: argparse.Namespace, picture: bool) -> Builder:
+    from perceiver_jax.data import prepared
+    from perceiver_jax.data.builders import clip_folder
+
+    source = require_path(flags, "a directory with a folder for each class")
+    builder = clip_folder.ClipFolder(
+        source, choose_name(flags), prepared.root(flags.data_dir), picture, flags.test_fraction
+    )
+    return _prepare_clips(builder, flags, None)
+
+
+def _prepare_clips(builder: Builder, flags: argparse.Namespace, beam_options: Any) -> Builder:
+    import importlib.util
+
+    import tensorflow_datasets as tfds
+
+    from perceiver_jax.data import datasets, prepared
+
+    if importlib.util.find_spec("av") is None:
+        raise arguments.UsageError(
+            "Preparing clips needs the package av (PyAV), which is not installed; install it with: "
+            "pip install perceiver-haiku[av]"
+        )
+    manual_dir = require_path(flags, "the directory of the clips")
+    config = tfds.download.DownloadConfig(manual_dir=manual_dir, beam_options=beam_options)
+    datasets.build(builder, config)
+    print(f"Which clips were left out, or are odd: {pathlib.Path(builder.data_dir, 'report.csv')}")
+    return prepared.find(builder.name, flags.data_dir)
+
+
+def _beam_options(text: str) -> Any:
+    if not text:
+        return None
+    try:
+        from apache_beam.options import pipeline_options
+    except ModuleNotFoundError as error:
+        raise arguments.UsageError(
+            "Preparing with Beam needs the package apache-beam, which is not installed; install it "
+            "with: pip install perceiver-haiku[beam]"
+        ) from error
+    return pipeline_options.PipelineOptions([f"--{option}" for option in text.split(",")])
+
+
+def _own_clips_overrides(builder: Builder) -> list[str]:
+    classes = builder.info.features["label"].num_classes
+    return [f"--config.model.num_classes={classes}", "--config.train.loss=softmax"]
+
+
 def _num_points_argument(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--num_points", type=int, help="of each cloud (default: 2048; of .npz clouds all)"
@@ -257,6 +331,26 @@ KINDS: Mapping[str, Kind] = {
         _folder_arguments,
         _prepare_image_folder,
         "experiments/configs/imagenet.py",
+    ),
+    "audioset": Kind(
+        "AudioSet, from a folder of clips and the official lists",
+        _audioset_arguments,
+        _prepare_audioset,
+        "experiments/configs/audioset.py",
+    ),
+    "sound_folder": Kind(
+        "sounds (WAV, FLAC, M4A, Opus, Ogg, MP3, or of videos), in a folder per class",
+        _folder_arguments,
+        _prepare_sound_folder,
+        "experiments/configs/audioset.py:audio_mel",
+        _own_clips_overrides,
+    ),
+    "video_folder": Kind(
+        "videos (MP4, MKV, WebM, MOV) with or without sound, in a folder per class",
+        _folder_arguments,
+        _prepare_video_folder,
+        "experiments/configs/audioset.py",
+        _own_clips_overrides,
     ),
     "modelnet40": Kind(
         "ModelNet40, from its OFF meshes, the HDF5 release or .npz clouds",

@@ -1,0 +1,67 @@
+"""Sounds and videos of one's own, in a folder per class."""
+
+import pytest
+
+from experiments import prepare_data
+from perceiver_jax.data import datasets, prepared, source
+from tests.data import media
+
+
+def read(name, data_dir, split, *features):
+    builder = datasets.prepared_builder(name, str(data_dir))
+    records = source.Source(str(builder.data_dir), split, features)
+    return [records[i] for i in range(len(records))]
+
+
+@pytest.fixture(scope="module")
+def sounds(tmp_path_factory):
+    """The folder of a data set of sounds, with folders of splits."""
+    folder = tmp_path_factory.mktemp("own")
+    own = folder / "My sounds"
+    for i in range(3):
+        media.write_clip(own / f"train/high/{i}.wav", seconds=1.4, tone=3_000)
+        media.write_clip(own / f"train/low/deep/{i}.flac", seconds=1.4, tone=300)
+    media.write_clip(own / "test/low/film.mp4", seconds=1.4)
+    media.write_clip(own / "test/low/silent.wav", level=0)
+    (own / "train/low/broken.mp3").write_bytes(b"nothing")
+    prepare_data.main(["sound_folder", f"--source={own}", f"--data_dir={folder}"])
+    return folder
+
+
+def test_sounds_are_labelled_by_their_folder(sounds):
+    clips = read("my_sounds", sounds, "train", "clip_id", "label", "audio")
+    labels = {clip["clip_id"].decode(): clip["label"] for clip in clips}
+    expected = {f"train/high/{i}.wav": 0 for i in range(3)}
+    assert labels == expected | {f"train/low/deep/{i}.flac": 1 for i in range(3)}
+    assert all(len(media.read_sound(clip["audio"])) == 35 * 1_920 for clip in clips)
+
+
+def test_of_a_video_among_sounds_the_sound_is_taken(sounds):
+    (clip,) = read("my_sounds", sounds, "test", "clip_id", "label")
+    assert clip == {"clip_id": b"test/low/film.mp4", "label": 1}
+    assert "video" not in prepared.find("my_sounds", str(sounds)).info.features
+
+
+def test_sounds_that_are_left_out_are_named(sounds):
+    report = (sounds / "my_sounds/1.0.0/report.csv").read_text()
+    assert "test/low/silent.wav,silent,False" in report
+    assert "train/low/broken.mp3,undecodable,False" in report
+
+
+def test_videos_are_cut_at_a_minute_and_divided_by_their_names(tmp_path, capsys, monkeypatch):
+    from perceiver_jax.data.builders import clip_folder
+
+    monkeypatch.setattr(clip_folder, "MAX_SECONDS", 1.4)
+    for i in range(4):
+        for label in ("cat", "dog"):
+            media.write_clip(tmp_path / f"films/{label}/{i}.mkv", seconds=3, fps=5, size=(64, 48))
+    command = ["video_folder", f"--source={tmp_path / 'films'}", f"--data_dir={tmp_path}"]
+    prepare_data.main([*command, "--test_fraction=0.3"])
+    told = capsys.readouterr().out
+    assert "--config=experiments/configs/audioset.py --config.data.dataset=films" in told
+    assert "--config.model.num_classes=2 --config.train.loss=softmax" in told
+    clips = [read("films", tmp_path, split, "clip_id", "video") for split in ("train", "test")]
+    assert len(clips[0]) + len(clips[1]) == 8 and clips[1]
+    assert all(len(clip["video"]) == 35 for clip in clips[0] + clips[1])
+    assert "long,True,3.0" in (tmp_path / "films/1.0.0/report.csv").read_text()
+    assert datasets.lookup("films", str(tmp_path)).may_lack == ("audio", "video")
