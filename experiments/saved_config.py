@@ -39,7 +39,12 @@ def read(workdir: pathlib.Path) -> ml_collections.ConfigDict:
             f"There is no {path}; expected the workdir of a training run. Train first: "
             f"python -m experiments.train --config=... --workdir={workdir}"
         )
-    return ml_collections.ConfigDict(_with_tuples(json.loads(path.read_text())))
+    return from_json(json.loads(path.read_text()))
+
+
+def from_json(values: dict[str, Any]) -> ml_collections.ConfigDict:
+    """Returns the config that was written as JSON."""
+    return ml_collections.ConfigDict(_with_tuples(values))
 
 
 def check_unchanged(config: ml_collections.ConfigDict, workdir: pathlib.Path) -> None:

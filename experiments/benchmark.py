@@ -1,0 +1,303 @@
+r"""Measures a config's training or inference step, beside our plain forms and other projects.
+
+    python -m experiments.benchmark --config=experiments/configs/imagenet.py:cross_attends=1 \
+        [--batch_size=1] [--mode=train|inference] [--repeats=5] [--json=FILE] \
+        [--compare=FILE:ARGUMENTS ...] [--peers=plain,hf,hf_compile,perceiver_pytorch] \
+        [--peer_python=PYTHON]
+
+Every subject runs in a process of its own and takes turns with the others, a step each, so that all
+meet the same machine. No data set is needed: the inputs are noise. `plain` is our own model without
+its fast forms: keys and values projected, attention not streamed, layers unrolled. The other peers
+are PyTorch projects, of the interpreter `--peer_python` (`make install-peers` makes one). Beside
+peers, all optimise with Adam and the softmax loss; what can't be made equal is printed.
+"""
+
+import argparse
+from collections.abc import Callable, Sequence
+import json
+import pathlib
+import statistics
+import sys
+import time
+from typing import Any
+
+import ml_collections
+import numpy as np
+import rich.console
+import rich.table
+
+from experiments import arguments, benchmark_protocol
+
+TORCH_PEERS = ("hf", "hf_compile", "perceiver_pytorch")
+PEERS = ("plain", *TORCH_PEERS)
+OURS = "ours"
+_PAUSE_SECONDS = 0.3  # Between subjects: thread pools spin for a while after their work.
+ADAM = {
+    "name": "adam",
+    "learning_rate": 1e-3,
+    "weight_decay": 0.01,
+    "schedule": {"name": "constant"},
+}
+_BACKWARD = 3  # A training step has about three times the operations of a forward pass.
+
+
+def main(argv: list[str]) -> None:
+    """Runs the command."""
+    parser = argparse.ArgumentParser(
+        "python -m experiments.benchmark", description=__doc__.partition("\n")[0]
+    )
+    parser.add_argument("--mode", choices=("train", "inference"), default="train")
+    parser.add_argument("--batch_size", type=int, help="default: the config's")
+    parser.add_argument("--repeats", type=int, default=5, help="timed steps of each subject")
+    parser.add_argument("--peers", default="", help=f"of {','.join(PEERS)}; separated by commas")
+    parser.add_argument("--peer_python", default=".venv-peers/bin/python", metavar="PYTHON")
+    parser.add_argument("--compare", action="append", default=[], metavar="FILE[:ARGUMENTS]")
+    parser.add_argument("--json", type=pathlib.Path, metavar="FILE", help="also write the figures")
+    with arguments.user_errors_end_the_program():
+        flags, config = arguments.parse_command_line(parser, argv)
+        peers = [name for name in flags.peers.split(",") if name]
+        for name in peers:
+            if name not in PEERS:
+                raise arguments.UsageError(
+                    f"Unknown peer {name!r}; expected of {', '.join(PEERS)}."
+                )
+        for name in ("batch_size", "repeats"):
+            value = getattr(flags, name)
+            if value is not None and value < 1:
+                raise arguments.UsageError(f"--{name}={value}; expected at least 1.")
+        others = {name: arguments.load_config(name) for name in flags.compare}
+        batch_size = flags.batch_size or config.data.batch_size
+        result = benchmark(
+            config, others, peers, flags.peer_python, flags.mode, batch_size, flags.repeats
+        )
+        report(result)
+        if flags.json:
+            flags.json.write_text(json.dumps(result, indent=2) + "\n")
+
+
+def benchmark(
+    config: ml_collections.ConfigDict,
+    others: dict[str, ml_collections.ConfigDict],
+    peers: Sequence[str],
+    peer_python: str,
+    mode: str,
+    batch_size: int,
+    repeats: int,
+) -> dict[str, Any]:
+    """Measures subjects in turns.
+
+    Args:
+      config: the config of the subject `ours`, and of the peers.
+      others: further configs of ours by name.
+      peers: of `PEERS`.
+      peer_python: the interpreter that has the PyTorch peers.
+      mode: 'train' or 'inference'.
+      batch_size: examples a step.
+      repeats: timed steps of each subject.
+
+    Returns:
+      `subjects`: of each its facts and figures or the `error` that kept it from being measured;
+      and what was measured on what.
+    """
+    torch_peers = any(name in TORCH_PEERS for name in peers)
+    configs = {OURS: config} | others | ({"plain": plain(config)} if "plain" in peers else {})
+    if torch_peers:
+        configs = {name: _comparable(c) for name, c in configs.items()}
+    common = {"mode": mode, "batch_size": batch_size}
+    subjects, result = {}, {}
+
+    def start(name: str, make: Callable[[], benchmark_protocol.Subject]) -> None:
+        print(f"preparing {name} ...", file=sys.stderr)
+        try:
+            subject = make()
+            result[name] = subject.receive()
+            subjects[name] = subject
+        except benchmark_protocol.SubjectError as error:
+            result[name] = {"error": str(error)}
+
+    for name, c in configs.items():
+        start(name, lambda: start_ours({"config": c.to_dict()} | common))  # noqa: B023
+    if OURS not in subjects:
+        raise arguments.UsageError(f"The config can't be measured: {result[OURS]['error']}")
+    for name in [name for name in peers if name in TORCH_PEERS]:
+        settings = {"peer": name, "sizes": sizes(config, result[OURS]["tokens"])} | common
+        start(name, lambda: start_peer(peer_python, settings))  # noqa: B023
+
+    seconds = {name: [] for name in (*subjects, "peak")}
+    for turn in range(repeats + 1):  # The first warms up.
+        for name, subject in (*subjects.items(), ("peak", subjects[OURS])):
+            time.sleep(_PAUSE_SECONDS)
+            took = subject.ask("peak" if name == "peak" else "step")["seconds"]
+            if turn:
+                seconds[name].append(took)
+    size = result[OURS]["peak_size"]
+    peak = 2 * size**3 / statistics.median(seconds["peak"])
+    for name, subject in subjects.items():
+        forward = forward_flops(configs.get(name, configs[OURS])) * batch_size
+        model_flops = forward * (_BACKWARD if mode == "train" else 1)
+        median = statistics.median(seconds[name])
+        executed = result[name]["executed_flops"]
+        result[name] |= {
+            "step_seconds": seconds[name],
+            "median_seconds": median,
+            "examples_per_second": batch_size / median,
+            "peak_megabytes": subject.ask("memory")["megabytes"],
+            "model_flops": model_flops,
+            "model_flops_utilization": model_flops / median / peak,
+            "executed_flops_utilization": executed and executed / median / peak,
+        }
+        subject.close()
+    return {
+        "config": config.experiment,
+        "layers": len(config.model.encoder.layers),
+        "dtype": config.model.dtype,
+        "optimizer": configs[OURS].optimizer.name,
+        "peak_flops": peak,
+        "subjects": result,
+    } | common
+
+
+def parse_peers(text: str) -> list[str]:
+    """Parses names of `PEERS` separated by commas.
+
+    Raises:
+      UsageError: if there is no such peer.
+    """
+    names = [name for name in text.split(",") if name]
+    for name in names:
+        if name not in PEERS:
+            raise arguments.UsageError(f"Unknown peer {name!r}; expected some of {list(PEERS)}.")
+    return names
+
+
+def start_ours(settings: dict[str, Any]) -> benchmark_protocol.Subject:
+    """Starts `benchmark_jax`."""
+    return benchmark_protocol.Subject(sys.executable, "experiments.benchmark_jax", settings)
+
+
+def start_peer(python: str, settings: dict[str, Any]) -> benchmark_protocol.Subject:
+    """Starts `benchmark_peers` in the peers' environment.
+
+    Raises:
+      SubjectError: if there is no such environment.
+    """
+    if not pathlib.Path(python).exists():
+        raise benchmark_protocol.SubjectError(
+            f"needs {python}, which is not there. Make it with `make install-peers`, or name "
+            "another with --peer_python"
+        )
+    # Without KMP_BLOCKTIME, OpenMP's threads would spin beside the next subject.
+    return benchmark_protocol.Subject(
+        python, "experiments.benchmark_peers", settings, {"KMP_BLOCKTIME": "0"}
+    )
+
+
+def plain(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
+    """The same model by its readable reference forms: projected, not streamed, unrolled."""
+    config = config.copy_and_resolve_references()
+    with config.unlocked():
+        config.model.encoder.update(streaming=False, scan=False, remat=False)
+    return config
+
+
+def sizes(config: ml_collections.ConfigDict, tokens: Sequence[int]) -> dict[str, Any]:
+    """What a peer needs to know of a config to build a model of equal size.
+
+    Args:
+      config: the config.
+      tokens: shape of its inputs, [B, M, C].
+    """
+    encoder = config.model.encoder
+    layers = list(encoder.layers)
+    return {
+        "tokens": list(tokens[1:]),
+        "num_classes": config.model.num_classes,
+        "dtype": config.model.dtype,
+        "num_latents": encoder.num_latents,
+        "latent_channels": encoder.latent_channels,
+        "num_self_attends": encoder.num_self_attends,
+        "num_self_attend_heads": encoder.num_self_attend_heads,
+        "num_cross_attends": sum(name.startswith("cross") for name in layers),
+        "num_latent_transformers": sum(name.startswith("latent") for name in layers),
+        "num_weight_sets": len(set(layers)),
+    }
+
+
+def forward_flops(config: ml_collections.ConfigDict) -> int:
+    """Operations of one example's forward pass as the paper counts them."""
+    from experiments import describe
+    from perceiver_jax import data as data_lib
+
+    keys = config.data.to_dict() | {"batch_size": 1}
+    batch = data_lib.build_data(**keys).batch_spec()
+    return describe.describe_model(config, batch)["flops"]["paper"]
+
+
+def report(result: dict[str, Any]) -> None:
+    """Prints the figures as a table, and what was not equal."""
+    measured = {name: row for name, row in result["subjects"].items() if "error" not in row}
+    ours = measured[OURS]["median_seconds"]
+    rows = {
+        "compile, s": [_number(row["compile_seconds"]) for row in measured.values()],
+        "step, s": [_number(row["median_seconds"]) for row in measured.values()],
+        "  quartiles": [_quartiles(row["step_seconds"]) for row in measured.values()],
+        "  times ours": [f"{row['median_seconds'] / ours:.2f}" for row in measured.values()],
+        "examples/s": [_number(row["examples_per_second"]) for row in measured.values()],
+        "peak memory, MB": [_number(row["peak_megabytes"]) for row in measured.values()],
+        "temporaries, MB": [_number(row["temporary_megabytes"]) for row in measured.values()],
+        "GFLOP, as the paper counts": [_giga(row["model_flops"]) for row in measured.values()],
+        "  of the peak rate": [_share(row["model_flops_utilization"]) for row in measured.values()],
+        "GFLOP, executed": [_giga(row["executed_flops"]) for row in measured.values()],
+        "  of the peak rate ": [
+            _share(row["executed_flops_utilization"]) for row in measured.values()
+        ],
+        "parameters": [f"{row['parameters']:,}" for row in measured.values()],
+    }
+    title = (
+        f"{result['config']}, {result['mode']}, batch {result['batch_size']}, {result['dtype']}"
+        f"{', ' + result['optimizer'] if result['mode'] == 'train' else ''}"
+    )
+    table = rich.table.Table("", *measured, title=title, title_justify="left")
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for name, cells in rows.items():
+        table.add_row(name, *cells)
+    rich.console.Console().print(table)
+    print(
+        f"{measured[OURS]['device']}: {_giga(result['peak_flops'])} GFLOP/s in a {result['dtype']} "
+        "matrix product of JAX, measured in the same turns"
+    )
+    for name, row in result["subjects"].items():
+        if "error" in row:
+            print(f"{name}: not measured, it {row['error']}")
+        for difference in row.get("differences", ()):
+            print(f"{name}: {difference}")
+
+
+def _comparable(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
+    """The config with what all peers can do: Adam and the softmax loss."""
+    config = config.copy_and_resolve_references()
+    with config.unlocked():
+        config.optimizer = ADAM
+        config.train.update(loss="softmax", label_smoothing=0.0, ema_decay=0.0)
+    return config
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3g}" if value < 1000 else f"{value:,.0f}"
+
+
+def _giga(value: float | None) -> str:
+    return _number(value and value / 1e9)
+
+
+def _share(value: float | None) -> str:
+    return "-" if value is None else f"{value:.0%}"
+
+
+def _quartiles(seconds: Sequence[float]) -> str:
+    return " - ".join(_number(x) for x in np.percentile(seconds, [25, 75]))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
