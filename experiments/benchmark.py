@@ -31,13 +31,13 @@ from experiments import arguments, benchmark_protocol
 TORCH_PEERS = ("hf", "hf_compile", "perceiver_pytorch")
 PEERS = ("plain", *TORCH_PEERS)
 OURS = "ours"
-_PAUSE_SECONDS = 0.3  # Between subjects: thread pools spin for a while after their work.
 ADAM = {
     "name": "adam",
     "learning_rate": 1e-3,
     "weight_decay": 0.01,
     "schedule": {"name": "constant"},
 }
+_PAUSE_SECONDS = 0.3  # Between subjects: thread pools spin for a while after their work.
 _BACKWARD = 3  # A training step has about three times the operations of a forward pass.
 
 
@@ -55,12 +55,7 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--json", type=pathlib.Path, metavar="FILE", help="also write the figures")
     with arguments.user_errors_end_the_program():
         flags, config = arguments.parse_command_line(parser, argv)
-        peers = [name for name in flags.peers.split(",") if name]
-        for name in peers:
-            if name not in PEERS:
-                raise arguments.UsageError(
-                    f"Unknown peer {name!r}; expected of {', '.join(PEERS)}."
-                )
+        peers = parse_peers(flags.peers)
         for name in ("batch_size", "repeats"):
             value = getattr(flags, name)
             if value is not None and value < 1:
@@ -99,9 +94,8 @@ def benchmark(
       `subjects`: of each its facts and figures or the `error` that kept it from being measured;
       and what was measured on what.
     """
-    torch_peers = any(name in TORCH_PEERS for name in peers)
     configs = {OURS: config} | others | ({"plain": plain(config)} if "plain" in peers else {})
-    if torch_peers:
+    if any(name in TORCH_PEERS for name in peers):
         configs = {name: _comparable(c) for name, c in configs.items()}
     common = {"mode": mode, "batch_size": batch_size}
     subjects, result = {}, {}

@@ -43,6 +43,7 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
                 "num_points": 2048,
                 "point_scale": 0.01,  # A factor in [0.99, 1.01] for each point.
                 "axis_scale": (1.0, 1.0),
+                "flip": False,
                 "rotation_degrees": 0.0,  # Tried by the authors without gain,
                 "translation": 0.0,  # and so was this, up to 0.02.
                 "max_dropped": 0.0,

@@ -34,7 +34,7 @@ class Audio:
     sample_rate: int = 48_000
 
     feature: ClassVar[str] = "audio"
-    has_time: ClassVar[bool] = True
+    has_windows: ClassVar[bool] = True
 
     def spec(self) -> Float32[np.ndarray, " samples"]:
         """Returns zeros of the output's shape and type."""
@@ -96,7 +96,7 @@ class Mel:
     frequency_mask_width: int = 0
 
     feature: ClassVar[str] = "audio"
-    has_time: ClassVar[bool] = True
+    has_windows: ClassVar[bool] = True
 
     def __post_init__(self):
         """Checks that frames tile the window."""

@@ -57,7 +57,7 @@ class Image:
     shift: augment.Number = 0.0
 
     feature: ClassVar[str] = "image"
-    has_time: ClassVar[bool] = False
+    has_windows: ClassVar[bool] = False
 
     def __post_init__(self):
         """Checks the choices."""

@@ -23,11 +23,11 @@ class Modality(typing.Protocol):
 
     Attributes:
         feature: the record's feature.
-        has_time: whether `position` matters.
+        has_windows: whether `position` matters: an example has several views to average over.
     """
 
     feature: str
-    has_time: bool
+    has_windows: bool
 
     def spec(self) -> np.ndarray:
         """Returns zeros of one example's shape and type."""

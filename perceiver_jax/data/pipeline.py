@@ -118,6 +118,7 @@ class Data:
         Args:
             batch_size: number of pairs in a batch, over all processes.
             num_windows: windows of a clip, evenly spaced from its begin to its end; 1: the middle.
+                Of a cloud: subsets of its points.
             process_index: which share of each batch to give.
             process_count: number of shares.
 
@@ -125,12 +126,12 @@ class Data:
             A finite iterator; the last batches are padded with examples of weight 0.
 
         Raises:
-            ValueError: several windows are wanted of inputs without time.
+            ValueError: several windows are wanted of inputs that have but one.
         """
-        if num_windows > 1 and not any(m.has_time for m in self.inputs.values()):
+        if num_windows > 1 and not any(m.has_windows for m in self.inputs.values()):
             raise ValueError(
                 f"Got num_windows={num_windows}, but none of the inputs {sorted(self.inputs)} has "
-                "time; expected 1. Set config.eval.num_windows=1."
+                "several windows; expected 1. Set config.eval.num_windows=1."
             )
         reader = self._reader(self.test_split)
         num_batches = math.ceil(len(reader.records) * num_windows / batch_size)

@@ -18,9 +18,10 @@ class PointCloud:
     changes of shape come before that too, only the translation after it. The y axis points up.
 
     Attributes:
-        num_points: number of points; a random subset in training, evenly spaced in evaluation.
+        num_points: number of points; a random subset in training, evenly spaced ones in evaluation.
         point_scale: each point's factor comes from [1 - point_scale, 1 + point_scale].
         axis_scale: range of the factor of each axis.
+        flip: whether half of the training clouds are mirrored left to right (x).
         rotation_degrees: largest random rotation about the vertical axis, either way.
         translation: largest random shift of the cloud along each axis, either way.
         max_dropped: up to this fraction of the points is replaced by copies of others.
@@ -29,12 +30,13 @@ class PointCloud:
     num_points: int
     point_scale: augment.Number = 0.01
     axis_scale: augment.Range = (1.0, 1.0)
+    flip: bool = False
     rotation_degrees: augment.Number = 0.0
     translation: augment.Number = 0.0
     max_dropped: augment.Number = 0.0
 
     feature: ClassVar[str] = "points"
-    has_time: ClassVar[bool] = False
+    has_windows: ClassVar[bool] = True
 
     def spec(self) -> Float32[np.ndarray, "P 3"]:
         """Returns zeros of the output's shape and type."""
@@ -50,13 +52,12 @@ class PointCloud:
 
         Args:
             value: the whole cloud.
-            position: not used, a cloud has no time.
+            position: in evaluation, which subset: subsets at 0 and 1 are as far apart as can be.
             rng: source of randomness in training; None in evaluation.
 
         Raises:
             ValueError: the cloud has too few points.
         """
-        del position
         if len(value) < self.num_points:
             raise ValueError(
                 f"Got a cloud of {len(value)} points; expected at least num_points="
@@ -64,9 +65,12 @@ class PointCloud:
             )
         if rng is None:
             subset = np.arange(self.num_points) * len(value) // self.num_points
-            return _normalise(value[subset])
+            phase = round(position * (len(value) / self.num_points - 1))
+            return _normalise(value[(subset + phase) % len(value)])
         points = value[self._random_subset(rng, len(value))]
         points = points * rng.uniform(*self.axis_scale, 3)
+        if self.flip and rng.integers(2):
+            points = points * np.array([-1, 1, 1])
         points = points @ self._random_rotation(rng)
         points = points * rng.uniform(
             1 - self.point_scale, 1 + self.point_scale, (self.num_points, 1)

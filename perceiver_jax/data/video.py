@@ -43,7 +43,7 @@ class Video:
     saturation: augment.Number = 0.0
 
     feature: ClassVar[str] = "video"
-    has_time: ClassVar[bool] = True
+    has_windows: ClassVar[bool] = True
 
     def spec(self) -> UInt8[np.ndarray, "T H W 3"]:
         """Returns zeros of the output's shape and type."""

@@ -22,7 +22,7 @@ class Position:
     """An input that shows which window it was asked for."""
 
     feature: str = "image"
-    has_time: bool = True
+    has_windows: bool = True
 
     def spec(self):
         return np.zeros((), np.float32)
@@ -189,8 +189,10 @@ def test_several_labels_are_marked_with_ones(make_data):
     assert sorted(batch["label"][0]) == [0.0] * 15 + [1.0]
 
 
-def test_windows_of_inputs_without_time_are_an_error(make_data):
-    with pytest.raises(ValueError, match="num_windows=3.*has time.*Set config.eval.num_windows=1"):
+def test_several_windows_of_inputs_that_have_one_are_an_error(make_data):
+    with pytest.raises(
+        ValueError, match="num_windows=3.*has several windows.*Set config.eval.num_windows=1"
+    ):
         make_data("mnist5k").test_batches(4, 3)
 
 

@@ -19,7 +19,7 @@ def test_clouds_are_centred_and_fill_the_cube(cloud, rng):
 
 def test_evaluation_takes_evenly_spaced_points(cloud):
     points = point_cloud.PointCloud(num_points=101, axis_scale=(0.5, 2.0)).read(cloud, 0.5, None)
-    expected = cloud[np.arange(101) * 211 // 101]
+    expected = cloud[np.arange(101) * 211 // 101 + 1]  # The middle one of its subsets.
     expected = expected - expected.mean(axis=0)
     np.testing.assert_allclose(points, expected / np.abs(expected).max(), rtol=1e-5)
 
@@ -58,6 +58,30 @@ def test_rotation_keeps_heights(cloud, rng):
     centred = np.sort(cloud[:, 1] - cloud[:, 1].mean())
     ratio = np.sort(points[:, 1])[[0, -1]] / centred[[0, -1]]
     assert ratio[0] == pytest.approx(ratio[1], rel=1e-4)
+
+
+def test_half_of_the_clouds_are_mirrored_left_to_right(cloud):
+    plain = point_cloud.PointCloud(num_points=211, point_scale=0.0)
+    mirror = point_cloud.PointCloud(num_points=211, point_scale=0.0, flip=True)
+    mirrored = 0
+    for seed in range(40):
+        x, z = mirror.read(cloud, 0.5, np.random.default_rng(seed))[:, [0, 2]].T
+        for sign in (1, -1):
+            same = plain.read(cloud * np.float32([sign, 1, 1]), 0.5, np.random.default_rng(seed))
+            if np.allclose(np.sort(same[:, 0]), np.sort(x), atol=1e-6):
+                np.testing.assert_allclose(np.sort(same[:, 2]), np.sort(z), atol=1e-6)
+                mirrored += sign == -1
+    assert 10 < mirrored < 30
+
+
+def test_windows_of_a_cloud_are_disjoint_subsets(rng):
+    cloud = rng.normal(size=(202, 3)).astype(np.float32)
+    settings = point_cloud.PointCloud(num_points=101)
+    halves = [settings.read(cloud, position, None) for position in (0.0, 1.0)]
+    expected = [cloud[0::2], cloud[1::2]]
+    for half, points in zip(halves, expected, strict=True):
+        points = points - points.mean(axis=0)
+        np.testing.assert_allclose(half, points / np.abs(points).max(), atol=1e-6)
 
 
 def test_dropped_points_are_replaced_by_copies(cloud, rng):
