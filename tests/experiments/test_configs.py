@@ -11,7 +11,7 @@ from experiments.configs import audioset, imagenet, modelnet40
 import perceiver_jax
 from perceiver_jax import data as data_lib
 from perceiver_jax import flops
-from perceiver_jax.training import losses, optimizers
+from perceiver_jax.training import devices, losses, optimizers
 from perceiver_jax.training import plan as plans
 
 IMAGENET = [
@@ -52,7 +52,8 @@ def test_every_config_builds(module, arg):
 
     keys = config.train.to_dict()
     losses.build_loss(keys.pop("loss"), keys.pop("label_smoothing"))
-    del keys["ema_decay"]
+    devices.build_parallelism(keys.pop("parallelism"))
+    del keys["ema_decay"], keys["accumulate_steps"]
     plans.Plan(**keys)
     optimizers.build_optimizer(**config.optimizer, total_steps=config.train.steps)
 
