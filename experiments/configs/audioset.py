@@ -97,6 +97,9 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
         "batch_size": 1024,
         "num_workers": 16,
         "feature_names": "",  # Such as "audio=sound,label=tags", if not plain from types.
+        "max_bad_records": 1000,  # Left out because they can't be decoded, before the run ends.
+        "mixup_alpha": 0.0,  # Off.
+        "cutmix_alpha": 0.0,  # Off.
         "modalities": {_name(kind): data[kind] for kind in kinds},
     }
 

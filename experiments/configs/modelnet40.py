@@ -37,6 +37,9 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
         "batch_size": 512,
         "num_workers": 16,
         "feature_names": "",  # Such as "points=cloud,label=shape", if not plain from types.
+        "max_bad_records": 0,  # Left out because they can't be decoded, before the run ends.
+        "mixup_alpha": 0.0,  # Off.
+        "cutmix_alpha": 0.0,  # Off.
         "modalities": {
             "points": {
                 "kind": "point_cloud",

@@ -19,7 +19,7 @@ def fake_batches(data: pipeline.Data, seed: int) -> Iterator[pipeline.Batch]:
     while True:
         batch = {name: _noise(rng, spec[name]) for name in data.inputs}
         classes = rng.integers(data.num_classes, size=data.batch_size)
-        label = np.eye(data.num_classes)[classes] if data.multi_label else classes
+        label = np.eye(data.num_classes)[classes] if spec["label"].ndim == 2 else classes
         batch["label"] = label.astype(spec["label"].dtype)
         masks = spec.keys() & {f"{name}_mask" for name in data.inputs}
         batch |= {name: np.ones(data.batch_size, bool) for name in masks}

@@ -50,6 +50,22 @@ class Source:
         """Reads a record."""
         return self._features.deserialize_example_np(self._records[index], decoders=self._decoders)
 
+    def describe(self, index: int) -> str:
+        """Names a record for messages: by its number, and by its text if it has any."""
+        features = tfds.builder_from_directory(self.directory).info.features
+        texts = [
+            name
+            for name, feature in features.items()
+            if isinstance(feature, tfds.features.Text) and not feature.shape
+        ]
+        if not texts:
+            return f"record {index}"
+        try:
+            text = Source(self.directory, self.split, (texts[0],))[index][texts[0]].decode()
+        except Exception:  # The record itself is damaged, not only what it holds.
+            return f"record {index}"
+        return f"record {index} ({texts[0]} {text})"
+
     def __getstate__(self) -> dict[str, Any]:
         """Leaves out the opened files."""
         return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}

@@ -171,7 +171,9 @@ def _best_is_true(
     best = jnp.argmax(logits, axis=-1)
     if labels.ndim == 1:
         return best == labels
-    return jnp.take_along_axis(labels, best[:, None], axis=-1)[:, 0] > 0
+    # Of mixed labels, the class with the largest share is the true one.
+    share = jnp.take_along_axis(labels, best[:, None], axis=-1)[:, 0]
+    return (share > 0) & (share == jnp.max(labels, axis=-1))
 
 
 def _moving_average(

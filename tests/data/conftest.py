@@ -33,6 +33,9 @@ def make_data():
             "batch_size": 6,
             "num_workers": 0,
             "feature_names": "",
+            "max_bad_records": 0,
+            "mixup_alpha": 0.0,
+            "cutmix_alpha": 0.0,
             "modalities": MODALITIES.get(dataset),
         }
         return data.build_data(**settings | changes)

@@ -93,14 +93,6 @@ def test_an_example_is_augmented_anew_in_every_epoch_and_seed(make_data):
     assert (first != third).any(axis=(1, 2, 3)).all()
 
 
-def test_worker_processes_change_nothing(make_data):
-    batches = [
-        take(make_data(modalities=JITTER, num_workers=workers).train_batches(seed=3), 5)
-        for workers in (0, 2)
-    ]
-    assert_same(*batches)
-
-
 def test_processes_share_the_global_batch(make_data):
     data = make_data(modalities=JITTER)
     whole = take(data.train_batches(seed=3), 3)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
+from perceiver_jax import data
 from perceiver_jax.data import datasets, prepared
 from tests.data.conftest import encode_picture
 
@@ -76,7 +77,7 @@ def test_a_list_of_classes_makes_several_labels(make_data, data_dir):
 
 def test_feature_names_of_the_config_come_first(make_data, data_dir):
     named = flowers(make_data, data_dir, feature_names="image=colour")
-    with pytest.raises(Exception, match="cannot identify image file"):
+    with pytest.raises(data.BadDataError, match="colour red.*not a picture"):
         next(named.test_batches(5, 1))
 
 

@@ -31,6 +31,13 @@ def test_smoothed_softmax_labels_are_a_mixture_with_the_uniform_distribution():
     np.testing.assert_allclose(smoothed, 0.9 * plain + 0.1 * uniform, rtol=1e-5)
 
 
+def test_labels_may_be_distributions_over_the_classes():
+    labels = np.random.RandomState(1).dirichlet(np.ones(7), size=5).astype(np.float32)
+    log_p = LOGITS - np.log(np.exp(LOGITS).sum(axis=1, keepdims=True))
+    got = losses.softmax_cross_entropy(jnp.asarray(LOGITS), jnp.asarray(labels))
+    np.testing.assert_allclose(got, -(labels * log_p).sum(axis=1), rtol=1e-5)
+
+
 def test_sigmoid_cross_entropy_is_summed_over_classes():
     targets = (np.random.RandomState(1).uniform(size=(5, 7)) < 0.3).astype(np.float32)
     p = 1 / (1 + np.exp(-LOGITS.astype(np.float64)))

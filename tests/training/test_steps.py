@@ -47,17 +47,18 @@ def test_examples_without_weight_have_no_influence(toy, toy_update, toy_batch):
     _assert_close(expected, toy_update(toy.state, batch, jax.random.key(0)), rtol=0)
 
 
-def test_top1_of_several_labels_asks_whether_the_best_class_is_one_of_them(make_toy, toy_batch):
+def test_top1_of_several_labels_asks_for_one_with_the_largest_share(make_toy, toy_batch):
     def apply(params, rng, batch, is_training):
-        return jnp.eye(4, 7) + 0.0 * params["logits"]["b"][None]
+        return jnp.eye(5, 7) + 0.0 * params["logits"]["b"][None]
 
     toy = make_toy()
     sigmoid = losses.build_loss("sigmoid")
     update = jax.jit(steps.make_update(apply, sigmoid, toy.optimizer, toy.schedule))
-    label = np.zeros((4, 7), np.float32)
+    label = np.zeros((5, 7), np.float32)
     label[0, [0, 3]] = label[1, 2] = label[2, 2] = 1.0  # Right, wrong, right, and none.
+    label[4, [4, 5]] = 0.4, 0.6  # Mixed, and wrong.
     _, metrics = update(toy.state, {"label": jnp.asarray(label)}, jax.random.key(0))
-    assert metrics["top1"] == 0.5
+    assert metrics["top1"] == pytest.approx(0.4)
 
 
 def test_metrics_are_the_unclipped_gradient_norm_and_the_learning_rate(toy, toy_update, toy_batch):

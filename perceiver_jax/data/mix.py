@@ -1,0 +1,104 @@
+"""MixUp (Zhang et al. 2018) and CutMix (Yun et al. 2019) of a batch of pictures."""
+
+import math
+
+from jaxtyping import Float, Float32, Shaped, UInt8
+import numpy as np
+
+from perceiver_jax.data import augment
+
+_STREAM = 1  # Sets the randomness of batches apart from that of examples.
+
+
+def mix(
+    batch: dict[str, np.ndarray],
+    inputs: list[str],
+    num_classes: int,
+    mixup_alpha: augment.Number,
+    cutmix_alpha: augment.Number,
+    seed: int,
+    step: int,
+    first: int,
+) -> dict[str, np.ndarray]:
+    """Mixes each picture with its neighbour's, and their labels alike.
+
+    Example i of the global batch is mixed with example i + 1 if i is even, and with i - 1 if it is
+    odd, by random numbers that depend on (seed, step, i) alone. So it makes no difference how many
+    processes share the batch, as long as each has an even share. Examples of weight 0 and their
+    neighbours stay as they are.
+
+    Args:
+        batch: a share of a batch, with an even number of examples.
+        inputs: names of the inputs, all of them pictures.
+        num_classes: number of classes L.
+        mixup_alpha: fractions come from Beta(alpha, alpha); 0 is off.
+        cutmix_alpha: as mixup_alpha; with both on, each example takes one of the two.
+        seed: of the run.
+        step: number of the batch.
+        first: place of the share's first example in the global batch.
+
+    Returns:
+        The batch with other pictures, and with labels float32 [B, L].
+    """
+    size = len(batch["weight"])
+    neighbours = np.arange(size) ^ 1
+    both = (batch["weight"] > 0) & (batch["weight"][neighbours] > 0)
+    labels = one_hot(batch["label"], num_classes)
+    mixed = batch | {"label": labels.copy()} | {name: batch[name].copy() for name in inputs}
+    for i in np.flatnonzero(both):
+        rng = np.random.default_rng([seed, step, first + int(i), 0, _STREAM])
+        is_cutmix = bool(rng.integers(2)) if mixup_alpha and cutmix_alpha else bool(cutmix_alpha)
+        alpha = cutmix_alpha if is_cutmix else mixup_alpha
+        own = float(rng.beta(alpha, alpha))
+        place = rng.random(2)
+        other = neighbours[i]
+        for name in inputs:
+            pictures = batch[name]
+            if is_cutmix:
+                mixed[name][i], kept = cut_mix(pictures[i], pictures[other], own, place)
+            else:
+                mixed[name][i], kept = mix_up(pictures[i], pictures[other], own), own
+        mixed["label"][i] = kept * labels[i] + (1 - kept) * labels[other]
+    return mixed
+
+
+def mix_up(
+    picture: UInt8[np.ndarray, "H W channels"], other: UInt8[np.ndarray, "H W channels"], own: float
+) -> UInt8[np.ndarray, "H W channels"]:
+    """Returns `own` of one picture plus the rest of another, rounded."""
+    mixed = np.float32(own) * picture + np.float32(1 - own) * other
+    return np.rint(mixed).astype(np.uint8)
+
+
+def cut_mix(
+    picture: UInt8[np.ndarray, "H W channels"],
+    other: UInt8[np.ndarray, "H W channels"],
+    own: float,
+    place: Float[np.ndarray, "2"],
+) -> tuple[UInt8[np.ndarray, "H W channels"], float]:
+    """Returns a picture with a box of another, and which fraction of it is its own.
+
+    Args:
+        picture: the one.
+        other: the other, of the same size.
+        own: fraction of the area that the box, before it is cut at the border, leaves.
+        place: of the box's centre, as fractions of height and width.
+    """
+    height, width = picture.shape[:2]
+    side = math.sqrt(1 - own) / 2
+    spans = [
+        (max(0, round((centre - side) * length)), min(length, round((centre + side) * length)))
+        for centre, length in zip(place, (height, width), strict=True)
+    ]
+    rows, columns = (slice(*span) for span in spans)
+    mixed = picture.copy()
+    mixed[rows, columns] = other[rows, columns]
+    cut = math.prod(stop - start for start, stop in spans)
+    return mixed, 1 - cut / (height * width)
+
+
+def one_hot(labels: Shaped[np.ndarray, "B *L"], num_classes: int) -> Float32[np.ndarray, "B L"]:
+    """Returns labels as float32 [B, L], classes or not."""
+    if labels.ndim == 2:
+        return labels
+    return np.eye(num_classes, dtype=np.float32)[labels]

@@ -1,0 +1,156 @@
+"""From a record to an example, and what happens when a record can't be decoded."""
+
+from collections.abc import Mapping, Sequence
+import dataclasses
+import typing
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+
+from perceiver_jax.data import errors
+from perceiver_jax.data import modalities as modality_kinds
+
+Example = dict[str, Any]
+
+BAD_RECORDS = "bad_records"  # Key of what could not be read on the way to an example or a batch.
+
+_PADDING_INDEX = -1
+_ATTEMPTS = 10  # Records in the place of one that can't be read, before its place stays empty.
+
+
+@typing.runtime_checkable
+class Records(Protocol):
+    """The records of a split."""
+
+    def __len__(self) -> int:
+        """Returns the number of records."""
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """Reads a record."""
+
+    def describe(self, index: int) -> str:
+        """Names a record for messages."""
+
+
+class BadRecord(NamedTuple):
+    """A record that can't be decoded: its index in the split, its name and why."""
+
+    index: int
+    name: str
+    cause: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Reader:
+    """Makes examples of records; goes to worker processes, so it holds no open files.
+
+    Attributes:
+        records: of a split; None if there is only need for empty examples.
+        inputs: the modalities by name.
+        features: names of the records' features, by name of the input, and of 'label'.
+        num_classes: if an example may have several labels, else 0.
+        masked: inputs that a record may lack.
+    """
+
+    records: Records | None
+    inputs: Mapping[str, modality_kinds.Modality]
+    features: Mapping[str, str]
+    num_classes: int
+    masked: frozenset[str] = frozenset()
+
+    def read(self, index: int, position: float, rng: np.random.Generator | None) -> Example:
+        """Reads the window at `position` of example `index`; with `rng`, augments it.
+
+        Raises:
+            errors.BadDataError: the record can't be decoded.
+        """
+        example, there = {}, {}
+        try:
+            record = self.records[index]
+            for name, modality in self.inputs.items():
+                value = record[self.features[name]]
+                there[name] = name not in self.masked or len(value) > 0
+                is_there = there[name]
+                example[name] = modality.read(value, position, rng) if is_there else modality.spec()
+        except (errors.BadDataError, MemoryError):
+            raise
+        except Exception as error:  # Decoders raise whatever they stumble over.
+            raise errors.BadDataError(type(error).__name__, str(error)) from error
+        label = self._encode_label(record[self.features["label"]])
+        weight = np.float32(any(there.values()))
+        example |= self._masks(there)
+        return example | {"label": label, "index": np.int32(index), "weight": weight}
+
+    def empty(self, index: int = _PADDING_INDEX) -> Example:
+        """Returns an example of zeros with weight 0 that pads a batch."""
+        example = {name: modality.spec() for name, modality in self.inputs.items()}
+        label = self._encode_label([] if self.num_classes else 0)
+        example |= self._masks(dict.fromkeys(self.inputs, False))
+        return example | {"label": label, "index": np.int32(index), "weight": np.float32(0)}
+
+    def _masks(self, there: Mapping[str, bool]) -> Example:
+        return {f"{name}_mask": np.bool_(there[name]) for name in sorted(self.masked)}
+
+    def _encode_label(self, value: Any) -> np.ndarray | np.int32:
+        if not self.num_classes:
+            return np.int32(value)
+        several = np.zeros(self.num_classes, np.float32)
+        several[np.asarray(value, int)] = 1
+        return several
+
+
+def train_example(reader: Reader, seed: int, position: int, index: int) -> Example:
+    """Reads an example to train on, or another one in its place if it can't be decoded.
+
+    Which one, as all randomness, depends on (seed, epoch, index) alone.
+
+    Args:
+        reader: of the training split.
+        seed: of the whole run.
+        position: in the endless sequence of examples.
+        index: of the example.
+    """
+    epoch = position // len(reader.records)
+    bad = []
+    for attempt in range(_ATTEMPTS):
+        rng = example_rng(seed, epoch, index, attempt)
+        chosen = int(rng.integers(len(reader.records))) if attempt else index
+        try:
+            return reader.read(chosen, rng.random(), rng) | {BAD_RECORDS: bad}
+        except errors.BadDataError as error:
+            bad.append(BadRecord(chosen, reader.records.describe(chosen), str(error)))
+    return reader.empty() | {BAD_RECORDS: bad}
+
+
+def test_example(reader: Reader, num_windows: int, pair: int) -> Example:
+    """Reads a window of an example to evaluate on, of weight 0 if it can't be decoded.
+
+    Args:
+        reader: of the test split.
+        num_windows: of each example, evenly spaced from its begin to its end; 1: the middle.
+        pair: number of the pair of example and window; beyond the last one there is padding.
+    """
+    index, window = divmod(pair, num_windows)
+    if index >= len(reader.records):
+        return reader.empty() | {BAD_RECORDS: []}
+    position = 0.5 if num_windows == 1 else window / (num_windows - 1)
+    try:
+        return reader.read(index, position, None) | {BAD_RECORDS: []}
+    except errors.BadDataError as error:
+        bad = BadRecord(index, reader.records.describe(index), str(error))
+        return reader.empty(index) | {BAD_RECORDS: [bad]}
+
+
+def example_rng(seed: int, epoch: int, index: int, attempt: int = 0) -> np.random.Generator:
+    """The randomness of an example: which window, and how it is augmented."""
+    return np.random.default_rng([seed, epoch, index, attempt])
+
+
+def stack(examples: Sequence[Example]) -> dict[str, Any]:
+    """Makes a batch of examples: arrays are stacked, bad records are in one list."""
+    names = [name for name in examples[0] if name != BAD_RECORDS]
+    batch: dict[str, Any] = {
+        name: np.stack([example[name] for example in examples]) for name in names
+    }
+    batch[BAD_RECORDS] = [bad for example in examples for bad in example[BAD_RECORDS]]
+    return batch
