@@ -126,7 +126,9 @@ def print_summary(
     if len(model["inputs"]) > 1:
         inputs += f"; together {_format_size(model['input'])}"
     epochs = config.train.steps * config.data.batch_size / data.num_train
-    devices = jax.local_devices()
+    devices = f"{jax.device_count()} x {jax.devices()[0].device_kind}, {config.train.parallelism}"
+    if jax.process_count() > 1:
+        devices += f", {jax.process_count()} processes"
     resumes = any((workdir / "checkpoints").glob("[0-9]*"))
     table = rich.table.Table(title=config.experiment, title_justify="left", show_header=False)
     rows = {
@@ -137,7 +139,7 @@ def print_summary(
         f" {data.num_classes} classes",
         "training": f"{config.train.steps:,} steps of {config.data.batch_size} = {epochs:.4g} "
         f"epochs, {config.optimizer.name}, learning rate {config.optimizer.learning_rate:g}",
-        "devices": f"{len(devices)} x {devices[0].device_kind}",
+        "devices": devices,
         "workdir": f"{workdir} ({'goes on' if resumes else 'new'})",
     }
     for name, text in rows.items():

@@ -74,7 +74,8 @@ def evaluate(workdir: pathlib.Path) -> dict[str, float]:
     params = state.evaluation_params(checkpoint.state)
     console.print(f"evaluating step {int(checkpoint.state.step)} of {workdir}", highlight=False)
     parallelism = devices.build_parallelism(config.train.parallelism)
-    run = evaluation.make_evaluate(steps.make_eval_step(model.apply, loss), parallelism)
+    apply = parallelism.with_whole_params(model.apply)
+    run = evaluation.make_evaluate(steps.make_eval_step(apply, loss), parallelism)
     with console.status("evaluating"):
         result = run(parallelism.place_state(params), data.test_batches(**config.eval))
     write_results(workdir, result, data)

@@ -2,7 +2,8 @@
 
     python -m experiments.train --config=FILE[:ARGUMENTS] [--workdir=DIR] [--config.key=value ...]
 
-Read this first: config -> data, optimizer, model -> step -> loop.
+Read this first: config -> data, optimizer, model -> step -> loop. For several processes, one or
+more machines, see docs/scaling.md.
 """
 
 import argparse
@@ -27,14 +28,26 @@ def main(argv: list[str]) -> None:
     parser.add_argument(
         "--workdir", type=pathlib.Path, help="where results go; default: runs/EXPERIMENT"
     )
+    parser.add_argument(
+        "--distributed",
+        action="store_true",
+        help="one of several processes, as Slurm, Kubernetes or a TPU pod says",
+    )
+    parser.add_argument(
+        "--coordinator_address", help="elsewhere: host and port of the first process, on all"
+    )
+    parser.add_argument("--num_processes", type=int, help="elsewhere: how many processes")
+    parser.add_argument("--process_id", type=int, help="elsewhere: which this is, from 0")
     with arguments.user_errors_end_the_program():
         flags, config = arguments.parse_command_line(parser, argv)
+        join_processes(flags)
         workdir = flags.workdir or pathlib.Path("runs") / config.experiment
-        from perceiver_jax.training import preemption  # Here, for it takes seconds.
+        from perceiver_jax.training import devices, preemption  # Here, for it takes seconds.
 
         try:
             with preemption.Preemption() as signals:
                 train(config, workdir, signals)
+            devices.wait_for_processes()
         except (preemption.Preempted, KeyboardInterrupt) as error:
             what = str(error) or f"Ended before there was anything new to save in {workdir}"
             print(f"{what}. The same command goes on.", file=sys.stderr)
@@ -67,7 +80,7 @@ def train(
     from perceiver_jax.training import devices, loop, losses, optimizers, state, steps
     from perceiver_jax.training import plan as plans
 
-    console = rich.console.Console()
+    console = rich.console.Console(quiet=jax.process_index() > 0)
     saved_config.check_unchanged(config, workdir)
 
     # ---------------------------------------------------------------- data
@@ -89,6 +102,7 @@ def train(
 
     # ---------------------------------------------------------------- model
     model = perceiver_jax.build_model(config.model)
+    apply = parallelism.with_whole_params(model.apply)
     example = dataclasses.replace(data, batch_size=1).batch_spec()
     init_key, train_key = jax.random.split(jax.random.key(config.seed))
 
@@ -99,7 +113,7 @@ def train(
     describe.print_summary(console, config, data, example, workdir)
     return loop.train(
         update=steps.make_update(
-            model.apply,
+            apply,
             loss,
             optimizer,
             schedule,
@@ -107,7 +121,7 @@ def train(
             accumulate_steps=accumulate_steps,
             axis_name=parallelism.axis_name,
         ),
-        eval_step=steps.make_eval_step(model.apply, loss),
+        eval_step=steps.make_eval_step(apply, loss),
         create_state=create_state,
         rng=train_key,
         parallelism=parallelism,
@@ -119,6 +133,36 @@ def train(
         console=console,
         signals=signals,
     )
+
+
+def join_processes(flags: argparse.Namespace) -> None:
+    """Makes this one of several processes if the command line says so.
+
+    Raises:
+      UsageError: if the flags contradict each other, or nothing says which process this is.
+    """
+    names = ("coordinator_address", "num_processes", "process_id")
+    given = {name: getattr(flags, name) for name in names}
+    missing = [f"--{name}" for name in names if given[name] is None]
+    if not flags.distributed and len(missing) == len(names):
+        return
+    if flags.distributed != bool(missing) or 0 < len(missing) < len(names):
+        wrong = f"{' and '.join(missing)} missing" if missing else "got both"
+        raise arguments.UsageError(
+            f"One of several processes needs either --distributed or all of "
+            f"{', '.join(f'--{name}' for name in names)}; {wrong}. Under Slurm, Kubernetes or on "
+            "a TPU pod use --distributed."
+        )
+    from perceiver_jax.training import devices  # Takes a second.
+
+    try:
+        devices.join_processes(**given)
+    except ValueError as error:
+        raise arguments.UsageError(
+            f"Which of how many processes this is can't be found: {error} Expected Slurm (srun), "
+            "Kubernetes, a TPU pod or Open MPI. Give --coordinator_address, --num_processes and "
+            "--process_id instead."
+        ) from error
 
 
 def check(config: ml_collections.ConfigDict, data, num_devices: int) -> None:

@@ -10,15 +10,51 @@ a batch that is for its own devices.
 
 from collections.abc import Callable, Mapping, Sequence
 import dataclasses
+import functools
 import itertools
 from typing import Any
 
 import jax
 from jax.experimental import multihost_utils
+import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 import numpy as np
 
 AXIS = "devices"
+
+# If a process has not been heard of for so long, the others end with an error.
+HEARTBEAT_SECONDS = 30
+
+
+def join_processes(
+    coordinator_address: str | None = None,
+    num_processes: int | None = None,
+    process_id: int | None = None,
+) -> None:
+    """Makes this one of several processes; to be called before JAX does anything.
+
+    Args:
+      coordinator_address: Host and port of the first process. None, as for the others: what Slurm,
+        Kubernetes, a TPU pod or Open MPI says.
+      num_processes: How many processes there are.
+      process_id: Which one this is, from 0.
+
+    Raises:
+      ValueError: If something is None that nothing else says, or out of range.
+    """
+    jax.distributed.initialize(
+        coordinator_address,
+        num_processes,
+        process_id,
+        heartbeat_timeout_seconds=HEARTBEAT_SECONDS,
+        shutdown_timeout_seconds=HEARTBEAT_SECONDS,  # One that failed waits in vain for the others.
+    )
+
+
+def wait_for_processes() -> None:
+    """Waits until all processes are here; to be called before they end well."""
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices("end")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,6 +84,15 @@ class _OverDevices:
         placed = jax.make_array_from_process_local_data(self._sharding(), data, data.shape)
         return jax.random.wrap_key_data(placed, impl=jax.random.key_impl(rng))
 
+    def any_process(self, flag: bool) -> jax.Array:
+        """Returns whether `flag` is true in any process; all have to ask, none has to wait."""
+        flags = self._put(np.full(self._local_count, flag), (len(self.devices),))
+        return self._any(flags)
+
+    @functools.cached_property
+    def _any(self) -> Callable[[jax.Array], jax.Array]:
+        return jax.jit(jnp.any, out_shardings=self._sharding())
+
     def _check_divides(self, batch: Mapping[str, np.ndarray]) -> None:
         size, count = len(next(iter(batch.values()))), self._local_count
         if size % count:
@@ -67,6 +112,10 @@ class Pmap(_OverDevices):
     """
 
     axis_name = AXIS
+
+    def with_whole_params(self, apply: Callable[..., Any]) -> Callable[..., Any]:
+        """Returns `apply(params, ...)` itself: every device has all parameters."""
+        return apply
 
     def create_state(self, create: Callable[[], Any]) -> Any:
         """Returns what `create()` does, on the devices."""
@@ -130,10 +179,27 @@ class Fsdp(_OverDevices):
     """A part of the state on each device, for models larger than one; `jax.jit` does the rest.
 
     Parameters, and so gradients, the optimizer's moments and the moving average, are divided along
-    one axis each (`state_spec`). XLA gathers what a layer needs, when it needs it.
+    one axis each (`state_spec`). A step gathers the parameters for as long as it needs them.
     """
 
     axis_name = None
+
+    def with_whole_params(self, apply: Callable[..., Any]) -> Callable[..., Any]:
+        """Returns `apply(params, ...)` that gathers the parameters, and divides their gradients.
+
+        Left to itself XLA would rather gather activations here and there, of the whole batch.
+        """
+        constrain = jax.lax.with_sharding_constraint
+
+        @jax.custom_vjp
+        def gather(params: Any) -> Any:
+            return constrain(params, self._sharding())
+
+        gather.defvjp(
+            lambda params: (gather(params), None),
+            lambda _, grads: (constrain(grads, self._state_shardings(grads)),),
+        )
+        return lambda params, *args, **kwargs: apply(gather(params), *args, **kwargs)
 
     def create_state(self, create: Callable[[], Any]) -> Any:
         """Returns what `create()` does, on the devices; it is never whole on one of them."""

@@ -91,6 +91,8 @@ def train(
     """
     begin = time.perf_counter()
     evaluate = evaluation.make_evaluate(eval_step, parallelism)
+    if jax.process_count() > 1:
+        signals.agree(parallelism.any_process)
 
     def test(state: state_lib.TrainState) -> evaluation.Evaluation:
         batches = signals.interrupt(test_batches())
@@ -111,7 +113,8 @@ def train(
         metadata = {"config": config, "rng": jax.random.key_data(rng).tolist()}
         rng = parallelism.place_key(rng)
         diverging = divergence.Divergence(plan.max_skipped, skipped)
-        writers.write_config(workdir, config)
+        if jax.process_index() == 0:
+            writers.write_config(workdir, config)
         with (
             display.Display(console, start, plan.steps) as screen,
             recorder.Recorder(workdir, screen, start, recorded) as record,
@@ -140,7 +143,7 @@ def train(
                 for step in range(start + 1, plan.steps + 1):
                     state, metrics = step_fn(state, batch, rng)
                     unread.append((step, metrics, host_batch["index"]))
-                    ending = signals.requested(step)
+                    ending = signals.requested()
                     evaluating = plan.is_due(plan.eval_every, step)
                     saving = plan.is_due(plan.checkpoint_every, step) or ending
                     # While the devices work on this step, the host prepares the next batch and

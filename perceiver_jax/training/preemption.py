@@ -3,14 +3,14 @@
 Preemptible machines send SIGTERM and wait, often for 30 seconds; Ctrl-C sends SIGINT.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 import contextlib
 import os
 import signal
 import sys
 import threading
 from types import FrameType, TracebackType
-from typing import TypeVar
+from typing import Any, TypeVar
 
 T = TypeVar("T")
 
@@ -34,6 +34,7 @@ class Preemption:
     def __init__(self):
         """Begins without having been asked."""
         self._requested = self._deferred = False
+        self._any_process, self._asked = None, None
 
     def __enter__(self) -> "Preemption":
         """Begins to listen; only the main thread can."""
@@ -59,9 +60,21 @@ class Preemption:
         self._thread.join()
         os.close(self._pipe[0])
 
-    def requested(self, step: int) -> bool:
-        """Whether to end after a step."""
-        return self._requested
+    def agree(self, any_process: Callable[[bool], Any]) -> None:
+        """Makes several processes end together; from now on all have to ask for `requested` alike.
+
+        Args:
+          any_process: Returns whether an argument was true in any process; its result, and so the
+            answer of `requested`, is waited for at the next question only.
+        """
+        self._any_process = any_process
+
+    def requested(self) -> bool:
+        """Whether to end now."""
+        if self._any_process is None:
+            return self._requested
+        answer, self._asked = self._asked, self._any_process(self._requested)
+        return answer is not None and bool(answer)
 
     @contextlib.contextmanager
     def deferred(self) -> Iterator[None]:
@@ -79,7 +92,7 @@ class Preemption:
           Preempted: When a signal has come.
         """
         for item in items:
-            if self._requested:
+            if self.requested():
                 raise Preempted
             yield item
 

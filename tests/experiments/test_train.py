@@ -140,3 +140,25 @@ def test_a_mistyped_command_is_answered_before_jax_starts():
     )
     assert done.returncode == 2
     assert done.stdout == "False\n"
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--num_processes=2"], "--coordinator_address and --process_id missing"),
+        (["--distributed", "--process_id=1"], "--coordinator_address and --num_processes missing"),
+    ],
+)
+def test_processes_that_are_half_described_are_refused(flags, message, tmp_path, capsys):
+    with pytest.raises(SystemExit) as exit_:
+        train.main([CONFIG, f"--workdir={tmp_path / 'run'}", *flags])
+    assert exit_.value.code == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_process_that_nothing_tells_which_one_it_is_says_what_would():
+    command = [sys.executable, "-m", "experiments.train", CONFIG, "--distributed"]
+    done = subprocess.run(command, capture_output=True, text=True, env=os.environ)
+    assert done.returncode == 2
+    assert "coordinator_address should be defined. Expected Slurm" in done.stderr

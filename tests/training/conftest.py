@@ -87,9 +87,12 @@ class Toy(NamedTuple):
     def eval_step(self):
         return steps.make_eval_step(_toy_apply, self.loss)
 
-    def update(self, axis_name=None, accumulate_steps=1):
+    def update(self, parallelism=None, accumulate_steps=1):
+        apply, axis_name = _toy_apply, None
+        if parallelism is not None:
+            apply, axis_name = parallelism.with_whole_params(apply), parallelism.axis_name
         return steps.make_update(
-            _toy_apply,
+            apply,
             self.loss,
             self.optimizer,
             self.schedule,
@@ -135,7 +138,7 @@ def train_toy(make_toy):
         screen = io.StringIO()
         intervals = {"log_every": 2, "eval_every": 5, "checkpoint_every": 3} | intervals
         metrics = loop.train(
-            update=toy.update(parallelism.axis_name),
+            update=toy.update(parallelism),
             eval_step=toy.eval_step(),
             create_state=lambda: toy.state,
             rng=jax.random.key(1),

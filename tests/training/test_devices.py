@@ -34,7 +34,7 @@ def _update_three_times(toy, batch, parallelism, accumulate_steps=1):
     state = parallelism.create_state(lambda: toy.state)
     placed, rng = parallelism.place_batch(batch), parallelism.place_key(jax.random.key(3))
     update = parallelism.compile_update(
-        toy.update(parallelism.axis_name, accumulate_steps), state, placed, rng
+        toy.update(parallelism, accumulate_steps), state, placed, rng
     )
     for _ in range(3):
         state, metrics = update(state, placed, rng)
