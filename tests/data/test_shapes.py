@@ -67,7 +67,9 @@ def test_a_ply_without_faces_gives_its_points():
 
 
 TRIANGLE = "OFF\n3 1 0\n0 0 0\n1 0 0\n0 1 0\n3 0 1 2\n"
-PLY = "ply\nformat ascii 1.0\nelement vertex 1000000000\nproperty float x\nend_header\n0\n"
+QUAD = "OFF\n4 2 0\n0 0 0\n1 0 0\n1 1 0\n0 1 0\n4 0 1 2 3\n"
+PLY = "ply\nformat binary_little_endian 1.0\nelement vertex 1000000000\n"
+PLY += "property float x\nend_header\n0\n"
 DAMAGED = {
     "a thousand million faces": (TRIANGLE.replace("3 1 0", "3 1000000000 0"), ".off", "incomplete"),
     "a thousand million vertices": (PLY, ".ply", "incomplete"),
@@ -76,6 +78,7 @@ DAMAGED = {
         ".stl",
         "incomplete",
     ),
+    "a quadrangle for two faces": (QUAD, ".off", "incomplete"),
     "a missing line": (TRIANGLE.replace("3 0 1 2\n", ""), ".off", "incomplete"),
     "a face of two corners": (TRIANGLE.replace("3 0 1 2", "2 0 1"), ".off", "incomplete"),
     "an STL without end": ("solid x\nfacet normal 0 0 1\nouter loop\n", ".stl", "incomplete"),
@@ -161,14 +164,15 @@ def test_clouds_are_centred_and_fill_the_unit_ball(rng):
     assert refusal(clouds.normalise, np.ones((7, 3))).cause == "no extent"
 
 
-def test_an_hdf5_file_that_claims_more_than_it_holds_is_refused(tmp_path):
+@pytest.mark.parametrize("num_clouds", [10**9, 2**51])  # The latter has 0 items modulo 2**64.
+def test_an_hdf5_file_that_claims_more_than_it_holds_is_refused(tmp_path, num_clouds):
     path = tmp_path / "ply_data_train0.h5"
     with h5py.File(path, "w") as file:  # Chunks that were never written take no space.
-        file.create_dataset("data", (10**9, 2_048, 3), "f4", chunks=(1, 2_048, 3))
+        file.create_dataset("data", (num_clouds, 2_048, 4), "f4", chunks=(1, 2_048, 4))
         file.create_dataset("label", data=np.zeros((5, 1), np.uint8))
     error = refusal(tables.read_hdf5, path)
     assert error.cause == "incomplete"
-    assert "24,576,000,000,000 bytes" in error.detail
+    assert f"claims {num_clouds * 2_048 * 4 * 4:,} bytes" in error.detail
 
 
 def test_an_hdf5_file_may_not_name_other_files(tmp_path):

@@ -11,8 +11,6 @@ from perceiver_jax.data.builders.shapes import clouds
 
 SUFFIXES = (".obj", ".off", ".ply", ".stl")
 
-_BYTES_PER_VERTEX = 6  # "0 0 0" and the end of the line.
-_BYTES_PER_FACE = 8  # "3 0 1 2" and the end of the line.
 _STL_HEADER, _STL_FACE = 84, 50
 _HEADER_BYTES = 65_536  # The header of an OFF or PLY file ends within these.
 
@@ -84,8 +82,7 @@ def _check_claims(data: bytes, suffix: str) -> int:
         if not header:
             raise errors.BadDataError("unreadable", "no header of an OFF file")
         claims = {"vertex": int(header[1]), "face": int(header[2])}
-        least = _BYTES_PER_VERTEX * claims["vertex"] + _BYTES_PER_FACE * claims["face"]
-        _check_body(data, header.end(), claims, least, is_text=True)
+        _check_body(data, header.end(), claims, is_text=True)
         return claims["face"]
     if suffix == ".ply":
         end = data.find(b"end_header", 0, _HEADER_BYTES)
@@ -93,7 +90,7 @@ def _check_claims(data: bytes, suffix: str) -> int:
             raise errors.BadDataError("unreadable", "no header of a PLY file")
         found = _PLY_ELEMENT.findall(data, 0, end)
         claims = {name.decode(): int(number) for name, number in found}
-        _check_body(data, end, claims, sum(claims.values()), b"ascii" in data[:100])
+        _check_body(data, end, claims, is_text=b"ascii" in data[:100])
         return claims.get("face", 0)
     if suffix == ".stl":
         _check_stl(data)
@@ -103,8 +100,8 @@ def _check_claims(data: bytes, suffix: str) -> int:
     return 0
 
 
-def _check_body(data: bytes, start: int, claims: dict[str, int], least: int, is_text: bool) -> None:
-    if least > len(data):
+def _check_body(data: bytes, start: int, claims: dict[str, int], is_text: bool) -> None:
+    if sum(claims.values()) > len(data):  # Each takes a byte or more.
         found = ", ".join(f"{number:,} x {name}" for name, number in claims.items())
         raise errors.BadDataError("incomplete", f"{found} claimed in a file of {len(data):,} bytes")
     if is_text:

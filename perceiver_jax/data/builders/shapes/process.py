@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import contextlib
 import functools
 import json
+import logging
 import os
 import pathlib
 import pickle
@@ -101,9 +102,11 @@ def serve() -> None:
     limit = MAX_MEMORY if most == resource.RLIM_INFINITY else min(MAX_MEMORY, most)
     with contextlib.suppress(ValueError, OSError):  # macOS does not have this limit.
         resource.setrlimit(resource.RLIMIT_AS, (limit, most))
+    warnings.simplefilter("ignore")
     # NumPy warns, and stops, where text is no number: that is damage, too.
     warnings.filterwarnings("error", message="string or file could not be read")
     np.seterr(all="ignore")  # Infinities are found by what comes out.
+    logging.disable()  # All that the libraries say of damaged files is in the answers.
     pickle.dump("ready", answers)
     answers.flush()
     for line in sys.stdin:
