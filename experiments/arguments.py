@@ -10,19 +10,25 @@ from collections.abc import Container, Iterator, Sequence
 import contextlib
 import difflib
 import errno
-import importlib.util
+import importlib.machinery
 import pathlib
 import re
 import sys
 import traceback
 import types
-from typing import Any
+from typing import Any, NoReturn
 
 import ml_collections
 
+from experiments import ranges
+
 _ROOT = pathlib.Path(__file__).parents[1]
 _OURS = ("__main__", "experiments", "perceiver_jax")
-_UNWRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC)
+# What a disk, a directory or its owner can be in the way with.
+_UNWRITABLE = (
+    *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO),
+    *(errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.ESTALE),
+)
 _BOOLEANS = {"true": True, "false": False}
 
 
@@ -91,6 +97,7 @@ def parse_command_line(
 
     Raises:
       UsageError: if the config can't be loaded or an override doesn't fit it.
+      ValueError: if a value is out of range.
     """
     parser.add_argument(
         "--config",
@@ -107,6 +114,7 @@ def parse_command_line(
             overrides.append((key, text if equals else next(rest, "")))
         else:
             words.append(word)
+    parser.error = _refuse
     flags, unknown = parser.parse_known_args(words)
     if unknown:
         known = re.findall(r"--\w+", parser.format_usage())
@@ -117,6 +125,7 @@ def parse_command_line(
     given = {key for key, _ in overrides}
     if "data.dataset" in given:
         _follow_dataset(config, given)
+    ranges.check(config)
     return flags, config
 
 
@@ -132,18 +141,20 @@ def load_config(path_and_arg: str) -> ml_collections.ConfigDict:
         recipes = sorted((_ROOT / "experiments" / "configs").glob("[!_]*.py"))
         known = [str(recipe.relative_to(_ROOT)) for recipe in recipes]
         raise UsageError(_unknown("config file", name, known))
-    spec = importlib.util.spec_from_file_location("experiments.config_file", path)
-    module = importlib.util.module_from_spec(spec)
-    try:
-        spec.loader.exec_module(module)
-    except SyntaxError as error:
-        line = (error.text or "").strip()
+    loader = importlib.machinery.SourceFileLoader("experiments.config_file", str(path))
+    module = types.ModuleType(loader.name)
+    module.__file__ = str(path)
+    with _errors_of(path):
+        loader.exec_module(module)
+        if not hasattr(module, "get_config"):
+            raise UsageError(f"{name} has no get_config(arg); a config file has to define it.")
+        config = module.get_config(arg)
+    if not isinstance(config, ml_collections.ConfigDict):
         raise UsageError(
-            f"{error.filename}, line {error.lineno}: {error.msg}: {line!r}. Correct the file."
-        ) from error
-    if not hasattr(module, "get_config"):
-        raise UsageError(f"{name} has no get_config(arg); a config file has to define it.")
-    return module.get_config(arg).lock()
+            f"get_config of {name} returned {type(config).__name__}; expected a "
+            "ml_collections.ConfigDict. Correct the file."
+        )
+    return config.lock()
 
 
 def override(config: ml_collections.ConfigDict, key: str, text: str) -> None:
@@ -185,8 +196,37 @@ def user_errors_end_the_program() -> Iterator[None]:
         unwritable = isinstance(error, OSError) and error.errno in _UNWRITABLE
         if not (isinstance(error, UsageError) or unwritable or _raised_on_purpose(error)):
             raise
+        if unwritable and not _raised_on_purpose(error):
+            where = error.filename or "a file"
+            error = f"Cannot read or write {where}: {error.strerror}. Make room, or choose a place."
         print(f"Error: {error}", file=sys.stderr)
         sys.exit(2)
+
+
+@contextlib.contextmanager
+def _errors_of(path: pathlib.Path) -> Iterator[None]:
+    """Says where in a config file an error comes from."""
+    try:
+        yield
+    except UsageError:
+        raise
+    except SyntaxError as error:
+        line = (error.text or "").strip()
+        raise UsageError(
+            f"{error.filename}, line {error.lineno}: {error.msg}: {line!r}. Correct the file."
+        ) from error
+    except Exception as error:
+        frames = traceback.extract_tb(error.__traceback__)
+        lines = [frame.lineno for frame in frames if frame.filename == str(path)]
+        where = f", line {lines[-1]}" if lines else ""
+        raise UsageError(
+            f"{path}{where}: {type(error).__name__}: {error}. Correct the file or its arguments."
+        ) from error
+
+
+def _refuse(message: str) -> NoReturn:
+    """What argparse calls instead of printing its usage."""
+    raise UsageError(f"{message[:1].upper()}{message[1:]}. See --help.")
 
 
 def _raised_on_purpose(error: Exception) -> bool:
@@ -245,13 +285,22 @@ def _parse_value(key: str, text: str, current: Any) -> Any:
         value = _BOOLEANS[text.lower()] if text.lower() in _BOOLEANS else ast.literal_eval(text)
     except (ValueError, SyntaxError):
         value = text
-    if expected is float and type(value) is int:
-        value = float(value)
     if expected is tuple and type(value) is list:
         value = tuple(value)
-    if current is not None and type(value) is not expected:
+    if expected is tuple and type(value) is tuple and current:
+        value = tuple(_as(type(current[0]), x) for x in value)
+        fits = all(type(x) is type(current[0]) for x in value)
+    else:
+        value = _as(expected, value)
+        fits = current is None or type(value) is expected
+    if not fits:
         raise UsageError(
             f"--config.{key}={text} is not possible: got {type(value).__name__} {value!r}, "
             f"expected {expected.__name__} such as {current!r}."
         )
     return value
+
+
+def _as(expected: type, value: Any) -> Any:
+    """A whole number where any number is expected is one."""
+    return float(value) if expected is float and type(value) is int else value

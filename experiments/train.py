@@ -29,6 +29,11 @@ def main(argv: list[str]) -> None:
         "--workdir", type=pathlib.Path, help="where results go; default: runs/EXPERIMENT"
     )
     parser.add_argument(
+        "--accept_changes",
+        action="store_true",
+        help="go on with another config than the workdir's; see docs/resuming.md",
+    )
+    parser.add_argument(
         "--distributed",
         action="store_true",
         help="one of several processes, as Slurm, Kubernetes or a TPU pod says",
@@ -42,6 +47,8 @@ def main(argv: list[str]) -> None:
         flags, config = arguments.parse_command_line(parser, argv)
         join_processes(flags)
         workdir = flags.workdir or pathlib.Path("runs") / config.experiment
+        for change in saved_config.check_unchanged(config, workdir, flags.accept_changes):
+            print(f"accepted: {change}", file=sys.stderr)
         from perceiver_jax.training import devices, preemption  # Here, for it takes seconds.
 
         try:
@@ -68,7 +75,7 @@ def train(
       The metrics of the test split at the end.
 
     Raises:
-      ValueError: if the config contradicts itself or the workdir's; then nothing is written.
+      ValueError: if the config contradicts itself; then nothing is written.
     """
     # Here, for they take seconds: a mistyped command gets its answer at once.
     import jax
@@ -81,7 +88,6 @@ def train(
     from perceiver_jax.training import plan as plans
 
     console = rich.console.Console(quiet=jax.process_index() > 0)
-    saved_config.check_unchanged(config, workdir)
 
     # ---------------------------------------------------------------- data
     data = data_lib.build_data(**config.data)
@@ -171,11 +177,24 @@ def check(config: ml_collections.ConfigDict, data, num_devices: int) -> None:
     Raises:
       ValueError: if they do not.
     """
+    import jax
+
     if config.model.num_classes != data.num_classes:
         raise ValueError(
             f"config.model.num_classes is {config.model.num_classes}; {config.data.dataset} has "
             f"{data.num_classes} classes. Set it to that number."
         )
+    if config.model.dtype == "float64" and not jax.config.jax_enable_x64:
+        raise ValueError(
+            "config.model.dtype is 'float64', which JAX has off; expected 'float32' or 'bfloat16'. "
+            "Set one of them, or JAX_ENABLE_X64=1 in the environment."
+        )
+    for key, size in (("train_split", data.num_train), ("test_split", data.num_test)):
+        if not size:
+            raise ValueError(
+                f"config.data.{key} is {config.data[key]!r}, which has no examples; expected at "
+                "least one. Give a larger part."
+            )
     if config.train.loss == "sigmoid" and not data.multi_label:
         raise ValueError(
             f"config.train.loss is 'sigmoid'; {config.data.dataset} has one label an example. "

@@ -70,12 +70,12 @@ def test_a_value_may_follow_as_a_word_of_its_own():
         (
             "--config.train.stps=5",
             "Unknown key config.train.stps. Did you mean 'config.train.steps'\\? "
-            "Known in config.train: checkpoint_every, .*steps",
+            "Known in config.train: .*checkpoint_every, .*steps",
         ),
         ("--config.steps=5", "Did you mean 'config.train.steps'"),
         ("--config.train.steps=many", "got str 'many', expected int such as"),
         ("--config.train.steps=1.5", "got float 1.5, expected int such as"),
-        ("--config.train=5", "config.train is a section; set one of its keys: checkpoint_every"),
+        ("--config.train=5", "config.train is a section; set one of its keys: .*checkpoint_every"),
         ("--config.seed.x=5", "Unknown key config.seed.x.* Known in config.seed: nothing"),
         ("--wrkdir=x", "Unknown flag '--wrkdir'. Known: --config"),
     ],

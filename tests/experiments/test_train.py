@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import shutil
 import subprocess
 import sys
 
@@ -87,7 +89,9 @@ def test_per_class_figures_count_each_test_example_once(workdir, evaluated):
         ("--config.model.num_classes=11", "mnist5k has 10 classes"),
         ("--config.train.loss=sigmoid", "one label an example"),
         ("--config.data.batch_size=6", "multiple of the 4 devices. Set it to 8"),
-        ("--config.eval.batch_size=0", "multiple of the 4 devices. Set it to 4"),
+        ("--config.eval.batch_size=7", "multiple of the 4 devices. Set it to 8"),
+        ("--config.data.train_split=train[:0]", "which has no examples"),
+        ("--config.model.dtype=float64", "which JAX has off"),
         ("--config.eval.num_windows=2", "num_windows=2"),
         ("--config.data.dataset=mnist", "Did you mean 'mnist5k'"),
         ("--config.train.steps=0", "steps is 0"),
@@ -110,8 +114,36 @@ def test_a_run_does_not_go_on_with_another_config(workdir, capsys):
     with pytest.raises(SystemExit) as exit_:
         train.main([CONFIG, f"--workdir={workdir}", *TINY, "--config.optimizer.b1=0.5"])
     assert exit_.value.code == 2
-    assert "config.optimizer.b1 was 0.9, is 0.5" in capsys.readouterr().err
+    assert "\n  config.optimizer.b1: 0.9 -> 0.5\n" in capsys.readouterr().err
     assert lines(workdir) == before
+
+
+def test_a_workdir_whose_checkpoint_has_other_shapes_is_explained(workdir, tmp_path, capsys):
+    other, changed = tmp_path / "run", "--config.model.encoder.latent_channels=32"
+    shutil.copytree(workdir, other)
+    before = sorted(path.name for path in other.rglob("*"))
+    with pytest.raises(SystemExit) as exit_:
+        train.main([CONFIG, f"--workdir={other}", *TINY, changed, "--accept_changes"])
+    assert exit_.value.code == 2
+    assert capsys.readouterr().err.startswith(
+        "accepted: config.model.encoder.latent_channels: 24 -> 32\n"
+        f"Error: The checkpoint of step 4 in {other / 'checkpoints'} is of another model"
+    )
+    assert sorted(path.name for path in other.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [("", "config.json is damaged: Expecting value"), (None, "There is no .*config.json")],
+)
+def test_a_workdir_without_its_config_is_explained(workdir, tmp_path, capsys, damage, message):
+    (tmp_path / "checkpoints" / "4").mkdir(parents=True)
+    if damage is not None:
+        (tmp_path / "config.json").write_text(damage)
+    with pytest.raises(SystemExit) as exit_:
+        train.main([CONFIG, f"--workdir={tmp_path}", *TINY])
+    assert exit_.value.code == 2
+    assert re.search(message, capsys.readouterr().err)
 
 
 def test_a_data_set_that_is_not_there_is_explained(tmp_path, capsys):

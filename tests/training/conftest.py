@@ -57,16 +57,22 @@ def _toy_batch(size, seed=0):
 
 
 class _ToyBatches:
-    """An endless iterator that can be saved; may stop at a batch as if the process were killed."""
+    """An endless iterator that can be saved; may stop at a batch as if the process were killed.
 
-    def __init__(self, killed_at=None):
-        self._next, self._killed_at = 0, killed_at
+    The batches in `bad` have an input that is not a number.
+    """
+
+    def __init__(self, killed_at=None, bad=()):
+        self._next, self._killed_at, self._bad = 0, killed_at, bad
 
     def __next__(self):
         if self._next == self._killed_at:
             raise KeyboardInterrupt
         self._next += 1
-        return _toy_batch(8, seed=self._next)
+        batch = _toy_batch(8, seed=self._next)
+        if self._next in self._bad:
+            batch["points"][3] = np.nan
+        return batch
 
     def get_state(self):
         return str(self._next).encode()
@@ -131,6 +137,7 @@ def train_toy(make_toy):
         ema_decay=0.9,
         parallelism="pmap",
         signals=None,
+        bad=(),
         **intervals,
     ):
         toy = make_toy(steps, ema_decay)
@@ -143,7 +150,7 @@ def train_toy(make_toy):
             create_state=lambda: toy.state,
             rng=jax.random.key(1),
             parallelism=parallelism,
-            train_batches=_ToyBatches(killed_at),
+            train_batches=_ToyBatches(killed_at, bad),
             test_batches=lambda: iter([_toy_batch(16, seed=10**6)]),
             plan=plan.Plan(steps=steps, max_checkpoints=2, max_skipped=3, **intervals),
             workdir=workdir,

@@ -6,11 +6,16 @@ import jax
 import numpy as np
 import pytest
 
-from perceiver_jax.training import checkpoints, plan, writers
+from perceiver_jax.training import checkpoints, divergence, plan, preemption, writers
 
 
 def _final_state(workdir, make_toy):
     return checkpoints.load(workdir / "checkpoints", make_toy().state).state
+
+
+def _assert_same_state(workdir, other, make_toy):
+    states = _final_state(workdir, make_toy), _final_state(other, make_toy)
+    jax.tree.map(np.testing.assert_array_equal, *states)
 
 
 def _history(workdir):
@@ -60,12 +65,69 @@ def test_run_killed_again_and_again_is_bit_identical_to_an_uninterrupted_one(
             train_toy(tmp_path, killed_at=killed_at)
     _, screen = train_toy(tmp_path)
     assert "going on from step 9" in screen
-    jax.tree.map(
-        np.testing.assert_array_equal,
-        _final_state(tmp_path, make_toy),
-        _final_state(finished[0], make_toy),
-    )
+    _assert_same_state(tmp_path, finished[0], make_toy)
     assert _history(tmp_path) == _history(finished[0])
+
+
+class _Signals(preemption.Preemption):
+    """A signal after a step, or within an evaluation."""
+
+    def __init__(self, after=None, evaluation=None):
+        super().__init__()
+        self._after, self._evaluation = after, evaluation
+
+    def requested(self, step):
+        return self._after is not None and step >= self._after
+
+    def interrupt(self, items):
+        if self._evaluation == 1:
+            raise preemption.Preempted
+        if self._evaluation is not None:
+            self._evaluation -= 1
+        yield from items
+
+
+def test_run_preempted_within_evaluations_is_bit_identical_to_an_uninterrupted_one(
+    finished, tmp_path, train_toy, make_toy
+):
+    # Evaluates at 5, 10 and 13. The first is given up, and made up for; so is the last.
+    with pytest.raises(preemption.Preempted, match=f"Saved step 5 in {tmp_path}"):
+        train_toy(tmp_path, signals=_Signals(evaluation=1))
+    assert [x["step"] for x in _history(tmp_path) if x["split"] == "test"] == []
+    with pytest.raises(preemption.Preempted, match=f"Saved step 13 in {tmp_path}"):
+        train_toy(tmp_path, signals=_Signals(evaluation=3))
+    result, _ = train_toy(tmp_path)
+    assert result == finished[1]
+    assert _history(tmp_path) == _history(finished[0])
+    _assert_same_state(tmp_path, finished[0], make_toy)
+
+
+def test_preempted_run_saves_after_the_step(tmp_path, train_toy):
+    with pytest.raises(preemption.Preempted, match="Saved step 1 in"):
+        train_toy(tmp_path, signals=_Signals(after=1))
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["1"]
+
+
+def test_skipped_updates_are_counted_and_left_out_of_averages(finished, tmp_path, train_toy):
+    train_toy(tmp_path, steps=4, bad={3})
+    first, second = (line for line in _history(tmp_path) if line["split"] == "train")
+    assert (first["skipped"], second["skipped"]) == (0, 1)
+    assert np.isfinite(second["loss"])
+
+
+def test_too_many_skipped_updates_end_the_run_with_a_report_and_the_last_good_checkpoint(
+    tmp_path, train_toy
+):
+    # Saved at 3; the third skipped update in a row is that of step 7.
+    with pytest.raises(divergence.DivergedError, match="in 3 steps in a row, from step 5 on"):
+        train_toy(tmp_path, bad=range(5, 13))
+    assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["3"]
+    report = json.loads((tmp_path / "divergence.json").read_text())
+    assert (report["last_good_step"], report["last_checkpoint"]) == (4, 3)
+    assert [line["step"] for line in report["skipped"]] == [5, 6, 7]
+    assert {line["loss"] for line in report["skipped"]} == {"nan"}
+    assert report["skipped"][0]["batch_indices"] == list(range(8))
+    assert all(np.isfinite(x) for x in report["parameter_norms"].values())
 
 
 def test_complete_run_is_only_evaluated(finished, train_toy):
