@@ -70,14 +70,16 @@ def test_run_killed_again_and_again_is_bit_identical_to_an_uninterrupted_one(
 
 
 class _Signals(preemption.Preemption):
-    """A signal after a step, or within an evaluation."""
+    """A signal during a step, or within an evaluation, counted from 1."""
 
-    def __init__(self, after=None, evaluation=None):
+    def __init__(self, step=None, evaluation=None):
         super().__init__()
-        self._after, self._evaluation = after, evaluation
+        self._step, self._evaluation = step, evaluation
 
-    def requested(self, step):
-        return self._after is not None and step >= self._after
+    def requested(self):
+        if self._step is not None:
+            self._step -= 1
+        return self._step == 0
 
     def interrupt(self, items):
         if self._evaluation == 1:
@@ -104,7 +106,7 @@ def test_run_preempted_within_evaluations_is_bit_identical_to_an_uninterrupted_o
 
 def test_preempted_run_saves_after_the_step(tmp_path, train_toy):
     with pytest.raises(preemption.Preempted, match="Saved step 1 in"):
-        train_toy(tmp_path, signals=_Signals(after=1))
+        train_toy(tmp_path, signals=_Signals(step=1))
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["1"]
 
 
