@@ -315,7 +315,11 @@ def _num_points_argument(parser: argparse.ArgumentParser) -> None:
 
 
 def _shape_overrides(builder: Builder) -> list[str]:
+    from perceiver_jax.data.builders.shapes import builder as shapes
+
     num_points, _ = builder.info.features["points"].shape
+    if num_points == shapes.NUM_POINTS:
+        return []  # The recipe's own.
     return [f"--config.data.modalities.points.num_points={num_points}"]
 
 

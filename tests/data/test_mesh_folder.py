@@ -8,8 +8,10 @@ import pytest
 import trimesh
 
 from experiments import prepare_data
+from experiments.configs import modelnet40
 from perceiver_jax.data import prepared
 from perceiver_jax.data.builders import mesh_folder
+from perceiver_jax.data.builders.shapes import builder
 from tests.data import shape_files
 
 
@@ -74,6 +76,11 @@ def test_what_is_left_out_is_listed_with_its_cause(own):
 def test_the_command_that_trains_on_it_has_its_number_of_points(own, capsys):
     prepare_data.main(["mesh_folder", f"--source={own / 'My shapes'}", f"--data_dir={own}"])
     assert "points.num_points=53" in capsys.readouterr().out.splitlines()[-1]
+
+
+def test_the_usual_number_of_points_is_that_of_the_recipe():
+    recipe = modelnet40.get_config()
+    assert recipe.data.modalities.points.num_points == builder.NUM_POINTS
 
 
 @pytest.mark.parametrize(

@@ -60,7 +60,7 @@ SIZES = {"train": 9_843, "test": 2_468}
 _OFF = re.compile(r"(?:.*/)?(\w+)/(train|test)/([^/]+)\.off")
 _EXPECTED = (
     "the official ModelNet40.zip or its folder (CLASS/train/NAME.off, CLASS/test/NAME.off), the "
-    "HDF5 release (ply_data_train*.h5, ply_data_test*.h5, shape_names.txt), or .npz files "
+    "unpacked HDF5 release (ply_data_train*.h5, ply_data_test*.h5, shape_names.txt), or .npz files "
     "(train*.npz, test*.npz with points, label and class_names)"
 )
 _MAX_TEXT = 65_536  # Bytes of shape_names.txt, which has about 300.
@@ -117,7 +117,7 @@ def _recognise(source: pathlib.Path) -> tuple[str, list[pathlib.Path]]:
     for folder in [source, *below]:
         forms = {
             "off": [folder] if next(_off_files(folder), None) else [],
-            "zip": sorted(folder.glob("[Mm]odel[Nn]et40*.zip")),
+            "zip": sorted(folder.glob("[Mm]odel[Nn]et40.zip")),
             "hdf5": sorted(path for s in SIZES for path in folder.glob(f"ply_data_{s}*.h5")),
             "npz": sorted(path for s in SIZES for path in folder.glob(f"{s}*.npz")),
         }
@@ -125,9 +125,10 @@ def _recognise(source: pathlib.Path) -> tuple[str, list[pathlib.Path]]:
     if not found:
         raise ValueError(f"Found nothing of ModelNet40 in {source}; expected {_EXPECTED}.")
     if len(found) > 1:
-        where = ", ".join(f"{form} in {folder}" for form, folder in found)
+        where = [files[0] if form == "zip" else folder for (form, folder), files in found.items()]
         raise ValueError(
-            f"Found ModelNet40 several times in {source}: {where}. Name one of these folders."
+            f"Found ModelNet40 several times in {source}: {', '.join(map(str, where))}. Move one, "
+            "or name one of them."
         )
     ((form, _), files) = found.popitem()
     return form, files

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent import futures
 import contextlib
 import json
+import math
 import os
 import pathlib
 import pickle
@@ -41,6 +42,7 @@ _NO_ANSWER = (
     pickle.UnpicklingError,
 )
 
+_TASKS_PER_START = 8  # A process takes a second to start.
 TIME_LIMIT = 300.0  # Seconds for one file; 256 MB of an OFF file take about 30.
 
 
@@ -56,7 +58,7 @@ def read_all(
     Yields:
         What `process.answer` yields for a task, in the order of the tasks.
     """
-    num_workers = max(1, min(len(tasks), os.cpu_count() or 1))
+    num_workers = max(1, min(math.ceil(len(tasks) / _TASKS_PER_START), os.cpu_count() or 1))
     idle: queue.SimpleQueue[_Worker] = queue.SimpleQueue()
 
     def do(task: Mapping[str, Any]) -> list[Result]:
