@@ -69,9 +69,9 @@ def test_an_archive_of_fewer_meshes_gives_the_same_points(from_folder, tmp_path)
     built = modelnet40.Modelnet40(tmp_path, tmp_path / "tfds", num_points=53)
     records = shape_files.build(built)
     assert set(records) == {"train"}
-    assert set(records["train"]) == {f"ModelNet40/{name}" for name in names}
+    assert set(records["train"]) == names
     for name in names:
-        points = records["train"][f"ModelNet40/{name}"]["points"]
+        points = records["train"][name]["points"]
         np.testing.assert_array_equal(points, expected["train"][name]["points"])
 
 
@@ -108,6 +108,13 @@ def test_npz_clouds_are_turned_and_keep_their_number_of_points(tmp_path, clouds)
     stored = points[3] - points[3].mean(axis=0)
     for turned, original in ((x, stored[:, 0]), (y, stored[:, 2]), (z, -stored[:, 1])):
         assert np.corrcoef(turned, original)[0, 1] > 0.9999
+
+
+def test_npz_clouds_of_other_classes_are_refused(tmp_path, clouds):
+    names = np.array(["mug", *modelnet40.CLASSES[1:]])
+    np.savez(tmp_path / "train.npz", points=clouds, label=np.arange(7), class_names=names)
+    with pytest.raises(ValueError, match=r"unknown class: \['mug'\] among class_names"):
+        shape_files.build(modelnet40.Modelnet40(tmp_path, tmp_path / "tfds"))
 
 
 @pytest.mark.parametrize(

@@ -179,7 +179,7 @@ def _mesh_tasks(
         tasks[split].append(
             {
                 "path": str(path),
-                "name": name,
+                "name": f"{label}/{split}/{stem}.off",  # In an archive as in its folder.
                 "key": stem,
                 "class": label,
                 "num_points": builder.NUM_POINTS if num_points is None else num_points,

@@ -30,7 +30,8 @@ def answer(task: Mapping[str, Any]) -> Iterator[tuple[str, str, Any]]:
     Args:
         task: `path`; `name` for the report; `num_points`; `z_up`, whether the file's z axis is the
             vertical one; for a mesh or cloud also `class`, `key` (decides its points) and, if
-            `path` is a zip archive, `member`; for an HDF5 file `class_names`.
+            `path` is a zip archive, `member`; for a file of many clouds `class_names`: of an HDF5
+            file in the order of its labels, of an `.npz` file those that are allowed.
 
     Yields:
         (name, class, float32 [P, 3]) of a shape, or (name, '', (cause, detail)) of a damaged one.
@@ -71,11 +72,14 @@ def _open_archive(path: pathlib.Path) -> zipfile.ZipFile:
 
 
 def _clouds(path: pathlib.Path, task: Mapping[str, Any]) -> Iterator[tuple[str, str, Any]]:
+    known = task["class_names"]
     if path.suffix == ".h5":
         points, labels = tables.read_hdf5(path)
-        class_names: Sequence[str] = task["class_names"]
+        class_names: Sequence[str] = known
     else:
         points, labels, class_names = tables.read_npz(path)
+        if unknown := set(class_names) - set(known):
+            raise errors.BadDataError("unknown class", f"{sorted(unknown)[:3]} among class_names")
     for i, (cloud, label) in enumerate(zip(points, labels, strict=True)):
         name = f"{task['name']}/{i:05d}"
         try:
