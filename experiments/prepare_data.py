@@ -53,7 +53,10 @@ def main(argv: list[str]) -> None:
     flags = parser.parse_args(argv)
     kind = KINDS[flags.kind]
     with arguments.user_errors_end_the_program():
-        builder = kind.prepare(flags)
+        try:
+            builder = kind.prepare(flags)
+        except KeyboardInterrupt:
+            sys.exit("Interrupted; give the same command again. What is unfinished is never used.")
         print_result(builder, kind, flags.data_dir)
 
 

@@ -1,5 +1,7 @@
 """From a user's files to a data set on disk, and to the command that trains on it."""
 
+import dataclasses
+
 import pytest
 
 from experiments import prepare_data
@@ -17,3 +19,13 @@ def test_a_set_that_tfds_does_not_have_is_explained(capsys, tmp_path):
         prepare_data.main(["tfds", "--name=no_such_set", f"--data_dir={tmp_path}"])
     assert exit_.value.code == 2
     assert "TFDS has no data set 'no_such_set'" in capsys.readouterr().err
+
+
+def test_an_interrupted_build_ends_with_what_to_do(monkeypatch):
+    def interrupted(flags):
+        raise KeyboardInterrupt
+
+    kind = dataclasses.replace(prepare_data.KINDS["tfds"], prepare=interrupted)
+    monkeypatch.setattr(prepare_data, "KINDS", {"tfds": kind})
+    with pytest.raises(SystemExit, match="give the same command again"):
+        prepare_data.main(["tfds", "--name=mnist"])
