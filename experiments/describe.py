@@ -125,7 +125,7 @@ def print_summary(
     inputs = ", ".join(f"{name} {_format_size(x)}" for name, x in model["inputs"].items())
     if len(model["inputs"]) > 1:
         inputs += f"; together {_format_size(model['input'])}"
-    epochs = config.train.steps * config.data.batch_size / data.num_train
+    epochs = config.train.steps * data.batch_size / data.num_train
     devices = f"{jax.device_count()} x {jax.devices()[0].device_kind}, {config.train.parallelism}"
     if jax.process_count() > 1:
         devices += f", {jax.process_count()} processes"
@@ -135,9 +135,9 @@ def print_summary(
         "inputs": inputs,
         "model": f"{_format_size(model['latents'])} latents, {model['parameters']:,} parameters, "
         f"{format_count(model['flops']['paper'])}FLOP an example, {config.model.dtype}",
-        "data": f"{config.data.dataset}: {data.num_train:,} to train on, {data.num_test:,} to test,"
+        "data": f"{data.name}: {data.num_train:,} to train on, {data.num_test:,} to test,"
         f" {data.num_classes} classes",
-        "training": f"{config.train.steps:,} steps of {config.data.batch_size} = {epochs:.4g} "
+        "training": f"{config.train.steps:,} steps of {data.batch_size} = {epochs:.4g} "
         f"epochs, {config.optimizer.name}, learning rate {config.optimizer.learning_rate:g}",
         "devices": devices,
         "workdir": f"{workdir} ({'goes on' if resumes else 'new'})",

@@ -30,16 +30,22 @@ def main(argv: list[str]) -> None:
         evaluate(flags.workdir)
 
 
-def evaluate(workdir: pathlib.Path) -> dict[str, float]:
+def evaluate(workdir: pathlib.Path, data: Any = None) -> dict[str, float]:
     """Evaluates the newest checkpoint of a workdir on the test split.
 
     Args:
       workdir: of a training run.
+      data: what it was trained on, if that was not what a config describes.
 
     Returns:
       The metrics.
     """
     config = saved_config.read(workdir)
+    if data is None and "arrays" in config.data:
+        raise arguments.UsageError(
+            f"{workdir} is of a run on arrays in memory: {config.data.to_dict()}. Evaluate it from "
+            "Python: experiments.evaluate.evaluate(workdir, data)."
+        )
     # Here, for they take seconds.
     import jax
     import rich.console
@@ -58,7 +64,8 @@ def evaluate(workdir: pathlib.Path) -> dict[str, float]:
 
     logging.getLogger("absl").setLevel("ERROR")  # Orbax warns that it will not write.
     console = rich.console.Console()
-    data = data_lib.build_data(**config.data)
+    if data is None:
+        data = data_lib.build_data(**config.data)
     model = perceiver_jax.build_model(config.model)
     loss = losses.build_loss(config.train.loss, config.train.label_smoothing)
     optimizer, _ = optimizers.build_optimizer(**config.optimizer, total_steps=config.train.steps)

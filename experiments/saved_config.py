@@ -11,6 +11,7 @@ from experiments import arguments
 # Keys, or sections, that a run may go on with changed.
 CHANGEABLE = (
     "data.data_dir",
+    "data.max_bad_records",
     "eval",
     "experiment",
     "model.dtype",

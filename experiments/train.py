@@ -17,6 +17,7 @@ import ml_collections
 from experiments import arguments, saved_config
 
 if TYPE_CHECKING:
+    from perceiver_jax import data as data_lib
     from perceiver_jax.training import preemption
 
 
@@ -62,14 +63,20 @@ def main(argv: list[str]) -> None:
 
 
 def train(
-    config: ml_collections.ConfigDict, workdir: pathlib.Path, signals: "preemption.Preemption"
+    config: ml_collections.ConfigDict,
+    workdir: pathlib.Path,
+    signals: "preemption.Preemption | None" = None,
+    *,
+    data: "data_lib.Data | None" = None,
 ) -> dict[str, float]:
     """Trains what a config describes.
 
     Args:
       config: a recipe, such as those in `experiments/configs`.
       workdir: where `config.json`, `metrics.jsonl`, checkpoints and pictures go.
-      signals: whether to end early.
+      signals: whether to end early; None: never.
+      data: to train on instead of what `config.data` describes, such as `data.from_arrays` makes;
+        that section is then replaced by the shapes of the arrays.
 
     Returns:
       The metrics of the test split at the end.
@@ -84,13 +91,25 @@ def train(
     from experiments import describe
     import perceiver_jax
     from perceiver_jax import data as data_lib
-    from perceiver_jax.training import devices, loop, losses, optimizers, state, steps
+    from perceiver_jax.training import (
+        devices,
+        loop,
+        losses,
+        optimizers,
+        preemption,
+        state,
+        steps,
+    )
     from perceiver_jax.training import plan as plans
 
     console = rich.console.Console(quiet=jax.process_index() > 0)
+    if data is not None:
+        config = ml_collections.ConfigDict(config.to_dict() | {"data": data.describe()})
+        saved_config.check_unchanged(config, workdir)
 
     # ---------------------------------------------------------------- data
-    data = data_lib.build_data(**config.data)
+    if data is None:
+        data = data_lib.build_data(**config.data)
     check(config, data, jax.device_count())
     share = {"process_index": jax.process_index(), "process_count": jax.process_count()}
     # Embedded data are built now if need be.
@@ -137,7 +156,7 @@ def train(
         workdir=workdir,
         config=config.to_dict(),
         console=console,
-        signals=signals,
+        signals=signals or preemption.Preemption(),
     )
 
 
@@ -181,7 +200,7 @@ def check(config: ml_collections.ConfigDict, data, num_devices: int) -> None:
 
     if config.model.num_classes != data.num_classes:
         raise ValueError(
-            f"config.model.num_classes is {config.model.num_classes}; {config.data.dataset} has "
+            f"config.model.num_classes is {config.model.num_classes}; {data.name} has "
             f"{data.num_classes} classes. Set it to that number."
         )
     if config.model.dtype == "float64" and not jax.config.jax_enable_x64:
@@ -192,17 +211,18 @@ def check(config: ml_collections.ConfigDict, data, num_devices: int) -> None:
     for key, size in (("train_split", data.num_train), ("test_split", data.num_test)):
         if not size:
             raise ValueError(
-                f"config.data.{key} is {config.data[key]!r}, which has no examples; expected at "
+                f"config.data.{key} is {getattr(data, key)!r}, which has no examples; expected at "
                 "least one. Give a larger part."
             )
     if config.train.loss == "sigmoid" and not data.multi_label:
         raise ValueError(
-            f"config.train.loss is 'sigmoid'; {config.data.dataset} has one label an example. "
+            f"config.train.loss is 'sigmoid'; {data.name} has one label an example. "
             "Set it to 'softmax'."
         )
     steps = max(config.train.accumulate_steps, 1)
+    sizes = {"data": data.batch_size, "eval": config.eval.batch_size}
     for section, parts in (("data", num_devices * steps), ("eval", num_devices)):
-        size = config[section].batch_size
+        size = sizes[section]
         if size < 1 or size % parts:
             above = max(size, 1) + -max(size, 1) % parts
             each = f" x {steps} accumulate_steps" if parts != num_devices else ""

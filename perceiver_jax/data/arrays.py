@@ -26,7 +26,7 @@ class Array:
     augment: Augment | None = None
 
     feature: ClassVar[str] = "array"
-    has_time: ClassVar[bool] = False
+    has_windows: ClassVar[bool] = False
 
     def spec(self) -> np.ndarray:
         """Returns zeros of the array's shape and type."""
@@ -44,9 +44,9 @@ class Array:
 
 def from_arrays(
     inputs: Mapping[str, np.ndarray],
-    labels: np.ndarray,
+    labels: Sequence[int] | np.ndarray,
     test_inputs: Mapping[str, np.ndarray],
-    test_labels: np.ndarray,
+    test_labels: Sequence[int] | np.ndarray,
     *,
     batch_size: int,
     class_names: Sequence[str] | None = None,
@@ -108,7 +108,7 @@ def from_arrays(
     return pipeline.Data(store, "train", "test", batch_size, num_workers, modalities)
 
 
-def _split(inputs: Mapping[str, np.ndarray], labels: np.ndarray) -> stores.Arrays:
+def _split(inputs: Mapping[str, np.ndarray], labels: Sequence[int] | np.ndarray) -> stores.Arrays:
     labels = np.asarray(labels)
     if not (labels.ndim == 2 or (labels.ndim == 1 and labels.dtype.kind in "iu")):
         raise ValueError(

@@ -85,6 +85,19 @@ class Data:
         """Names of the classes. Needs the data set on disk."""
         return self.store.class_names
 
+    def describe(self) -> dict[str, Any]:
+        """Returns what a run on arrays in memory keeps of them, as JSON values.
+
+        Raises:
+            ValueError: the data are on disk, and so described by a config.
+        """
+        if not isinstance(self.store, stores.InMemory):
+            raise ValueError(
+                f"Got data set {self.name!r}, which is on disk; expected arrays in memory. Name "
+                "the data set in config.data instead."
+            )
+        return {"arrays": self.store.describe(), "batch_size": self.batch_size}
+
     @functools.cached_property
     def num_train(self) -> int:
         """Number of examples of the training split."""

@@ -109,6 +109,13 @@ class InMemory:
         """Returns the size of a split."""
         return len(self.splits[split])
 
+    def describe(self) -> dict[str, dict[str, str]]:
+        """Returns the types and shapes of all arrays."""
+        return {
+            split: {name: f"{x.dtype} {list(x.shape)}" for name, x in part.arrays.items()}
+            for split, part in self.splits.items()
+        }
+
     def open(self, split: str, inputs: Inputs) -> tuple["Arrays", dict[str, str]]:
         """Returns the records of a split, and which of their features each input is."""
         return self.splits[split], {name: name for name in (*inputs, "label")}
