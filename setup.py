@@ -45,6 +45,8 @@ setuptools.setup(
         "atari": ["ale-py>=0.12"],
         # Point clouds from meshes and HDF5 files.
         "meshes": MESHES,
+        # Some of TFDS's builders, for preparing data sets alone.
+        "tensorflow": ["tensorflow>=2.18"],
         "test": [
             *MESHES,
             "av>=18",

@@ -146,7 +146,17 @@ def _prepare_tfds(flags: argparse.Namespace) -> Builder:
             "tfds.list_builders() lists. Correct --name."
         ) from error
     manual_dir = require_path(flags, "a directory") if flags.source else None
-    datasets.build(builder, tfds.download.DownloadConfig(manual_dir=manual_dir), quiet=False)
+    config = tfds.download.DownloadConfig(manual_dir=manual_dir)
+    try:
+        datasets.build(builder, config, quiet=False)
+    except ImportError as error:
+        if error.name != "tensorflow":
+            raise
+        raise arguments.UsageError(
+            f"TFDS's builder of {flags.name!r} needs TensorFlow, which is not installed. To "
+            "prepare the data set, install it: pip install perceiver-haiku[tensorflow]. Training "
+            "does not use it. (imagenet2012 needs none by the KIND of that name.)"
+        ) from error
     return builder
 
 

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 import pathlib
 from typing import Any
 
+import numpy as np
 import tensorflow_datasets as tfds
 
 from perceiver_jax.data import errors
@@ -54,9 +55,15 @@ def find(name: str, data_dir: str) -> tfds.core.DatasetBuilder | None:
     found = [path for path in found if tfds.core.Version.is_valid(path.name)]
     if not found:
         return None
-    builder = tfds.builder_from_directory(
-        str(max(found, key=lambda path: tfds.core.Version(path.name)))
-    )
+    newest = max(found, key=lambda path: tfds.core.Version(path.name))
+    try:
+        builder = tfds.builder_from_directory(str(newest))
+    except ImportError as error:
+        raise ValueError(
+            f"Data set {name!r} in {newest} has a feature that TFDS reads with TensorFlow, such as "
+            "its Audio; expected features that need none. Prepare the original files as one of the "
+            "other kinds: python -m experiments.prepare_data --help"
+        ) from error
     if builder.info.file_format != _FORMAT:
         raise ValueError(
             f"Data set {name!r} in {builder.data_dir} is stored as "
@@ -131,6 +138,10 @@ def _is_label(feature: Any) -> bool:
     return isinstance(getattr(feature, "feature", feature), tfds.features.ClassLabel)
 
 
+def _is_file(feature: Any) -> bool:
+    return type(feature) is tfds.features.Tensor and np.dtype(feature.np_dtype).kind == "O"
+
+
 def _is_frames(feature: Any) -> bool:
     return isinstance(getattr(feature, "feature", None), tfds.features.Image)
 
@@ -140,7 +151,7 @@ def _is_cloud(feature: Any) -> bool:
 
 
 _TYPES: Mapping[str, Callable[[Any], bool]] = {
-    "audio": lambda feature: isinstance(feature, tfds.features.Audio),
+    "audio": _is_file,
     "image": lambda feature: isinstance(feature, tfds.features.Image),
     "points": _is_cloud,
     "video": _is_frames,

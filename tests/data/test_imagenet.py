@@ -1,5 +1,6 @@
 """TFDS's builder of ImageNet, from small tars made like the official ones."""
 
+import importlib.util
 import io
 import tarfile
 
@@ -29,8 +30,8 @@ def tar(files):
 
 
 @pytest.fixture(scope="module")
-def data_dir(tmp_path_factory):
-    source, data_dir = tmp_path_factory.mktemp("tars"), tmp_path_factory.mktemp("imagenet")
+def tars(tmp_path_factory):
+    source = tmp_path_factory.mktemp("tars")
     train = {}
     for i, synset in enumerate(SYNSETS):
         pictures = {f"{synset}_{j}.JPEG": photograph(5 * i + j) for j in range(3)}
@@ -41,7 +42,13 @@ def data_dir(tmp_path_factory):
     (source / "ILSVRC2012_img_train.tar").write_bytes(tars)
     validation = {f"ILSVRC2012_val_{number:08d}.JPEG": photograph(number) for number in VALIDATION}
     (source / "ILSVRC2012_img_val.tar").write_bytes(tar(validation))
-    prepare_data.main(["imagenet2012", f"--source={source}", f"--data_dir={data_dir}"])
+    return source
+
+
+@pytest.fixture(scope="module")
+def data_dir(tars, tmp_path_factory):
+    data_dir = tmp_path_factory.mktemp("imagenet")
+    prepare_data.main(["imagenet2012", f"--source={tars}", f"--data_dir={data_dir}"])
     return str(data_dir)
 
 
@@ -106,3 +113,13 @@ def test_a_directory_without_tars_is_explained(tmp_path, capsys):
         prepare_data.main(["imagenet2012", f"--source={tmp_path}", f"--data_dir={tmp_path}"])
     assert exit_.value.code == 2
     assert "There is no ILSVRC2012_img_train.tar" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(importlib.util.find_spec("tensorflow") is not None, reason="it is installed")
+def test_a_builder_that_needs_tensorflow_says_what_to_do(tars, tmp_path, capsys):
+    with pytest.raises(SystemExit) as exit_:
+        prepare_data.main(
+            ["tfds", "--name=imagenet2012", f"--source={tars}", f"--data_dir={tmp_path}"]
+        )
+    assert exit_.value.code == 2
+    assert "perceiver-haiku[tensorflow]" in capsys.readouterr().err

@@ -1,5 +1,8 @@
 """Data sets of a user, prepared with TFDS, are used by name."""
 
+import importlib.util
+import json
+
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
@@ -107,6 +110,19 @@ def test_a_set_without_random_access_says_how_to_prepare_it_again(tmp_path):
     info = tmp_path / "flowers" / "1.0.0" / "dataset_info.json"
     info.write_text(info.read_text().replace("array_record", "tfrecord"))
     with pytest.raises(ValueError, match="stored as tfrecord.*experiments.prepare_data tfds"):
+        datasets.lookup("flowers", str(tmp_path))
+
+
+@pytest.mark.skipif(importlib.util.find_spec("tensorflow") is not None, reason="it is installed")
+def test_a_feature_that_needs_tensorflow_is_explained(tmp_path):
+    datasets.build(Flowers(data_dir=tmp_path))
+    path = tmp_path / "flowers/1.0.0/features.json"
+    features = json.loads(path.read_text())
+    sound = {"pythonClassName": "tensorflow_datasets.core.features.audio_feature.Audio"}
+    sound["audio"] = {"shape": {"dimensions": ["-1"]}, "dtype": "int64", "encoding": "none"}
+    features["featuresDict"]["features"]["colour"] = sound
+    path.write_text(json.dumps(features))
+    with pytest.raises(ValueError, match="reads with TensorFlow, such as its Audio"):
         datasets.lookup("flowers", str(tmp_path))
 
 
