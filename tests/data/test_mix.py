@@ -46,6 +46,13 @@ def test_cutmix_labels_are_the_areas_of_one_box(rng):
         np.testing.assert_array_equal(~is_own, rows[:, None] & columns)
 
 
+def test_the_box_of_cutmix_has_the_area_that_was_drawn():
+    black, white = (np.full((32, 32, 3), level, np.uint8) for level in (0, 255))
+    mixed_picture, own = mix.cut_mix(black, white, 0.75, np.array([0.5, 0.5]))
+    assert own == 0.75
+    assert mixed_picture.mean() == 255 / 4
+
+
 def test_with_both_each_example_takes_one_of_them(rng):
     plain = batch(rng, size=64, side=7)
     result = mixed(plain, mixup_alpha=1.0, cutmix_alpha=1.0)
