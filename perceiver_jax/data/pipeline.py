@@ -13,7 +13,7 @@ import ml_collections
 import numpy as np
 
 from perceiver_jax.data import batches as batches_lib
-from perceiver_jax.data import image, mix, prepared, reader, stores
+from perceiver_jax.data import image, mix, prepared, reader, stores, workers
 from perceiver_jax.data import modalities as modality_kinds
 
 Batch = batches_lib.Batch
@@ -221,7 +221,7 @@ class Data:
             if not flags.FLAGS.is_parsed():
                 flags.FLAGS.mark_as_parsed()  # Grain reads its flags, also without absl.app.
             options = grain.MultiprocessingOptions(self.num_workers, per_worker_buffer_size=2)
-            dataset = dataset.mp_prefetch(options)
+            dataset = dataset.mp_prefetch(options, workers.begin)
         name = f"{self.name}, split {split}"
         return batches_lib.Batches(iter(dataset), name, self.max_bad_records)
 

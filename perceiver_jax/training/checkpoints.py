@@ -139,6 +139,7 @@ class Checkpointer:
             "iterator_state": _encode(iterator_state),
             "metadata": metadata,
         }
+        content = json.loads(json.dumps(content))  # A copy, for it is written later.
         args = self._ocp.args
         with self._explained():
             self._manager.save(
