@@ -8,6 +8,7 @@ more machines, see docs/scaling.md.
 
 import argparse
 import dataclasses
+import logging
 import pathlib
 import sys
 from typing import TYPE_CHECKING
@@ -52,6 +53,7 @@ def main(argv: list[str]) -> None:
             print(f"accepted: {change}", file=sys.stderr)
         from perceiver_jax.training import devices, preemption  # Here, for it takes seconds.
 
+        logging.getLogger("absl").setLevel("CRITICAL")  # What can't be saved is said by us.
         try:
             with preemption.Preemption() as signals:
                 train(config, workdir, signals)

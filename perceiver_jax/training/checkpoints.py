@@ -65,9 +65,16 @@ class Checkpointer:
         *,
         read_only: bool = False,
     ):
-        """Opens the directory."""
+        """Opens the directory.
+
+        Raises:
+          SaveError: If it cannot be made.
+        """
         import orbax.checkpoint as ocp  # Here, for it takes a while.
 
+        if not read_only:
+            _make(pathlib.Path(directory))
+        _ignore_late_io()
         self._ocp = ocp
         self._directory = pathlib.Path(directory).absolute()
         self._read_only = read_only
@@ -267,30 +274,48 @@ def load(directory: pathlib.Path, like: TrainState) -> Checkpoint:
         return checkpointer.restore(like)
 
 
-@contextlib.contextmanager
-def _damage() -> Iterator[None]:
-    """Turns whatever goes wrong in reading a checkpoint into one kind of error."""
-    hook = sys.unraisablehook
+def _make(directory: pathlib.Path) -> None:
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise SaveError(
+            f"{directory} cannot be made: {error.strerror}. Checkpoints need a directory that may "
+            "be written; choose another workdir."
+        ) from error
 
-    def ignore_late_reads(unraisable: Any) -> None:
-        """Orbax gives up at the first error; its other reads then find no one to report to."""
+
+def _ignore_late_io() -> None:
+    """Keeps quiet what Orbax leaves behind when it gives up at the first of several errors.
+
+    The other reads or writes then find no one to report to, and Python prints a traceback of each.
+    """
+    hook = sys.unraisablehook
+    if getattr(hook, "ignores_late_io", False):
+        return
+
+    def ignore_late_io(unraisable: Any) -> None:
         if str(unraisable.exc_value) != "Event loop is closed":
             hook(unraisable)
 
-    sys.unraisablehook = ignore_late_reads
+    ignore_late_io.ignores_late_io = True
+    sys.unraisablehook = ignore_late_io
+
+
+@contextlib.contextmanager
+def _damage() -> Iterator[None]:
+    """Turns whatever goes wrong in reading a checkpoint into one kind of error."""
     try:
         yield
     except (_DamagedError, PermissionError, MemoryError):
         raise
-    except Exception as error:  # Its other reads may end later: the hook stays.
+    except Exception as error:
         raise _DamagedError(_one_line(error)) from error
-    sys.unraisablehook = hook
 
 
 def _one_line(error: Exception) -> str:
-    """The first line of an error's message, shortened: some hold whole trees and traces."""
+    """The first line of an error's message, its middle left out: some hold whole trees."""
     text = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
-    return text if len(text) <= 200 else f"{text[:200]} ..."
+    return text if len(text) <= 200 else f"{text[:60]} ... {text[-140:]}"
 
 
 def named(tree: Any) -> dict[str, Any]:

@@ -137,6 +137,12 @@ def test_nothing_but_damaged_checkpoints_is_an_error_that_leaves_them_alone(tmp_
     assert sorted(path.name for path in directory.iterdir()) == ["0", "1"]
 
 
+def test_directory_that_cannot_be_made_is_explained(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(checkpoints.SaveError, match="file/c cannot be made: Not a directory"):
+        checkpoints.Checkpointer(tmp_path / "file" / "c")
+
+
 def test_save_that_fails_is_an_error_and_leaves_earlier_checkpoints_alone(tmp_path, make_toy):
     state = jax.device_get(make_toy().state)
     directory = _saved(tmp_path / "checkpoints", state)

@@ -1,6 +1,8 @@
 """A run leaves what it promises, and goes on from where it stopped as if it never had."""
 
 import json
+import resource
+import shutil
 
 import jax
 import numpy as np
@@ -130,6 +132,21 @@ def test_too_many_skipped_updates_end_the_run_with_a_report_and_the_last_good_ch
     assert {line["loss"] for line in report["skipped"]} == {"nan"}
     assert report["skipped"][0]["batch_indices"] == list(range(8))
     assert all(np.isfinite(x) for x in report["parameter_norms"].values())
+
+
+def test_full_disk_ends_the_run_and_leaves_the_last_checkpoint_intact(
+    finished, tmp_path, train_toy, make_toy
+):
+    workdir = shutil.copytree(finished[0], tmp_path / "run")
+    shutil.rmtree(workdir / "checkpoints" / "13")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (3000, limits[1]))  # No file may be larger.
+    try:
+        with pytest.raises(OSError, match="step 13 could not be written|File too large"):
+            train_toy(workdir, log_every=0)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert _final_state(workdir, make_toy).step == 12
 
 
 def test_complete_run_is_only_evaluated(finished, train_toy):
