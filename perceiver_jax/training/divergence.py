@@ -6,6 +6,7 @@ import math
 import pathlib
 from typing import Any
 
+import jax
 import numpy as np
 
 from perceiver_jax.training import checkpoints, state, writers
@@ -82,7 +83,8 @@ class Divergence:
             "parameter_norms": norms,
         }
         path = workdir / REPORT_FILE
-        writers.write_atomically(path, json.dumps(report, indent=2) + "\n")
+        if jax.process_index() == 0:
+            writers.write_atomically(path, json.dumps(report, indent=2) + "\n")
         raise DivergedError(
             f"The loss or a gradient was not finite in {len(self.skipped)} steps in a row, from "
             f"step {first} on (config.train.max_skipped is {self._max_skipped}); {saved}. "

@@ -121,6 +121,8 @@ class Recorder:
             if self._writer is not None:
                 self._writer.write(step, "train", line)
             self._screen.train_line(step, line)
+            if self._skipped:
+                self._screen.say(f"skipped {self._skipped} updates that were not finite")
             self._sums, self._count, self._skipped = {}, 0, 0
             self._examples, self._seconds = 0, 0.0
         return values

@@ -103,7 +103,7 @@ def is_saving(run):
 
 
 def is_training(run):
-    return "train" in run.output and any(line["step"] > STEPS // 2 for line in run.metrics)
+    return bool(re.search(r"^train +\d+/", run.output, re.MULTILINE))
 
 
 def is_ending(run):
