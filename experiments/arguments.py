@@ -13,6 +13,7 @@ import errno
 import importlib.machinery
 import pathlib
 import re
+import signal
 import sys
 import traceback
 import types
@@ -188,10 +189,13 @@ def user_errors_end_the_program() -> Iterator[None]:
     """Prints the message of a user's mistake and exits with code 2; bugs keep their traceback.
 
     A mistake is a UsageError; an error that the project's own code raises on purpose (one from
-    inside a library is a bug); or a directory that can't be written to.
+    inside a library is a bug); or a directory that can't be written to. Ctrl-C has the exit code
+    that shells use.
     """
     try:
         yield
+    except KeyboardInterrupt:
+        sys.exit(128 + signal.SIGINT)
     except (ValueError, TypeError, ArithmeticError, OSError, ImportError) as error:
         unwritable = isinstance(error, OSError) and error.errno in _UNWRITABLE
         if not (isinstance(error, UsageError) or unwritable or _raised_on_purpose(error)):

@@ -21,7 +21,7 @@ def parse(*argv):
         (POINTS, "config.seed=-1", "config.seed is -1; expected at least 0. Change it"),
         (POINTS, "config.seed=99999999999", "at least 0 and at most 2147483647"),
         (POINTS, "config.train.steps=0", "config.train.steps is 0; expected at least 1"),
-        (POINTS, "config.train.steps=1e3", "got float 1000.0, expected int such as 600"),
+        (POINTS, "config.train.steps=1e3", "got float 1000.0, expected int such as"),
         (POINTS, "config.train.log_every=-1", "expected at least 0"),
         (POINTS, "config.data.batch_size=0", "config.data.batch_size is 0; expected at least 1"),
         (POINTS, "config.eval.num_windows=-3", "expected at least 1"),
