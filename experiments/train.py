@@ -57,7 +57,7 @@ def main(argv: list[str]) -> None:
         try:
             with preemption.Preemption() as signals:
                 train(config, workdir, signals)
-            devices.wait_for_processes()
+            devices.wait_for_processes("trained")
         except (preemption.Preempted, KeyboardInterrupt) as error:
             what = str(error) or f"Ended before there was anything new to save in {workdir}"
             print(f"{what}. The same command goes on.", file=sys.stderr)

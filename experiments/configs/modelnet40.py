@@ -82,7 +82,9 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
             "remat": False,
         },
         "decoder": {"kind": "mean_pool"},
-        "dtype": "bfloat16",  # Of the computation; parameters and optimizer are float32.
+        # Of matrix products. Parameters, optimizer, norms' statistics, softmax, logits and loss are
+        # float32 in any case.
+        "dtype": "bfloat16",
     }
 
     config.train = {

@@ -51,10 +51,16 @@ def join_processes(
     )
 
 
-def wait_for_processes() -> None:
-    """Waits until all processes are here; to be called before they end well."""
+def wait_for_processes(name: str) -> None:
+    """Waits until all processes are here; `name` may be used once in a run.
+
+    Elsewhere they need not be patient: gloo, which connects CPUs, gives up after 30 seconds, and so
+    does the end of a process. Here it may take hours; heartbeats tell if one dies.
+    """
     if jax.process_count() > 1:
-        multihost_utils.sync_global_devices("end")
+        import orbax.checkpoint as ocp  # Here, for it takes a while.
+
+        ocp.multihost.get_barrier_sync_fn()(key=name, timeout_ms=10 * 3600 * 1000)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -137,6 +137,7 @@ def train(
                     parallelism.compile_update, update, state, batch, rng
                 )
                 step_fn = screen.timed("compiling the training step", compile_update)
+                devices.wait_for_processes("compiled")
                 record.start(len(host_batch["label"]) * jax.process_count())
             unread = collections.deque()  # Steps whose metrics may still be on the devices.
             with signals.deferred():

@@ -86,12 +86,14 @@ def run(tmp_path_factory):
     directory = tmp_path_factory.mktemp("processes")
     workdir = directory / "run"
     first, second = _start(workdir, 100_000, directory / "cache")
-    deadline = time.monotonic() + SECONDS
-    while not _last_checkpoint(workdir) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    second.send_signal(signal.SIGKILL)
+    try:
+        deadline = time.monotonic() + SECONDS
+        while not _last_checkpoint(workdir) and time.monotonic() < deadline:
+            time.sleep(0.1)
+    finally:
+        second.kill()
+        second.wait()
     killed = time.monotonic()
-    second.wait()
     code = _wait(first, workdir)
     seconds = time.monotonic() - killed
     steps = _last_checkpoint(workdir) + 3

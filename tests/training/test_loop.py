@@ -149,6 +149,20 @@ def test_full_disk_ends_the_run_and_leaves_the_last_checkpoint_intact(
     assert _final_state(workdir, make_toy).step == 12
 
 
+def test_run_goes_on_with_fsdp_where_pmap_stopped_and_the_other_way_round(
+    finished, tmp_path, train_toy, make_toy
+):
+    for killed_at, parallelism in ((5, "pmap"), (11, "fsdp")):
+        with pytest.raises(KeyboardInterrupt):
+            train_toy(tmp_path, killed_at=killed_at, parallelism=parallelism)
+    train_toy(tmp_path)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6),
+        _final_state(tmp_path, make_toy),
+        _final_state(finished[0], make_toy),
+    )
+
+
 def test_complete_run_is_only_evaluated(finished, train_toy):
     workdir, result, _ = finished
     before = (workdir / "metrics.jsonl").read_text()
