@@ -68,7 +68,7 @@ def show(
     data = dataclasses.replace(data, batch_size=num, num_workers=0)
     with contextlib.closing(data.train_batches(config.seed)) as batches:
         after = next(batches)
-    before = data.read_unaugmented(after["index"], config.seed)
+    before = data.read_train(after["index"], config.seed, augmented=False)
     labels = label_texts(before["label"], data.class_names)
     out.mkdir(parents=True, exist_ok=True)
     title = f"{config.experiment}: {num} of {data.num_train:,} examples of {config.data.dataset}"
@@ -121,7 +121,9 @@ def _write_sounds(
     rate = pairs.modality.sample_rate
     raw = isinstance(pairs.modality, audio.Audio)
     sound = audio.Audio(pairs.modality.num_samples, rate)
-    windows = dataclasses.replace(data, inputs={name: sound}).read_unaugmented(indices, seed)[name]
+    windows = dataclasses.replace(data, inputs={name: sound}).read_train(
+        indices, seed, augmented=False
+    )[name]
     versions = {"": windows}
     if raw and pairs.augmented:
         versions["_after"] = pairs.after

@@ -2,7 +2,6 @@
 
 import dataclasses
 import io
-import os
 from typing import ClassVar
 
 from jaxtyping import UInt8
@@ -16,11 +15,6 @@ MAX_PIXELS = 2**26  # 67 million; decoded to RGB, 200 MB.
 _MODES = {1: "L", 3: "RGB"}
 # Not all that Pillow knows: it hands EPS to another program, for instance.
 _FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
-
-if "PILLOW_BLOCKS_MAX" not in os.environ:
-    # By default Pillow returns the memory of every intermediate picture to the system, and a third
-    # of the time goes into page faults. This keeps up to 8 blocks, of 16 MB each at the most.
-    PIL.Image.core.set_blocks_max(8)
 
 
 @dataclasses.dataclass(frozen=True)

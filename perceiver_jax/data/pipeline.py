@@ -176,20 +176,22 @@ class Data:
         dataset = dataset.batch(share, drop_remainder=True, batch_fn=reader.stack)
         return self._iterate(dataset, self.test_split, process_index, process_count)
 
-    def read_unaugmented(self, indices: Sequence[int] | np.ndarray, seed: int) -> Batch:
-        """Reads examples as in evaluation, but the windows that the first epoch of training takes.
+    def read_train(self, indices: Sequence[int] | np.ndarray, seed: int, augmented: bool) -> Batch:
+        """Reads training examples by index, as the first epoch has them.
 
         Args:
             indices: of the examples in the training split.
             seed: as of `train_batches`.
+            augmented: whether as the model gets them, or the same windows as in evaluation.
 
         Returns:
             A batch of these examples, in this order.
         """
         split = self._reader(self.train_split)
-        examples = [
-            split.read(int(i), reader.example_rng(seed, 0, int(i)).random(), None) for i in indices
-        ]
+        examples = []
+        for index in map(int, indices):
+            rng = reader.example_rng(seed, 0, index)
+            examples.append(split.read(index, rng.random(), rng if augmented else None))
         return {name: np.stack([example[name] for example in examples]) for name in examples[0]}
 
     def batch_spec(self, process_count: int = 1) -> Batch:

@@ -131,15 +131,6 @@ def test_rand_augment_enhances_as_pillow_does_and_nothing_in_the_middle(photo, r
         assert operation(rng, picture, 0.7) == enhance(0.1 + 1.8 * 0.7) != picture
 
 
-def test_memory_of_pictures_is_used_again(photo, rng):
-    settings = image.Image(image_size=46, rand_augment_layers=4)
-    value = encode_picture(photo)
-    settings.read(value, 0.5, rng)
-    PIL.Image.core.reset_stats()
-    settings.read(value, 0.5, rng)
-    assert PIL.Image.core.get_stats()["reused_blocks"] > 0
-
-
 def test_unknown_crop_and_channels_are_errors():
     with pytest.raises(ValueError, match="'incepton'.*Did you mean 'inception'"):
         image.Image(image_size=3, crop="incepton")

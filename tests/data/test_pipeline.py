@@ -160,13 +160,19 @@ def test_all_inputs_of_an_example_see_the_same_window(make_data):
 def test_unaugmented_examples_see_the_windows_of_training(make_data):
     data = with_inputs(make_data("mnist5k"), position=Position())
     (batch,) = take(data.train_batches(seed=3), 1)
-    assert_same([batch], [data.read_unaugmented(batch["index"], seed=3)])
+    assert_same([batch], [data.read_train(batch["index"], 3, augmented=False)])
+
+
+def test_training_examples_can_be_read_by_index(make_data):
+    data = make_data(modalities=JITTER)
+    (batch,) = take(data.train_batches(seed=3), 1)
+    assert_same([batch], [data.read_train(batch["index"], 3, augmented=True)])
 
 
 def test_unaugmented_examples_are_those_of_evaluation(make_data):
     data = make_data(modalities=JITTER, test_split="train[:6]")
     (evaluated,) = take(data.test_batches(6, 1))
-    assert_same([evaluated], [data.read_unaugmented(range(6), seed=3)])
+    assert_same([evaluated], [data.read_train(range(6), 3, augmented=False)])
 
 
 def test_evaluation_is_the_same_every_time(make_data):
