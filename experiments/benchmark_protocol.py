@@ -83,8 +83,9 @@ def serve(
     """Answers the parent until it closes the pipe.
 
     The first answer says what was prepared; then each line names an action. An action's answer is
-    `seconds`, the time that it took; `memory` answers the peak in megabytes above what was resident
-    when the subject was ready (null where the system can't tell).
+    `seconds`, the time that it took, and `cpu_seconds`, of all threads; `memory` answers the peak
+    in megabytes above what was resident when the subject was ready (null where the system can't
+    tell).
 
     Args:
       prepare: given the settings, returns facts (JSON values) and actions, which block until done.
@@ -101,20 +102,21 @@ def serve(
     except SubjectError as error:
         answer({"error": str(error)})
         return
-    ready = _resident("VmRSS")
+    ready = resident("VmRSS")
     _reset_peak()
     answer(facts)
     for line in sys.stdin:
         if line.strip() == "memory":
-            peak = _resident("VmHWM")
+            peak = resident("VmHWM")
             answer({"megabytes": None if peak is None else peak - ready})
             continue
-        begin = time.perf_counter()
+        begin, cpu_begin = time.perf_counter(), time.process_time()
         actions[line.strip()]()
-        answer({"seconds": time.perf_counter() - begin})
+        seconds, cpu_seconds = time.perf_counter() - begin, time.process_time() - cpu_begin
+        answer({"seconds": seconds, "cpu_seconds": cpu_seconds})
 
 
-def _resident(field: str) -> float | None:
+def resident(field: str) -> float | None:
     """Megabytes of memory: `VmRSS` now, `VmHWM` at the peak; None where there is no such file."""
     if not _STATUS.exists():
         return None

@@ -1,5 +1,6 @@
 """Random boxes, colour and small motions of pictures; RandAugment is in rand_augment.py."""
 
+from collections.abc import Sequence
 import math
 
 import numpy as np
@@ -83,16 +84,16 @@ def jitter(
 
 def colour_jitter(
     rng: np.random.Generator,
-    image: PIL.Image.Image,
+    images: Sequence[PIL.Image.Image],
     brightness: Number,
     contrast: Number,
     saturation: Number,
-) -> PIL.Image.Image:
-    """Changes brightness, saturation and contrast of a colour picture, in this order.
+) -> list[PIL.Image.Image]:
+    """Changes brightness, saturation and contrast of colour pictures, in this order, all alike.
 
     Args:
         rng: source of randomness.
-        image: the picture.
+        images: pictures of one size, such as the frames of a clip.
         brightness: factors are drawn from [1 - brightness, 1 + brightness].
         contrast: as brightness; distances from the mean grey are scaled.
         saturation: as brightness; distances of each pixel from its grey are scaled.
@@ -100,8 +101,10 @@ def colour_jitter(
     bright, contrasted, saturated = (
         rng.uniform(1 - strength, 1 + strength) for strength in (brightness, contrast, saturation)
     )
-    mean_grey = bright * PIL.ImageStat.Stat(image.convert("L")).mean[0]
+    greys = [PIL.ImageStat.Stat(image.convert("L")).mean[0] for image in images]
+    mean_grey = bright * sum(greys) / len(greys)
     # All three are one matrix and an offset.
     mix = bright * contrasted * (saturated * np.eye(3) + (1 - saturated) * _GREY)
     offset = np.full((3, 1), (1 - contrasted) * mean_grey)
-    return image.convert("RGB", tuple(np.hstack([mix, offset]).ravel()))
+    matrix = tuple(np.hstack([mix, offset]).ravel())
+    return [image.convert("RGB", matrix) for image in images]

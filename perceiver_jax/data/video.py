@@ -64,14 +64,11 @@ class Video:
         """
         frames = [image.decode(value[i]) for i in self._frame_indices(len(value), position)]
         box = self._box(frames[0].size, rng)
-        side = self.image_size
-        column = PIL.Image.new("RGB", (side, side * self.num_frames))  # One above the other.
-        for i, frame in enumerate(frames):
-            frame = frame.resize((side, side), PIL.Image.Resampling.BILINEAR, box)
-            column.paste(frame, (0, i * side))
+        size = (self.image_size, self.image_size)
+        frames = [frame.resize(size, PIL.Image.Resampling.BILINEAR, box) for frame in frames]
         if rng is not None:
-            column = self._augment(column, rng)
-        return np.asarray(column).reshape(self.num_frames, side, side, 3)
+            frames = self._augment(frames, rng)
+        return np.stack([np.asarray(frame) for frame in frames])
 
     def _frame_indices(self, num_stored: int, position: float) -> np.ndarray:
         times = np.arange(self.num_frames) * STORED_FRAME_RATE / self.frames_per_second
@@ -84,11 +81,13 @@ class Video:
             return augment.centre_box(size)
         return augment.random_box(rng, size, self.crop_area, self.crop_aspect)
 
-    def _augment(self, column: PIL.Image.Image, rng: np.random.Generator) -> PIL.Image.Image:
+    def _augment(
+        self, frames: list[PIL.Image.Image], rng: np.random.Generator
+    ) -> list[PIL.Image.Image]:
         if self.flip and rng.integers(2):
-            column = column.transpose(PIL.Image.Transpose.FLIP_LEFT_RIGHT)
+            frames = [frame.transpose(PIL.Image.Transpose.FLIP_LEFT_RIGHT) for frame in frames]
         if self.brightness or self.contrast or self.saturation:
-            column = augment.colour_jitter(
-                rng, column, self.brightness, self.contrast, self.saturation
+            frames = augment.colour_jitter(
+                rng, frames, self.brightness, self.contrast, self.saturation
             )
-        return column
+        return frames

@@ -94,16 +94,24 @@ def test_jitter_shifts_both_ways_by_at_most_the_fraction(rng):
 
 
 def test_colour_jitter_by_nothing_changes_nothing(photo, rng):
-    same = augment.colour_jitter(rng, PIL.Image.fromarray(photo), 0, 0, 0)
+    (same,) = augment.colour_jitter(rng, [PIL.Image.fromarray(photo)], 0, 0, 0)
     np.testing.assert_array_equal(np.asarray(same), photo)
 
 
 def test_brightness_scales_all_pixels_alike(rng):
     pixels = rng.integers(50, 150, (5, 7, 3), dtype=np.uint8)
-    bright = np.asarray(augment.colour_jitter(rng, PIL.Image.fromarray(pixels), 0.3, 0, 0))
-    ratio = bright / pixels
+    (bright,) = augment.colour_jitter(rng, [PIL.Image.fromarray(pixels)], 0.3, 0, 0)
+    ratio = np.asarray(bright) / pixels
     assert 0.69 < ratio.min() and ratio.max() < 1.31
     assert np.ptp(ratio) < 0.03
+
+
+def test_pictures_of_a_clip_change_contrast_about_their_common_mean(rng):
+    dark, bright = (PIL.Image.new("RGB", (7, 5), (level,) * 3) for level in (100, 120))
+    changed = augment.colour_jitter(rng, [dark, bright], 0, 0.5, 0)
+    levels = [np.asarray(picture, float).mean() for picture in changed]
+    assert abs(np.mean(levels) - 110) <= 1
+    assert abs(levels[1] - levels[0] - 20) > 1
 
 
 @pytest.mark.parametrize("mode", ["L", "RGB"])
