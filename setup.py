@@ -55,6 +55,7 @@ setuptools.setup(
             "pytest-xdist>=3.6",
             "ruff>=0.12",
             "scikit-learn>=1.5",
+            "sktime>=1.0",  # Has the series of docs/new_modality.md.
         ],
         **{name: [f"jax[{name}]>=0.10.2"] for name in ACCELERATORS},
     },

@@ -10,7 +10,7 @@
 Needs no data set: records of the real size are made (see `benchmark_records`), their pictures those
 of `--source` if it is given. Figures per core are examples per second of CPU time of all threads,
 which other programs on the machine disturb little; peers, each in a process of its own, take turns
-with ours. `--wait` trains the config itself for 200 steps, `--memory` reads 10,000 batches of it.
+with ours. `--wait` trains the config itself for 300 steps, `--memory` reads 10,000 batches of it.
 """
 
 import argparse
@@ -34,7 +34,7 @@ from experiments import arguments, benchmark_protocol
 CONFIGS = ("imagenet.py", "audioset.py", "audioset.py:av_mel", "modelnet40.py")
 PICTURE_PEERS = ("torchvision", "torchvision_usual", "albumentations", "tf.data")
 CLIP_PEERS = ("pyav",)
-WAIT_STEPS = 200
+WAIT_STEPS = 300
 MEMORY_BATCHES = 10_000
 _RECORDS = {"image": "pictures", "audio": "clips", "video": "clips", "points": "clouds"}
 _BATCH_SIZE = 8
