@@ -127,11 +127,10 @@ def print_results(console: Any, result: Any) -> None:
     from perceiver_jax.training import display
 
     labels = {name: text for name, text in display.LABELS.items() if name in result.metrics}
-    table = rich.table.Table(*labels.values(), "examples", "windows")
+    table = rich.table.Table(*labels.values(), *result.counts)
     table.add_row(
         *(f"{result.metrics[name]:.4f}" for name in labels),
-        f"{len(result.labels):,}",
-        f"{result.num_windows:,}",
+        *(f"{count:,}" for count in result.counts.values()),
     )
     console.print(table)
 

@@ -14,7 +14,14 @@ import rich.table
 T = TypeVar("T")
 
 # Metrics that are shown, and how; the files have all.
-LABELS = {"loss": "loss", "top1": "top-1", "top5": "top-5", "mAP": "mAP"}
+LABELS = {
+    "loss": "loss",
+    "top1": "top-1",
+    "top5": "top-5",
+    "mAP": "mAP",
+    "AUC": "AUC",
+    "d_prime": "d'",
+}
 
 
 class Display:
@@ -99,8 +106,8 @@ class Display:
             self._line("train", step, f"{_metrics(metrics)}  {_speed(metrics)}  {left} left")
 
     def test_line(self, step: int, metrics: dict[str, float]) -> None:
-        """Prints the test metrics after `step` updates."""
-        self._line("test", step, _metrics(metrics))
+        """Prints the test metrics after `step` updates, and of how many `examples` they are."""
+        self._line("test", step, f"{_metrics(metrics)}  {metrics['examples']:,} examples")
 
     def result(
         self,

@@ -17,7 +17,8 @@ class Evaluation(NamedTuple):
     """The result of an evaluation of E examples.
 
     Attributes:
-      metrics: `loss`, `top1`, `top5` (of more than five classes) and `mAP`.
+      metrics: `loss`, `top1`, `top5` (of more than five classes), `mAP`, and where an example may
+        have several labels `AUC` and `d_prime`.
       probabilities: [E, L], averaged over the windows of each example.
       labels: [E] or [E, L].
       num_windows: How many windows were evaluated, over all examples.
@@ -27,6 +28,11 @@ class Evaluation(NamedTuple):
     probabilities: np.ndarray
     labels: np.ndarray
     num_windows: int
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Of how many `examples` and `windows` the metrics are."""
+        return {"examples": len(self.labels), "windows": self.num_windows}
 
     @property
     def main_metric(self) -> str:
@@ -112,4 +118,7 @@ def _summarise(sums: dict[int, _Sums]) -> Evaluation:
     if probabilities.shape[1] > 5:
         result["top5"] = metrics.top_k_accuracy(probabilities, labels, 5)
     result["mAP"] = metrics.mean_average_precision(probabilities, labels)
+    if labels.ndim == 2:
+        result["AUC"] = metrics.mean_roc_auc(probabilities, labels)
+        result["d_prime"] = metrics.d_prime(result["AUC"])
     return Evaluation(result, probabilities, labels, sum(x.num_windows for x in examples))

@@ -6,6 +6,7 @@ multi-hot ([B, L]). Definitions are scikit-learn's.
 
 from jaxtyping import Float, Int, Num, Shaped
 import numpy as np
+import scipy.stats
 
 
 def top_k_accuracy(
@@ -52,6 +53,41 @@ def mean_average_precision(
     per_class = average_precision_per_class(scores, labels)
     occurs = ~np.isnan(per_class)
     return float(per_class[occurs].mean()) if occurs.any() else float("nan")
+
+
+def roc_auc(scores: Float[np.ndarray, " B"], targets: Shaped[np.ndarray, " B"]) -> float:
+    """Area under the curve of true over false positives, as the statistic of Mann and Whitney.
+
+    It is how often a positive example scores higher than a negative one; ties count a half. NaN
+    unless there are both.
+    """
+    hits = targets > 0
+    num_hits = int(hits.sum())
+    pairs = num_hits * (len(hits) - num_hits)
+    if not pairs:
+        return float("nan")
+    ranks = scipy.stats.rankdata(scores)
+    return float((ranks[hits].sum() - num_hits * (num_hits + 1) / 2) / pairs)
+
+
+def mean_roc_auc(
+    scores: Float[np.ndarray, "B L"], labels: Num[np.ndarray, " B"] | Num[np.ndarray, "B L"]
+) -> float:
+    """`roc_auc` averaged over the classes that some examples have and others don't."""
+    targets = multi_hot(labels, scores.shape[1])
+    per_class = np.array([roc_auc(s, t) for s, t in zip(scores.T, targets.T, strict=True)])
+    known = ~np.isnan(per_class)
+    return float(per_class[known].mean()) if known.any() else float("nan")
+
+
+def d_prime(auc: float) -> float:
+    """The sensitivity index d' of an area under the curve, `sqrt(2) ppf(auc)`.
+
+    It is the distance of the means of two normal distributions of unit variance, of positive and
+    negative scores, that have this area. Published figures for AudioSet are of the area averaged
+    over classes: one class without a mistake would make an average of d' infinite.
+    """
+    return float(np.sqrt(2) * scipy.stats.norm.ppf(auc))
 
 
 def confusion_matrix(

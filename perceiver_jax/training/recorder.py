@@ -129,14 +129,15 @@ class Recorder:
 
     def test(self, step: int, result: evaluation.Evaluation) -> None:
         """Takes an evaluation after `step` updates, and draws the curves anew."""
-        self._screen.test_line(step, result.metrics)
+        line = result.metrics | result.counts
+        self._screen.test_line(step, line)
         self._evaluated = step
         value = result.metrics[result.main_metric]
         best = math.nan if self._best is None else self._best["value"]
         if value > best or math.isnan(best):
             self._best = {"step": step, "metric": result.main_metric, "value": value}
         if self._writer is not None:
-            self._writer.write(step, "test", result.metrics)
+            self._writer.write(step, "test", line)
             with writers.replacing(self._workdir / "curves.png") as path:
                 plots.draw_curves(writers.read_metrics(self._workdir), path)
 
@@ -160,5 +161,5 @@ class Recorder:
         """Shows the end of training."""
         lines = writers.read_metrics(self._workdir)
         train = next((x for x in reversed(lines) if x["split"] == "train"), {})
-        counts = {"examples": len(result.labels), "windows": result.num_windows}
-        self._screen.result(train, result.metrics | counts, self._best, seconds, self._workdir)
+        test = result.metrics | result.counts
+        self._screen.result(train, test, self._best, seconds, self._workdir)

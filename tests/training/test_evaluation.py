@@ -58,6 +58,21 @@ def test_labels_of_several_classes_are_kept_and_judged_by_map():
     assert result.main_metric == "mAP"
 
 
+def test_several_labels_are_judged_by_auc_and_d_prime_too():
+    label = np.array([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]], np.float32)
+    rows = [(0, 1, (0.6, 0.7)), (1, 1, (0.3, 0.5)), (2, 1, (0.1, 0.8)), (0, 0, (0.0, 0.0))]
+    result = _evaluate([_batch(rows, label)])
+    assert result.metrics["AUC"] == pytest.approx((0.5 + 0.5) / 2)
+    assert result.metrics["d_prime"] == pytest.approx(0, abs=1e-6)
+    one = _evaluate([_batch([(0, 1, (0.1, 0.9)), (0, 0, (0.1, 0.9))], [1])])
+    assert "AUC" not in one.metrics
+
+
+def test_metrics_come_with_the_number_of_examples_and_windows():
+    rows = [(0, 1, (0.1, 0.9)), (0, 1, (0.1, 0.9)), (2, 1, (0.8, 0.2)), (1, 0, (0.0, 0.0))]
+    assert _evaluate([_batch(rows, [1, 1, 1])]).counts == {"examples": 2, "windows": 3}
+
+
 def test_top5_is_there_for_more_than_five_classes_only():
     two = _evaluate([_batch([(0, 1, (0.1, 0.9)), (0, 0, (0.1, 0.9))], [1])])
     seven = _evaluate([_batch([(0, 1, np.arange(7.0)), (0, 0, np.arange(7.0))], [2])])

@@ -45,6 +45,10 @@ def test_run_writes_config_metrics_events_checkpoints_and_curves(finished):
     }
     assert steps == {"train": [2, 4, 6, 8, 10, 12, 13], "test": [5, 10, 13]}
     assert set(result) == {"loss", "top1", "top5", "mAP"}
+    counts = {
+        (x["examples"], x["windows"]) for x in writers.read_metrics(workdir) if "windows" in x
+    }
+    assert counts == {(16, 16)}
 
 
 def test_run_shows_compilation_every_line_and_a_table(finished):

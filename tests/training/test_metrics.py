@@ -84,6 +84,34 @@ def test_top_k_accuracy_of_several_labels_asks_for_one_of_them():
     assert metrics.top_k_accuracy(scores, labels, 2) == 1.0
 
 
+@pytest.mark.parametrize("seed", range(5))
+def test_roc_auc_agrees_with_scikit_learn_on_tied_scores(seed):
+    rng = np.random.RandomState(seed)
+    scores, targets = _scores(rng, 97, 1)[:, 0], rng.uniform(size=97) < 0.3
+    expected = sklearn_metrics.roc_auc_score(targets, scores)
+    assert metrics.roc_auc(scores, targets) == pytest.approx(expected, abs=1e-12)
+
+
+def test_mean_roc_auc_leaves_out_classes_that_none_or_all_examples_have():
+    rng = np.random.RandomState(0)
+    scores = _scores(rng, 53, 7)
+    labels = (rng.uniform(size=(53, 7)) < 0.2).astype(np.float32)
+    labels[:, 2], labels[:, 5] = 0, 1
+    known = [0, 1, 3, 4, 6]
+    expected = sklearn_metrics.roc_auc_score(labels[:, known], scores[:, known], average="macro")
+    assert metrics.mean_roc_auc(scores, labels) == pytest.approx(expected, abs=1e-12)
+    assert np.isnan(metrics.mean_roc_auc(scores, np.zeros((53, 7))))
+
+
+@pytest.mark.parametrize("distance", [0.0, 0.7, 2.3])
+def test_d_prime_is_the_distance_of_two_normal_distributions(distance):
+    rng = np.random.RandomState(0)
+    scores = np.concatenate([rng.normal(size=20_011), rng.normal(distance, size=20_011)])
+    auc = sklearn_metrics.roc_auc_score(np.arange(len(scores)) >= 20_011, scores)
+    assert metrics.d_prime(auc) == pytest.approx(distance, abs=0.03)
+    assert metrics.d_prime(1.0) == np.inf
+
+
 def test_confusion_and_accuracy_per_class_agree_with_scikit_learn():
     rng = np.random.RandomState(0)
     scores, labels = rng.uniform(size=(97, 5)), rng.randint(0, 4, size=97)
