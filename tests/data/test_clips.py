@@ -7,8 +7,8 @@ import numpy as np
 import PIL.Image
 import pytest
 
-from perceiver_jax.data.builders.clips import decode, decoder
-from tests.data import media
+from perceiver_jax.data.builders.clips import decode, decoder, report
+from tests.data import media, mutations
 
 
 def stored(path, start=0.0, length=10.0, cut=True):
@@ -196,6 +196,48 @@ def test_a_playlist_is_not_followed(tmp_path):
 def test_pictures_of_impossible_size_are_refused_before_they_are_decoded(tmp_path):
     path = media.write_clip(tmp_path / "wide.mp4", seconds=0.2, size=(1_600, 96), sound=False)
     assert refusal(path) == ("refused", "pictures of 1600 x 96 pixels")
+
+
+def test_a_picture_that_claims_400_million_pixels_is_refused_before_it_takes_memory(tmp_path):
+    path = media.write_clip(tmp_path / "clip.mkv", seconds=0.2, sound=False, codec="mjpeg")
+    assert len(stored(path)["video"]) == 5
+    contents = path.read_bytes()
+    size = b"".join(side.to_bytes(2, "big") for side in (media.HEIGHT, media.WIDTH))
+    claims = b"".join(side.to_bytes(2, "big") for side in (20_000, 20_000))
+    start = b"\xff\xc0\x00\x11\x08"  # Of a JPEG picture's size.
+    assert contents.count(start + size) == 5
+    path.write_bytes(contents.replace(start + size, start + claims))
+    assert refusal(path)[0] == "undecodable"
+
+
+@pytest.mark.parametrize(
+    ("at", "claim"),
+    [
+        (22, (65_000).to_bytes(2, "little")),  # Channels.
+        (24, (2_000_000_000).to_bytes(4, "little")),  # Hz.
+        (40, (0xF0000000).to_bytes(4, "little")),  # Bytes of sound.
+    ],
+)
+def test_sound_that_claims_the_impossible_is_refused(at, claim, tmp_path):
+    path = media.write_clip(tmp_path / "clip.wav")
+    contents = bytearray(path.read_bytes())
+    contents[at : at + len(claim)] = claim
+    path.write_bytes(contents)
+    assert refusal(path)[0] in ("refused", "truncated", "undecodable")
+
+
+@pytest.mark.parametrize("suffix", [".wav", ".mp4"])
+def test_a_damaged_file_is_refused_or_kept_and_never_ends_or_hangs_the_decoder(suffix, tmp_path):
+    clip = media.write_clip(tmp_path / f"clip{suffix}", seconds=0.4, fps=5, rate=8_000)
+    one = decoder.Decoder(timeout=60.0)
+    outcomes = set()
+    for contents in mutations.mutate(clip.read_bytes(), 120, seed=0):
+        clip.write_bytes(contents)
+        result = one.decode(path=str(clip), start=0.0, length=10.0, cut=True)
+        outcomes.add(result["error"][0] if "error" in result else "kept")
+        assert result.keys() in ({"error"}, {"video", "audio", "causes"})
+    one.close()
+    assert {"kept", "undecodable"} <= outcomes <= {"kept", *report.LEFT_OUT, "silent"} - {"crashed"}
 
 
 def test_a_dead_or_hung_decoder_costs_one_clip(tmp_path):
