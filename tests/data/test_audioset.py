@@ -209,8 +209,21 @@ def test_a_killed_build_goes_on_with_what_is_missing(tmp_path, monkeypatch):
     assert np.all(np.diff(lengths) >= 0) and lengths[0] < lengths[-1]
 
 
-def test_a_clip_that_changed_is_decoded_again(tmp_path, monkeypatch):
-    write_lists(tmp_path / "clips", {"eval": [("clip_000000", 0)]})
+@pytest.mark.filterwarnings("default")  # Beam's own.
+def test_beam_makes_the_same_clips(folder, built, tmp_path):
+    pipeline_options = pytest.importorskip("apache_beam.options.pipeline_options")
+    options = pipeline_options.PipelineOptions(["--runner=FnApiRunner"])
+    with_beam = build(folder, tmp_path, beam_options=options)
+    assert list(with_beam.info.splits) == list(built.info.splits)
+    for split in built.info.splits:
+        clips, expected = read(with_beam, split), read(built, split)
+        assert list(clips) == list(expected)
+        for name, clip in expected.items():
+            assert list(clips[name]["video"]) == list(clip["video"])
+            assert clips[name]["audio"] == clip["audio"]
+
+
+def test_a_clip_that_changed_is_decoded_again(tmp_path):
     path = media.write_clip(tmp_path / "clips/clip_000000.wav", seconds=1.5)
     maker_clips = [shards.Clip("clip", path.name, 0.0, 10.0, True, {})]
     (before,) = shards.divide("test", maker_clips, path.parent)

@@ -99,5 +99,5 @@ def _tables(
             found.add_row(cause.replace("_", " "), kept, left_out, numbers["meaning"])
     with io.StringIO() as text:
         console = rich.console.Console(file=text, width=100)
-        console.print(splits, found)
+        console.print(splits, *([found] if found.rows else []))
         return text.getvalue()

@@ -1,7 +1,7 @@
 """Shards of a data set of clips, each made by itself and kept until the whole set is done.
 
 TFDS's own writers begin anew after a kill, and its Beam writer sends every encoded clip through a
-shuffle (8 TB of AudioSet). Here a shard is made from its clips in one go, under a name that tells
+shuffle (some 10 TB of AudioSet). Here a shard is made from its clips in one go, under a name that tells
 its contents; a second build finds it and goes on. Any runner of Beam can make shards side by side.
 """
 
@@ -19,7 +19,7 @@ import tensorflow_datasets as tfds
 
 from perceiver_jax.data.builders.clips import decoder
 
-CLIPS = 256  # Of a full shard; about 1 GB.
+CLIPS = 256  # Of a full shard; about 1.4 GB.
 FORMAT = 1  # Of what `decode.py` makes; a change of it makes all shards anew.
 
 
