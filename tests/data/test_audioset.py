@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
+from experiments import prepare_data
 from perceiver_jax.data import source
 from perceiver_jax.data.builders import audioset
 from perceiver_jax.data.builders.audioset import segments
@@ -254,6 +255,15 @@ def test_lists_that_are_not_audiosets_are_explained(name, text, message, tmp_pat
     with pytest.raises(ValueError, match=message):
         build(tmp_path / "clips", tmp_path / "data")
     assert not (tmp_path / "data/audioset/1.0.0").exists()
+
+
+def test_an_empty_folder_is_explained_by_the_command(tmp_path, capsys):
+    (tmp_path / "clips").mkdir()
+    command = ["audioset", f"--source={tmp_path / 'clips'}", f"--data_dir={tmp_path}"]
+    with pytest.raises(SystemExit) as exit_:
+        prepare_data.main(command)
+    assert exit_.value.code == 2
+    assert "Put AudioSet's CSV files into the folder of the clips" in capsys.readouterr().err
 
 
 _SLOW_BUILD = """

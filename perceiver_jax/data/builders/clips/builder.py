@@ -61,7 +61,8 @@ class ClipBuilder(tfds.core.dataset_builder.FileReaderBuilder, skip_registration
                 f"Got the file format {self.info.file_format.value!r}; {self.name} is stored as "
                 "'array_record'. Leave file_format out."
             )
-        source = pathlib.Path(dl_manager.manual_dir).resolve()
+        # TFDS's own attribute fails for an empty folder, without a word on what is missing in it.
+        source = pathlib.Path(download_config.manual_dir or dl_manager.manual_dir).resolve()
         console = rich.console.Console(stderr=True)
         console.print(f"Looking for clips in {source}", highlight=False, soft_wrap=True)
         self._build(source, download_config, console)

@@ -1,8 +1,8 @@
 """Shards of a data set of clips, each made by itself and kept until the whole set is done.
 
-TFDS's own writers begin anew after a kill, and its Beam writer sends every encoded clip through a
-shuffle (some 10 TB of AudioSet). Here a shard is made from its clips in one go, under a name that tells
-its contents; a second build finds it and goes on. Any runner of Beam can make shards side by side.
+TFDS's own writers begin anew after a kill, and its Beam writer sends every encoded clip (of
+AudioSet some 10 TB) through a shuffle. Here a shard is made from its clips in one go, under a name
+that tells its contents; a second build finds it and goes on. Any runner of Beam can make shards.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
