@@ -3,6 +3,7 @@
 import io
 import itertools
 
+import av
 import numpy as np
 import PIL.Image
 import pytest
@@ -72,6 +73,12 @@ def test_of_a_whole_recording_the_segment_is_taken(tmp_path):
     # A name with a start says that the file begins there, and so does a file that is short enough.
     assert numbers(stored(path, start=2.6, length=1.4, cut=True)) == list(range(35))
     assert numbers(stored(path, start=30.0, length=4.6, cut=False)) == list(range(115))
+
+
+def test_of_a_recording_that_does_not_say_how_long_it_is_the_segment_is_taken(tmp_path):
+    path = media.write_clip(tmp_path / "clip.mkv", seconds=5, muxer_options={"live": "1"})
+    assert av.open(str(path)).duration is None
+    assert numbers(stored(path, start=2.6, length=1.4, cut=False)) == list(range(65, 100))
 
 
 def test_a_variable_frame_rate_keeps_its_times_and_is_reported(tmp_path):

@@ -102,6 +102,8 @@ def _decode(
 
     origin = max(0, container.start_time or 0) / av.time_base  # Below 0 is a codec's warming up.
     claimed = _duration(container, streams)
+    if claimed is None and not cut:
+        claimed = _measure(container, streams) - origin
     begin = start if not cut and claimed is not None and claimed > length + _WHOLE else 0.0
     if begin:
         container.seek(round((origin + begin) * av.time_base), backward=True)
@@ -170,6 +172,16 @@ def _duration(
         return container.duration / av.time_base
     known = [s.duration * s.time_base for s in streams if s.duration]
     return float(max(known)) if known else None
+
+
+def _measure(container: av.container.InputContainer, streams: list[av.stream.Stream]) -> float:
+    """When the last packet is, in seconds, of a file that does not say how long it is."""
+    last = 0.0
+    for packet in container.demux(streams):
+        if packet.pts is not None:
+            last = max(last, float((packet.pts + (packet.duration or 0)) * packet.time_base))
+    container.seek(0)
+    return last
 
 
 def _frames(
@@ -362,7 +374,7 @@ def _flac(samples: np.ndarray, rate: int, num_frames: int) -> bytes:
 
 def main() -> None:
     """Answers pickled requests, the arguments of `decode`, until standard input ends."""
-    resource.setrlimit(resource.RLIMIT_AS, (MAX_MEMORY, resource.RLIM_INFINITY))
+    _limit_memory()
     av.logging.set_level(None)
     with os.fdopen(os.dup(1), "wb") as replies:
         os.dup2(2, 1)  # What a library prints must not get among the replies.
@@ -373,6 +385,13 @@ def main() -> None:
                 return
             pickle.dump(decode(**request), replies)
             replies.flush()
+
+
+def _limit_memory() -> None:
+    _, highest = resource.getrlimit(resource.RLIMIT_AS)
+    if highest == resource.RLIM_INFINITY or highest > MAX_MEMORY:
+        with contextlib.suppress(ValueError, OSError):  # macOS may refuse; then there is no limit.
+            resource.setrlimit(resource.RLIMIT_AS, (MAX_MEMORY, highest))
 
 
 if __name__ == "__main__":
