@@ -40,19 +40,17 @@ def write_clip(
     tone: float = 1_000,
     onset: float = 0.0,
     size: tuple[int, int] = (WIDTH, HEIGHT),
-    codec: str | None = None,  # Of the picture, if not the usual one.
     muxer_options: dict[str, str] | None = None,
 ) -> pathlib.Path:
     """Writes a clip in the format that the suffix says."""
     video_codec, audio_codec = _CODECS[path.suffix]
-    video_codec = codec or video_codec
     path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(path), "w", options=muxer_options or {}) as container:
         packets = []
         if picture and video_codec:
-            video = container.add_stream(video_codec, rate=fps, options=_OPTIONS.get(video_codec))
+            video = container.add_stream(video_codec, rate=fps, options=_OPTIONS[video_codec])
             video.width, video.height = size
-            video.pix_fmt = "yuvj420p" if video_codec == "mjpeg" else "yuv420p"
+            video.pix_fmt = "yuv420p"
             video.codec_context.time_base = fractions.Fraction(1, 1_000)
         if sound:
             audio = container.add_stream(audio_codec, rate=rate, layout="stereo")
