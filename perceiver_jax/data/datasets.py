@@ -97,7 +97,7 @@ def lookup(name: str, data_dir: str = "", label: str = "") -> Dataset:
         may_lack = tuple((info.metadata or {}).get("may_lack", ()))
         return Dataset(classes, prepared.is_multi_label(feature), sizes, may_lack)
     if planned is None:
-        known = [*DATASETS, *prepared.names(data_dir)]
+        known = {*DATASETS, *prepared.names(data_dir)}
         errors.check_known(f"data set (looked for in {prepared.root(data_dir)})", name, known)
     return planned
 

@@ -153,6 +153,7 @@ def test_a_config_that_reads_nothing_ends_the_run(damaged):
         (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "not a picture"),
         (photograph(1)[:1_000], "truncated"),
     ],
+    ids=["huge", "large", "empty", "eps", "half"],
 )
 def test_pictures_are_refused_with_their_cause(encoded, cause):
     with pytest.raises(data.BadDataError) as error:
