@@ -1,6 +1,7 @@
 """Values that can't work are refused by their names, before anything runs or is written."""
 
 import argparse
+import pathlib
 
 import pytest
 
@@ -13,6 +14,12 @@ SHAPES = "config.model.inputs.points.position_encoding"
 
 def parse(*argv):
     return arguments.parse_command_line(argparse.ArgumentParser("prog"), argv)[1]
+
+
+@pytest.mark.parametrize("path", sorted(pathlib.Path(CONFIGS).glob("[!_]*.py")), ids=str)
+@pytest.mark.parametrize("arg", ["", "mini"])
+def test_every_recipe_is_in_range(path, arg):
+    parse(f"--config={path}:{arg}")
 
 
 @pytest.mark.parametrize(
