@@ -95,6 +95,14 @@ def test_without_folders_of_splits_a_hash_of_the_name_decides(tmp_path):
     assert set(before["train"]) <= set(after["train"])
 
 
+@pytest.mark.parametrize("test_fraction", [0.01, 0.99])
+def test_small_folders_leave_something_to_test_and_each_class_to_train_on(tmp_path, test_fraction):
+    write(tmp_path, [f"{label}/{i}.jpg" for label in ("cat", "dog") for i in range(3)])
+    splits = class_folders.find(tmp_path, {".jpg"}, test_fraction).splits
+    assert {label for _, label in splits["train"]} == {"cat", "dog"}
+    assert len(splits["test"]) == (1 if test_fraction < 0.5 else 4)
+
+
 @pytest.mark.parametrize(
     ("files", "more", "message"),
     [

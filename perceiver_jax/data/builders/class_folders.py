@@ -3,6 +3,7 @@
 from collections.abc import Collection
 import dataclasses
 import hashlib
+import os
 import pathlib
 
 from perceiver_jax.data.builders import report
@@ -30,7 +31,8 @@ def find(source: pathlib.Path, suffixes: Collection[str], test_fraction: float) 
     """Finds the files of each class in `source`, or in `source/train`, `source/test` and so on.
 
     Without folders of splits, or with `train` alone, a part of the files becomes the test split:
-    those whose name has a small hash, so that a file stays where it is when others are added.
+    those whose name has a small hash, so that a file stays where it is when others are added. There
+    is at least one to test on, and one of each class to train on.
     Folders in the folder of a class belong to that class. Hidden files are passed over.
 
     Args:
@@ -51,12 +53,7 @@ def find(source: pathlib.Path, suffixes: Collection[str], test_fraction: float) 
     skipped: list[report.Skipped] = []
     splits = {split: _files(source, folder, suffixes, skipped) for split, folder in folders.items()}
     if list(splits) == ["train"]:
-        everything = splits["train"]
-        test = {pair for pair in everything if _hash(pair[0]) < test_fraction}
-        splits = {
-            "train": [pair for pair in everything if pair not in test],
-            "test": [pair for pair in everything if pair in test],
-        }
+        splits = _split(splits["train"], test_fraction)
     classes = sorted({label for _, label in splits["train"]})
     if not classes:
         raise ValueError(
@@ -71,6 +68,18 @@ def find(source: pathlib.Path, suffixes: Collection[str], test_fraction: float) 
                 "on. Add them, or take these classes out."
             )
     return Files(tuple(classes), splits, skipped)
+
+
+def _split(files: list[tuple[str, str]], test_fraction: float) -> dict[str, list[tuple[str, str]]]:
+    by_hash = sorted(files, key=lambda pair: _hash(pair[0]))
+    kept = {label: (name, label) for name, label in by_hash}  # Of each class the last.
+    test = {pair for pair in by_hash if _hash(pair[0]) < test_fraction} - set(kept.values())
+    if not test and test_fraction > 0:
+        test = set([pair for pair in by_hash if kept[pair[1]] != pair][:1])
+    return {
+        "train": [pair for pair in files if pair not in test],
+        "test": [pair for pair in files if pair in test],
+    }
 
 
 def _files(
@@ -96,4 +105,4 @@ def _files(
 
 def _hash(name: str) -> float:
     """A number in [0, 1) that depends on the name alone."""
-    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8]) / 2**64
+    return int.from_bytes(hashlib.sha256(os.fsencode(name)).digest()[:8]) / 2**64
