@@ -43,12 +43,17 @@ def read(workdir: pathlib.Path) -> ml_collections.ConfigDict:
             f"python -m experiments.train --config=... --workdir={workdir}"
         )
     try:
-        return ml_collections.ConfigDict(_with_tuples(json.loads(path.read_text())))
+        return from_json(json.loads(path.read_text()))
     except ValueError as error:
         raise arguments.UsageError(
             f"{path} is damaged: {error}. Each checkpoint has a copy: write what is under "
             "'config' in the file metadata/metadata of one of them there."
         ) from error
+
+
+def from_json(values: dict[str, Any]) -> ml_collections.ConfigDict:
+    """Returns the config that was written as JSON."""
+    return ml_collections.ConfigDict(_with_tuples(values))
 
 
 def check_unchanged(

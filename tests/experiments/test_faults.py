@@ -177,8 +177,9 @@ def test_killed_run_ends_with_the_bits_of_an_uninterrupted_one(stopped, uninterr
 
 
 def test_exit_codes_say_how_a_run_ended(stopped):
-    killed = -signal.SIGKILL
-    assert stopped[1] == [killed, 128 + signal.SIGTERM, killed, killed, 75, 0]
+    # As a shell gives them: the second signal may come when the first has all but ended the run.
+    codes = [code if code >= 0 else 128 - code for code in stopped[1]]
+    assert codes == [137, 143, 137, 137, 75, 0]
 
 
 def test_preempted_run_says_how_to_go_on(stopped):
