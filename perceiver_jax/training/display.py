@@ -129,12 +129,12 @@ class Display:
         self._bar.stop()
         labels = {name: x for name, x in LABELS.items() if name in test}
         table = rich.table.Table("split")
-        for label in (*labels.values(), "examples", "windows"):
+        for label in labels.values():
             table.add_column(label, justify="right")
-        table.add_row("train", *(_number(train[x]) if x in train else "" for x in labels), "", "")
-        counts = (f"{test['examples']:,}", f"{test['windows']:,}")
-        table.add_row("test", *(_number(test[x]) for x in labels), *counts, style="bold")
+        table.add_row("train", *(_number(train[x]) if x in train else "" for x in labels))
+        table.add_row("test", *(_number(test[x]) for x in labels), style="bold")
         self._console.print(table)
+        self.say(f"tested on {test['examples']:,} examples, {test['windows']:,} windows in all")
         self.say(
             f"best {LABELS[best['metric']]} {_number(best['value'])} at step {best['step']}; "
             f"took {_seconds(seconds)}; results are in {workdir}"
