@@ -118,12 +118,11 @@ def benchmark(
         start(name, lambda: start_peer(peer_python, settings))  # noqa: B023
 
     seconds = {name: [] for name in (*subjects, "peak")}
-    for turn in range(repeats + 1):  # The first warms up.
+    for _ in range(1 + repeats):
         for name, subject in (*subjects.items(), ("peak", subjects[OURS])):
             time.sleep(_PAUSE_SECONDS)
-            took = subject.ask("peak" if name == "peak" else "step")["seconds"]
-            if turn:
-                seconds[name].append(took)
+            seconds[name].append(subject.ask("peak" if name == "peak" else "step")["seconds"])
+    first = {name: steps.pop(0) for name, steps in seconds.items()}
     size = result[OURS]["peak_size"]
     peak = 2 * size**3 / statistics.median(seconds["peak"])
     for name, subject in subjects.items():
@@ -131,6 +130,8 @@ def benchmark(
         model_flops = forward * (_BACKWARD if mode == "train" else 1)
         median = statistics.median(seconds[name])
         executed = result[name]["executed_flops"]
+        if result[name]["compile_seconds"] is None:
+            result[name]["compile_seconds"] = max(0.0, first[name] - median)
         result[name] |= {
             "step_seconds": seconds[name],
             "median_seconds": median,

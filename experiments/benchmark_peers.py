@@ -5,7 +5,6 @@ peers get the inputs with their position encodings already made, as random numbe
 """
 
 import contextlib
-import time
 from typing import Any
 
 from experiments import benchmark_protocol
@@ -52,14 +51,8 @@ def prepare(settings: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
         _synchronize(device)
 
     step = {"train": train, "inference": infer}[settings["mode"]]
-    begin = time.perf_counter()
-    step()
-    first = time.perf_counter() - begin
-    begin = time.perf_counter()
-    step()
     facts = {
-        "lower_seconds": None,
-        "compile_seconds": max(0.0, first - (time.perf_counter() - begin)),
+        "compile_seconds": None,  # What the first step takes longer.
         "temporary_megabytes": None,
         "parameters": sum(p.numel() for p in model.parameters()),
         "executed_flops": None,
