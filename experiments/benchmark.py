@@ -8,8 +8,9 @@ r"""Measures a config's training or inference step, beside our plain forms and o
 Every subject runs in a process of its own and takes turns with the others, a step each, so that all
 meet the same machine. No data set is needed: the inputs are noise. `plain` is our own model without
 its fast forms: keys and values projected, attention not streamed, layers unrolled. The other peers
-are PyTorch projects, of the interpreter `--peer_python` (`make install-peers` makes one). Beside
-peers, all optimise with Adam and the softmax loss; what can't be made equal is printed.
+are PyTorch projects, of the interpreter `--peer_python`, in an environment of their own
+(`pip install torch transformers perceiver-pytorch`). Beside them all optimise with Adam and the
+softmax loss; what can't be made equal is printed.
 """
 
 import argparse
@@ -178,8 +179,8 @@ def start_peer(python: str, settings: dict[str, Any]) -> benchmark_protocol.Subj
     """
     if not pathlib.Path(python).exists():
         raise benchmark_protocol.SubjectError(
-            f"needs {python}, which is not there. Make it with `make install-peers`, or name "
-            "another with --peer_python"
+            f"needs {python}, which is not there. Make that environment (python -m venv, then pip "
+            "install torch transformers perceiver-pytorch), or name another with --peer_python"
         )
     # Without KMP_BLOCKTIME, OpenMP's threads would spin beside the next subject.
     return benchmark_protocol.Subject(
