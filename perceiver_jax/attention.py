@@ -38,7 +38,7 @@ def layer_norm(params: Mapping[str, jax.Array], x: Float[Array, "*B C"]) -> Floa
 
 def linear(params: Mapping[str, jax.Array], x: Float[Array, "*B C"]) -> Float[Array, "*B P"]:
     """Affine map of the channels."""
-    return _add(x @ params["w"], params["b"])
+    return _add(_product(x, params["w"]), params["b"])
 
 
 def attend(
@@ -335,6 +335,26 @@ def _mlp_parameters(channels: int, widening_factor: int) -> Params:
         "mlp_hidden": Linear("mlp_hidden").parameters(channels, hidden),
         "mlp_output": Linear("mlp_output").parameters(hidden, channels),
     }
+
+
+@jax.custom_vjp
+def _product(x: jax.Array, weights: jax.Array) -> jax.Array:
+    """`x @ weights`, whose backward pass is written so that XLA copies nothing on CPU.
+
+    Left to itself, it merges the sum of the residual gradients into a transposing copy for each
+    weights' gradient: a third more time a step in small models.
+    """
+    return x @ weights
+
+
+def _product_backward(residuals, cotangent):
+    x, weights = residuals
+    cotangent = jax.lax.optimization_barrier(cotangent)
+    rows, row_cotangents = (a.reshape(-1, a.shape[-1]) for a in (x, cotangent))
+    return cotangent @ weights.T, rows.T @ row_cotangents
+
+
+_product.defvjp(lambda x, weights: (x @ weights, (x, weights)), _product_backward)
 
 
 def _attend_fast(query, key, value, mask, chunk_size):
