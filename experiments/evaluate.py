@@ -7,6 +7,7 @@ Reads `config.json` and the newest checkpoint of the workdir; writes `confusion.
 """
 
 import argparse
+from collections.abc import Sequence
 import dataclasses
 import json
 import logging
@@ -17,6 +18,8 @@ from typing import Any
 import numpy as np
 
 from experiments import arguments, saved_config
+
+NUM_LEAST = 5  # Classes that are named.
 
 
 def main(argv: list[str]) -> None:
@@ -87,6 +90,8 @@ def evaluate(workdir: pathlib.Path, data: Any = None) -> dict[str, float]:
         result = run(parallelism.place_state(params), data.test_batches(**config.eval))
     write_results(workdir, result, data)
     print_results(console, result)
+    if not data.multi_label:
+        print_classes(console, result, data.class_names)
     return result.metrics
 
 
@@ -133,6 +138,34 @@ def print_results(console: Any, result: Any) -> None:
         *(f"{count:,}" for count in result.counts.values()),
     )
     console.print(table)
+
+
+def print_classes(console: Any, result: Any, class_names: Sequence[str]) -> None:
+    """Prints the mean class accuracy, and the classes that are recognised least.
+
+    Args:
+      console: where to.
+      result: an `evaluation.Evaluation` of examples with one label.
+      class_names: names of the classes.
+    """
+    import rich.table
+
+    from perceiver_jax.training import metrics
+
+    mean = metrics.mean_class_accuracy(result.probabilities, result.labels)
+    console.print(f"mean of the classes' accuracies: {mean:.4f}", highlight=False)
+    confusion = metrics.confusion_matrix(result.probabilities, result.labels)
+    accuracy = metrics.accuracy_per_class(result.probabilities, result.labels)
+    table = rich.table.Table("recognised least", "accuracy", "examples", "most often taken for")
+    for label in np.argsort(accuracy, kind="stable")[:NUM_LEAST]:  # NaN, no examples, comes last.
+        if not accuracy[label] < 1:
+            continue
+        wrong = np.where(np.arange(len(class_names)) == label, 0, confusion[label])
+        other = f"{class_names[wrong.argmax()]} ({wrong.max()})"
+        count = f"{confusion[label].sum():,}"
+        table.add_row(class_names[label], f"{accuracy[label]:.4f}", count, other)
+    if table.rows:
+        console.print(table)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Key
 
-from perceiver_jax import streaming
+from perceiver_jax import products, streaming
 
 Params = Mapping[str, Mapping[str, jax.Array]]
 
@@ -38,7 +38,7 @@ def layer_norm(params: Mapping[str, jax.Array], x: Float[Array, "*B C"]) -> Floa
 
 def linear(params: Mapping[str, jax.Array], x: Float[Array, "*B C"]) -> Float[Array, "*B P"]:
     """Affine map of the channels."""
-    return _add(_product(x, params["w"]), params["b"])
+    return _add(products.product(x, params["w"]), params["b"]).astype(x.dtype)
 
 
 def attend(
@@ -58,7 +58,8 @@ def attend(
     Returns:
       The attended values, one row a query.
     """
-    scores = jnp.einsum("bnhp,bmhp->bhnm", query, key)  # [B, H, N, M]
+    wide = products.accumulator(query.dtype)
+    scores = jnp.einsum("bnhp,bmhp->bhnm", query, key, preferred_element_type=wide)  # [B, H, N, M]
     scores = scores.astype(jnp.promote_types(scores.dtype, jnp.float32))
     keep = None if mask is None else jnp.expand_dims(mask, (1, 2))  # [B, 1, 1, M]
     if keep is not None:
@@ -69,7 +70,8 @@ def attend(
         weights = jnp.where(keep, weights, 0)
     # Dividing what was attended to, not the weights, saves passes over [N, M].
     total = jnp.swapaxes(weights.sum(axis=-1, keepdims=True), 1, 2)  # [B, N, H, 1]
-    attended = jnp.einsum("bhnm,bmhv->bnhv", weights.astype(value.dtype), value)
+    weights = weights.astype(value.dtype)
+    attended = jnp.einsum("bhnm,bmhv->bnhv", weights, value, preferred_element_type=wide)
     return (attended / jnp.where(total > 0, total, 1)).astype(value.dtype)
 
 
@@ -166,6 +168,7 @@ def self_attend(
     latents: Float[Array, "B N D"],
     *,
     num_heads: int = 8,
+    fast: bool = True,
     dropout_rate: float = 0.0,
     rng: Key[Array, " B"] | None = None,
 ) -> Float[Array, "B N D"]:
@@ -175,6 +178,8 @@ def self_attend(
       params: `SelfAttention.parameters()`.
       latents: the latent array.
       num_heads: attention heads.
+      fast: compute the attention weights anew in the backward pass where there are many, instead
+        of keeping them; same numbers.
       dropout_rate: dropout of both residual branches; none in the paper.
       rng: one key an example; None turns dropout off.
 
@@ -186,7 +191,7 @@ def self_attend(
         _split_heads(linear(params[name], normed), num_heads) for name in ("query", "key", "value")
     )
     query = query / query.shape[-1] ** 0.5
-    attended = attend(query, key, value).reshape(latents.shape)
+    attended = (_attend_fast if fast else attend)(query, key, value).reshape(latents.shape)
     latents = latents + dropout(linear(params["output"], attended), dropout_rate, fold_in(rng, 0))
     return latents + dropout(mlp(params, latents), dropout_rate, fold_in(rng, 1))
 
@@ -337,29 +342,12 @@ def _mlp_parameters(channels: int, widening_factor: int) -> Params:
     }
 
 
-@jax.custom_vjp
-def _product(x: jax.Array, weights: jax.Array) -> jax.Array:
-    """`x @ weights`, whose backward pass is written so that XLA copies nothing on CPU.
-
-    Left to itself, it merges the sum of the residual gradients into a transposing copy for each
-    weights' gradient: a third more time a step in small models.
-    """
-    return x @ weights
-
-
-def _product_backward(residuals, cotangent):
-    x, weights = residuals
-    cotangent = jax.lax.optimization_barrier(cotangent)
-    rows, row_cotangents = (a.reshape(-1, a.shape[-1]) for a in (x, cotangent))
-    return cotangent @ weights.T, rows.T @ row_cotangents
-
-
-_product.defvjp(lambda x, weights: (x @ weights, (x, weights)), _product_backward)
-
-
-def _attend_fast(query, key, value, mask, chunk_size):
-    """Streams if there is more than one chunk; else the backward pass needs no second look."""
-    if streaming.choose_chunk_size(query.shape[1], key.shape[1], chunk_size) < key.shape[1]:
+def _attend_fast(query, key, value, mask=None, chunk_size=0):
+    """Streams where the scores are many; few are kept, so that they aren't computed twice."""
+    _, num_queries, num_heads, _ = query.shape
+    num_inputs = key.shape[1]
+    chunk_size = streaming.choose_chunk_size(num_queries, num_inputs, chunk_size)
+    if chunk_size < num_inputs or num_queries * num_heads * num_inputs > streaming.MAX_SCORES:
         return streaming.attend(query, key, value, mask, chunk_size)
     return attend(query, key, value, mask)
 

@@ -84,7 +84,8 @@ class PerceiverEncoder(hk.Module):
       num_self_attend_heads: heads of a self-attend; 8 in the paper.
       dropout_rate: dropout of all residual branches; 0 in the paper, where it hurt.
       latent_init_scale: standard deviation of the latent array at the start.
-      streaming: absorbed and streaming cross-attends, else plain ones; the same numbers.
+      streaming: absorbed and streaming attention, which keeps no weights for the backward pass,
+        else the plain forms; the same numbers.
       chunk_size: inputs a streamed chunk; 0 = automatic.
       scan: run repeated layers under a scan, which compiles each once; else unrolled.
       remat: recompute each layer's activations in the backward pass instead of keeping them.
@@ -187,6 +188,7 @@ class PerceiverEncoder(hk.Module):
             functools.partial(
                 attention.self_attend,
                 num_heads=self.num_self_attend_heads,
+                fast=self.streaming,
                 dropout_rate=self.dropout_rate,
             )
         )

@@ -63,6 +63,35 @@ def test_streaming_equals_plain_attention(chunk_size, masked):
         np.testing.assert_allclose(a, b, atol=1e-5)
 
 
+def test_streaming_equals_plain_attention_in_float64():
+    with jax.enable_x64(True):
+        doubles = [jnp.asarray(x, jnp.float64) for x in arrays()[:3]]
+        got, expected = streaming.attend(*doubles, None, 8), attention.attend(*doubles)
+        assert got.dtype == jnp.float64
+        np.testing.assert_allclose(got, expected, rtol=1e-13)
+
+
+def test_a_self_attend_with_many_scores_keeps_none_and_gives_the_same(monkeypatch):
+    block = hk.without_apply_rng(
+        hk.transform(lambda: attention.SelfAttention(H, name="block").parameters(12))
+    )
+    params = block.apply(block.init(jax.random.key(0)))
+    latents = jax.random.normal(jax.random.key(2), (B, N, 12))
+    monkeypatch.setattr(streaming, "MAX_SCORES", N * N * H - 1)
+
+    def residuals_and_gradients(fast):
+        def loss(p):
+            return jnp.sum(attention.self_attend(p, latents, num_heads=H, fast=fast) ** 2)
+
+        kept = jax.tree.leaves(jax.eval_shape(lambda p: jax.vjp(loss, p)[1], params))
+        return [x.shape for x in kept], jax.jit(jax.value_and_grad(loss))(params)
+
+    kept, got = residuals_and_gradients(fast=True)
+    plain_kept, expected = residuals_and_gradients(fast=False)
+    assert (B, H, N, N) in plain_kept and (B, H, N, N) not in kept
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), got, expected)
+
+
 def test_streaming_survives_scores_that_overflow_exp():
     query, key, value, _, _ = arrays()
     got = streaming.attend(1e3 * query, key, value, None, 8)

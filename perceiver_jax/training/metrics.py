@@ -108,6 +108,11 @@ def accuracy_per_class(
     return np.where(counts > 0, np.diag(confusion) / np.maximum(counts, 1), np.nan)
 
 
+def mean_class_accuracy(scores: Float[np.ndarray, "B L"], labels: Int[np.ndarray, " B"]) -> float:
+    """Averages `accuracy_per_class` over the classes that occur ("balanced accuracy")."""
+    return float(np.nanmean(accuracy_per_class(scores, labels)))
+
+
 def multi_hot(
     labels: Num[np.ndarray, " B"] | Num[np.ndarray, "B L"], num_classes: int
 ) -> Shaped[np.ndarray, "B L"]:

@@ -24,13 +24,15 @@ IMAGENET = [
     *(f"cross_attends={n},at_start" for n in (1, 2, 4, 8)),
     *(f"no_latent_transformer={n}" for n in (4, 8, 12)),
 ]
+MODELNET40 = ["", "tuned", "cpu", "augment,cosine", "dropout,ema,smoothing,points=1024,subsets=4"]
 AUDIOSET = ["", "audio_raw", "audio_mel", "video", "av_mel", "av_mel_tuned"]
 CONFIGS = [
     pytest.param(
         module, ",".join(filter(None, [mini, arg])), id=f"{module.__name__[20:]}:{mini},{arg}"
     )
-    for module, args in ((imagenet, IMAGENET), (audioset, AUDIOSET), (modelnet40, [""]))
+    for module, args in ((imagenet, IMAGENET), (audioset, AUDIOSET), (modelnet40, MODELNET40))
     for arg, mini in itertools.product(args, ["", "mini"])
+    if (arg, mini) != ("cpu", "mini")
 ]
 
 
@@ -127,6 +129,31 @@ def test_imagenet_decays_its_learning_rate_at_epochs_84_102_and_114():
     assert rates == pytest.approx([4e-3, 4e-4, 4e-4, 4e-5, 4e-5, 4e-6], rel=1e-4)
 
 
+def differences(a, b, path=""):
+    """Paths of the keys whose values differ, by section."""
+    if not isinstance(a, dict):
+        return {path} if a != b else set()
+    return {p for key in a for p in differences(a[key], b.get(key), f"{path}.{key}")}
+
+
+def test_tuned_modelnet40_makes_every_change_and_no_other():
+    before, tuned = (modelnet40.get_config(arg).to_dict() for arg in ("", "tuned"))
+    each = [
+        differences(before, modelnet40.get_config(name).to_dict()) for name in modelnet40.CHANGES
+    ]
+    assert all(each)
+    assert differences(before, tuned) == set().union(*each)
+
+
+def test_cpu_modelnet40_trains_as_the_tuned_one():
+    cpu, tuned = (modelnet40.get_config(arg) for arg in ("cpu", "tuned"))
+    points = cpu.data.modalities.points.to_dict() | {"num_points": 2048}
+    assert points == tuned.data.modalities.points.to_dict()
+    for key in ("label_smoothing", "ema_decay"):
+        assert cpu.train[key] == tuned.train[key] > 0
+    assert cpu.optimizer.schedule == tuned.optimizer.schedule
+
+
 def test_tuned_audioset_drops_the_spectrogram_and_does_not_mask_it():
     config = audioset.get_config("av_mel_tuned")
     assert config.model.fusion.dropout_rates.to_dict() == {"audio": 0.1, "video": 0.3}
@@ -140,6 +167,8 @@ def test_tuned_audioset_drops_the_spectrogram_and_does_not_mask_it():
         (imagenet, "no_latent_transformer=4,at_start", "contradict"),
         (audioset, "video,audio_raw", "contradict"),
         (modelnet40, "min", "Did you mean 'mini'"),
+        (modelnet40, "cpu,mini", "contradict"),
+        (modelnet40, "tuned,ema", "contradict"),
     ],
 )
 def test_arguments_that_make_no_sense_are_refused(module, arg, message):
