@@ -1,7 +1,7 @@
 import jax
 import jax.numpy as jnp
 
-from perceiver_jax import flops
+from perceiver_jax import flops, streaming
 
 
 def test_a_product_counts_two_for_each_multiply_add():
@@ -13,3 +13,16 @@ def test_a_scan_counts_once_a_step_also_inside_jit_and_checkpoint():
     step = jax.checkpoint(lambda x, _: (x @ x, None))
     function = jax.jit(lambda x: jax.lax.scan(step, x, None, length=13)[0])
     assert flops.count_flops(function, jnp.zeros((3, 3))) == 13 * 2 * 27
+
+
+def test_gradients_that_nobody_asked_for_are_not_counted():
+    query, inputs = jnp.ones((1, 5, 1, 7)), jnp.ones((1, 23, 1, 7))
+
+    def loss(query, inputs):
+        return streaming.attend(query, inputs, inputs, None, 8).sum()
+
+    product = 2 * 5 * 8 * 7  # Of the queries and a chunk.
+    count = flops.count_flops(jax.grad(loss), query, inputs)
+    assert count == 3 * (2 + 3) * product  # Scores and output; scores, d_weights and d_query.
+    both = flops.count_flops(jax.grad(loss, argnums=(0, 1)), query, inputs)
+    assert both == count + 3 * 2 * product
