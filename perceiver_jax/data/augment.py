@@ -5,7 +5,6 @@ import math
 
 import numpy as np
 import PIL.Image
-import PIL.ImageStat
 
 Number = int | float  # What a config may hold: 1 as well as 1.0.
 Range = tuple[Number, Number]
@@ -101,8 +100,7 @@ def colour_jitter(
     bright, contrasted, saturated = (
         rng.uniform(1 - strength, 1 + strength) for strength in (brightness, contrast, saturation)
     )
-    greys = [PIL.ImageStat.Stat(image.convert("L")).mean[0] for image in images]
-    mean_grey = bright * sum(greys) / len(greys)
+    mean_grey = bright * np.mean([np.mean(image.convert("L")) for image in images])
     # All three are one matrix and an offset.
     mix = bright * contrasted * (saturated * np.eye(3) + (1 - saturated) * _GREY)
     offset = np.full((3, 1), (1 - contrasted) * mean_grey)
