@@ -39,9 +39,8 @@ def describe_model(
       example, counted as the paper does (`paper`: keys and values projected as written) and as
       executed (`executed`).
     """
-    model, shapes, params = _build(config, batch)
-    encoder = config.model.encoder
-    layers = list(encoder.layers)
+    shapes, params, sizes = _describe_sizes(config, batch)
+    layers = list(config.model.encoder.layers)
     weights = {}
     for path, arrays in params.items():
         name = path.split("/")[1] if path.startswith("encoder/") else path
@@ -49,19 +48,18 @@ def describe_model(
         row = weights.setdefault(name, {"parameters": 0, "layers": []})
         row["parameters"] += perceiver_jax.param_count({path: arrays})
         row["layers"] = [i for i, layer in enumerate(layers) if layer == name]
-    return {
-        "experiment": config.experiment,
-        "inputs": {name: _describe_input(config, name, shapes) for name in config.model.inputs},
-        "input": _tokens(model, params, shapes),
-        "latents": {"number": encoder.num_latents, "channels": encoder.latent_channels},
-        "layers": layers,
-        "weights": weights,
-        "parameters": perceiver_jax.param_count(params),
-        "flops": {
-            "paper": _flops(_with(config.model, streaming=False), params, shapes),
-            "executed": _flops(config.model, params, shapes),
-        },
-    }
+    return (
+        {"experiment": config.experiment}
+        | sizes
+        | {
+            "layers": layers,
+            "weights": weights,
+            "flops": {
+                "paper": _paper_flops(config, params, shapes),
+                "executed": _flops(config.model, params, shapes),
+            },
+        }
+    )
 
 
 def activation_bytes(
@@ -121,11 +119,12 @@ def print_summary(
       batch: as of `describe_model`.
       workdir: where results go.
     """
-    model = describe_model(config, batch)
+    shapes, params, model = _describe_sizes(config, batch)  # All that is shown, for it takes time.
     inputs = ", ".join(f"{name} {_format_size(x)}" for name, x in model["inputs"].items())
     if len(model["inputs"]) > 1:
         inputs += f"; together {_format_size(model['input'])}"
     epochs = config.train.steps * data.batch_size / data.num_train
+    count = format_count(_paper_flops(config, params, shapes))
     devices = f"{jax.device_count()} x {jax.devices()[0].device_kind}, {config.train.parallelism}"
     if jax.process_count() > 1:
         devices += f", {jax.process_count()} processes"
@@ -134,7 +133,7 @@ def print_summary(
     rows = {
         "inputs": inputs,
         "model": f"{_format_size(model['latents'])} latents, {model['parameters']:,} parameters, "
-        f"{format_count(model['flops']['paper'])}FLOP an example, {config.model.dtype}",
+        f"{count}FLOP an example, {config.model.dtype}",
         "data": f"{data.name}: {data.num_train:,} to train on, {data.num_test:,} to test,"
         f" {data.num_classes} classes",
         "training": f"{config.train.steps:,} steps of {data.batch_size} = {epochs:.4g} "
@@ -193,6 +192,21 @@ def _build(config, batch):
     return model, shapes, jax.eval_shape(model.init, jax.random.key(0), shapes)
 
 
+def _describe_sizes(config, batch):
+    """Shapes of the inputs and parameters, and what `describe_model` says of sizes."""
+    model, shapes, params = _build(config, batch)
+    whole = _tokens(model, params, shapes)
+    names, encoder = list(config.model.inputs), config.model.encoder
+    one_by_one = {name: _describe_input(config, name, shapes) for name in names if len(names) > 1}
+    sizes = {
+        "inputs": one_by_one or {names[0]: whole},
+        "input": whole,
+        "latents": {"number": encoder.num_latents, "channels": encoder.latent_channels},
+        "parameters": perceiver_jax.param_count(params),
+    }
+    return shapes, params, sizes
+
+
 def _format_size(size: Mapping[str, int]) -> str:
     return f"{size['number']:,} x {size['channels']:,}"
 
@@ -227,6 +241,10 @@ def _tokens(model, params, shapes) -> dict[str, int]:
 def _flops(model_config, params, shapes) -> int:
     model = perceiver_jax.build_model(model_config)
     return flops.count_flops(lambda p, b: model.apply(p, None, b), params, shapes)
+
+
+def _paper_flops(config, params, shapes) -> int:
+    return _flops(_with(config.model, streaming=False), params, shapes)
 
 
 def _residual_bytes(model_config, params, shapes, batch_size: int) -> int:

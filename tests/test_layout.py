@@ -75,6 +75,18 @@ def test_importing_the_package_loads_neither_tensorflow_nor_the_data_pipeline():
     assert not set(done.stdout.split()) & (NEVER | {"grain", "tensorflow_datasets", "orbax"})
 
 
+def test_training_starts_without_what_only_some_of_it_needs():
+    code = (
+        "import sys, experiments.train, perceiver_jax.data, perceiver_jax.training.loop; "
+        "print(*sys.modules)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    slow = {"librosa", "matplotlib.pyplot", "scipy.signal", "scipy.stats", "tensorflow"}
+    assert not set(done.stdout.split()) & slow
+
+
 def test_no_file_outgrows_one_idea():
     for path in [*SOURCES, *(ROOT / "experiments").rglob("*.py"), *(ROOT / "tests").rglob("*.py")]:
         assert len(path.read_text().splitlines()) <= 400, path

@@ -9,7 +9,6 @@ from typing import ClassVar
 from jaxtyping import Float32
 import numpy as np
 import scipy.fft
-import scipy.signal
 import scipy.sparse
 import soundfile
 import soxr
@@ -131,6 +130,8 @@ def log_mel(
     window: int,
 ) -> Float32[np.ndarray, "T bins"]:
     """Returns the standardised log-mel power spectrogram, a frame for each hop."""
+    import scipy.signal  # Here, for it takes a while.
+
     padding = (window - hop) // 2  # Frames are centred on their hop.
     padded = np.pad(samples, padding)
     frames = np.lib.stride_tricks.sliding_window_view(padded, window)[::hop]

@@ -6,7 +6,6 @@ multi-hot ([B, L]). Definitions are scikit-learn's.
 
 from jaxtyping import Float, Int, Num, Shaped
 import numpy as np
-import scipy.stats
 
 
 def top_k_accuracy(
@@ -66,6 +65,8 @@ def roc_auc(scores: Float[np.ndarray, " B"], targets: Shaped[np.ndarray, " B"]) 
     pairs = num_hits * (len(hits) - num_hits)
     if not pairs:
         return float("nan")
+    import scipy.stats  # Here, for it takes a while.
+
     ranks = scipy.stats.rankdata(scores)
     return float((ranks[hits].sum() - num_hits * (num_hits + 1) / 2) / pairs)
 
@@ -87,6 +88,8 @@ def d_prime(auc: float) -> float:
     negative scores, that have this area. Published figures for AudioSet are of the area averaged
     over classes: one class without a mistake would make an average of d' infinite.
     """
+    import scipy.stats  # Here, for it takes a while.
+
     return float(np.sqrt(2) * scipy.stats.norm.ppf(auc))
 
 
