@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments import arguments, saved_config
+from experiments import arguments, compilation_cache, saved_config
 
 NUM_LEAST = 5  # Classes that are named.
 
@@ -28,8 +28,11 @@ def main(argv: list[str]) -> None:
         "python -m experiments.evaluate", description=__doc__.partition("\n")[0]
     )
     parser.add_argument("--workdir", type=pathlib.Path, required=True, help="of a training run")
+    compilation_cache.add_flag(parser)
     flags = parser.parse_args(argv)
     with arguments.user_errors_end_the_program():
+        saved_config.read(flags.workdir)  # Before JAX is imported, which takes seconds.
+        compilation_cache.use(flags.compilation_cache, flags.workdir)
         evaluate(flags.workdir)
 
 

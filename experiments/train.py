@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 import ml_collections
 
-from experiments import arguments, saved_config
+from experiments import arguments, compilation_cache, saved_config
 
 if TYPE_CHECKING:
     from perceiver_jax import data as data_lib
@@ -45,6 +45,7 @@ def main(argv: list[str]) -> None:
     )
     parser.add_argument("--num_processes", type=int, help="elsewhere: how many processes")
     parser.add_argument("--process_id", type=int, help="elsewhere: which this is, from 0")
+    compilation_cache.add_flag(parser)
     with arguments.user_errors_end_the_program():
         flags, config = arguments.parse_command_line(parser, argv)
         join_processes(flags)
@@ -53,6 +54,7 @@ def main(argv: list[str]) -> None:
             print(f"accepted: {change}", file=sys.stderr)
         from perceiver_jax.training import devices, preemption  # Here, for it takes seconds.
 
+        compilation_cache.use(flags.compilation_cache, workdir)
         logging.getLogger("absl").setLevel("CRITICAL")  # What can't be saved is said by us.
         try:
             with preemption.Preemption() as signals:

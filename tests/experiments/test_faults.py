@@ -61,6 +61,7 @@ class Run:
                 | {
                     "TFDS_DATA_DIR": str(self.data_dir),
                     "XLA_FLAGS": "",  # One device.
+                    "JAX_ENABLE_COMPILATION_CACHE": "true",
                     "JAX_COMPILATION_CACHE_DIR": str(root / "compiled"),
                     "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
                     "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",

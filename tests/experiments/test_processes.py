@@ -41,6 +41,7 @@ def _start(workdir: pathlib.Path, steps: int, cache: pathlib.Path) -> list[subpr
         port = free.getsockname()[1]
     environment = os.environ | {
         "XLA_FLAGS": "--xla_force_host_platform_device_count=2",
+        "JAX_ENABLE_COMPILATION_CACHE": "true",
         "JAX_COMPILATION_CACHE_DIR": str(cache),
         "JAX_PERSISTENT_COMPILATION_CACHE_MIN_COMPILE_TIME_SECS": "0",
     }
