@@ -57,6 +57,16 @@ setuptools.setup(
             "scikit-learn>=1.5",
             "sktime>=1.0",  # Has the series of docs/new_modality.md.
         ],
+        # The PyTorch projects of experiments.benchmark, for an environment of their own, and what
+        # building flash-attn needs; `flash_peer` comes second, with --no-build-isolation, where
+        # there is a CUDA device: flash-attn is built against the torch that is there.
+        "peers": [
+            *("ninja", "packaging", "psutil", "setuptools>=64", "wheel"),
+            "perceiver-pytorch>=0.8.8",
+            "torch>=2.6",
+            "transformers>=4.50",
+        ],
+        "flash_peer": ["flash-attn>=2.8", "flash-perceiver>=0.2"],
         **{name: [f"jax[{name}]>=0.10.2"] for name in ACCELERATORS},
     },
 )

@@ -2,15 +2,15 @@ r"""Measures a config's training or inference step, beside our plain forms and o
 
     python -m experiments.benchmark --config=experiments/configs/imagenet.py:cross_attends=1 \
         [--batch_size=1] [--mode=train|inference] [--repeats=5] [--json=FILE] \
-        [--compare=FILE:ARGUMENTS ...] [--peers=plain,hf,hf_compile,perceiver_pytorch] \
-        [--peer_python=PYTHON]
+        [--compare=FILE:ARGUMENTS ...] [--peer_python=PYTHON] \
+        [--peers=plain,hf,hf_compile,perceiver_pytorch,flash_perceiver]
 
 Every subject runs in a process of its own and takes turns with the others, a step each, so that all
 meet the same machine. No data set is needed: the inputs are noise. `plain` is our own model without
 its fast forms: keys and values projected, attention not streamed, layers unrolled. The other peers
-are PyTorch projects, of the interpreter `--peer_python`, in an environment of their own
-(`pip install torch transformers perceiver-pytorch`). Beside them all optimise with Adam and the
-softmax loss; what can't be made equal is printed.
+are PyTorch projects, of the interpreter `--peer_python`, in an environment of their own, which
+`make install-peers` makes. Beside them all optimise with Adam and the softmax loss; what can't be
+made equal is printed. `flash_perceiver` needs a CUDA device and `--config.model.dtype=bfloat16`.
 """
 
 import argparse
@@ -29,7 +29,7 @@ import rich.table
 
 from experiments import arguments, benchmark_protocol
 
-TORCH_PEERS = ("hf", "hf_compile", "perceiver_pytorch")
+TORCH_PEERS = ("hf", "hf_compile", "perceiver_pytorch", "flash_perceiver")
 PEERS = ("plain", *TORCH_PEERS)
 OURS = "ours"
 ADAM = {
@@ -179,8 +179,8 @@ def start_peer(python: str, settings: dict[str, Any]) -> benchmark_protocol.Subj
     """
     if not pathlib.Path(python).exists():
         raise benchmark_protocol.SubjectError(
-            f"needs {python}, which is not there. Make that environment (python -m venv, then pip "
-            "install torch transformers perceiver-pytorch), or name another with --peer_python"
+            f"needs {python}, which is not there. Run make install-peers, or name the Python of "
+            "another environment with --peer_python"
         )
     # Without KMP_BLOCKTIME, OpenMP's threads would spin beside the next subject.
     return benchmark_protocol.Subject(

@@ -106,12 +106,7 @@ def _perceiver_pytorch(sizes: dict[str, Any]):
 
     import perceiver_pytorch
 
-    if sizes["num_latent_transformers"] != sizes["num_cross_attends"]:
-        raise benchmark_protocol.SubjectError(
-            "has one latent Transformer after each cross-attend; the config has "
-            f"{sizes['num_cross_attends']} cross-attends and "
-            f"{sizes['num_latent_transformers']} latent Transformers"
-        )
+    _check_alternates(sizes)
     model = perceiver_pytorch.Perceiver(
         num_freq_bands=1,  # Not used: the inputs have their encodings.
         max_freq=2.0,
@@ -140,10 +135,60 @@ def _perceiver_pytorch(sizes: dict[str, Any]):
     )
 
 
+def _flash_perceiver(sizes: dict[str, Any]):
+    """Written from its documentation (flash-perceiver 0.2.0); we have not run it on a GPU."""
+    import importlib.metadata
+
+    if not torch.cuda.is_available():
+        raise benchmark_protocol.SubjectError("needs a CUDA device, which PyTorch finds none of")
+    if sizes["dtype"] != "bfloat16":
+        raise benchmark_protocol.SubjectError(
+            f"computes in half precision only, the config in {sizes['dtype']}; "
+            "use --config.model.dtype=bfloat16"
+        )
+    import flash_perceiver
+
+    _check_alternates(sizes)
+    # FlashAttention's limit, and of what the number has to be a multiple.
+    cross_channels = min(256, -(-sizes["tokens"][1] // 8) * 8)
+    model = flash_perceiver.Perceiver(
+        input_dim=sizes["tokens"][1],
+        depth=sizes["num_cross_attends"],
+        output_dim=sizes["num_classes"],
+        output_mode="average",  # The default, 'mean', is not one that it knows.
+        num_latents=sizes["num_latents"],
+        latent_dim=sizes["latent_channels"],
+        cross_heads=1,
+        cross_head_dim=cross_channels,
+        latent_heads=sizes["num_self_attend_heads"],
+        latent_head_dim=sizes["latent_channels"] // sizes["num_self_attend_heads"],
+        self_per_cross_attn=sizes["num_self_attends"],
+        weight_tie_layers=True,
+        gated_mlp=False,
+    )
+    differences = [
+        "its MLPs are four times as wide (8 D^2 weights instead of 2 D^2)",
+        "its first latent Transformer has weights of its own",
+        f"its cross-attends have {cross_channels} channels a head, for {sizes['tokens'][1]} inputs",
+    ]
+    names = ("flash-perceiver", "flash-attn")
+    return model, differences, {name: importlib.metadata.version(name) for name in names}
+
+
+def _check_alternates(sizes: dict[str, Any]) -> None:
+    if sizes["num_latent_transformers"] != sizes["num_cross_attends"]:
+        raise benchmark_protocol.SubjectError(
+            "has one latent Transformer after each cross-attend; the config has "
+            f"{sizes['num_cross_attends']} cross-attends and "
+            f"{sizes['num_latent_transformers']} latent Transformers"
+        )
+
+
 PEERS = {
     "hf": _hugging_face,
     "hf_compile": _hugging_face,
     "perceiver_pytorch": _perceiver_pytorch,
+    "flash_perceiver": _flash_perceiver,
 }
 
 
