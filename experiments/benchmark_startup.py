@@ -181,7 +181,8 @@ def _cpu_seconds(pid: int) -> float | None:
 def _range(values: Sequence[float | None]) -> str:
     if None in values:
         return "-"
-    return f"{statistics.median(values):.1f} ({min(values):.1f} - {max(values):.1f})"
+    spread = f" ({min(values):.1f} - {max(values):.1f})" if len(values) > 1 else ""
+    return f"{statistics.median(values):.1f}{spread}"
 
 
 if __name__ == "__main__":
