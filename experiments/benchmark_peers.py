@@ -74,8 +74,10 @@ def _hugging_face(sizes: dict[str, Any]):
         num_latents=sizes["num_latents"],
         d_latents=sizes["latent_channels"],
         d_model=sizes["tokens"][1],
-        num_blocks=sizes["num_latent_transformers"],
-        num_self_attends_per_block=sizes["num_self_attends"],
+        num_blocks=max(sizes["num_latent_transformers"], 1),
+        num_self_attends_per_block=sizes["num_self_attends"]
+        if sizes["num_latent_transformers"]
+        else 0,
         num_self_attention_heads=sizes["num_self_attend_heads"],
         num_cross_attention_heads=1,
         self_attention_widening_factor=1,
@@ -96,7 +98,7 @@ def _hugging_face(sizes: dict[str, Any]):
             return self.head(self.encoder(inputs).last_hidden_state.mean(dim=1))
 
     differences = ["our mean-pool head around its encoder"]
-    if sizes["num_weight_sets"] != 2:
+    if sizes["num_latent_transformers"] and sizes["num_weight_sets"] != 2:
         differences.append("its latent Transformers share their weights, the config's do not")
     return Classifier(), differences, {"transformers": transformers.__version__}
 
