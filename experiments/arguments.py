@@ -107,6 +107,17 @@ def parse_command_line(
         help="a recipe, such as experiments/configs/imagenet.py:mini",
     )
     parser.epilog = "Any key of the config can be set: --config.train.steps=1000"
+    words, overrides = split_overrides(argv)
+    parser.error = _refuse
+    flags, unknown = parser.parse_known_args(words)
+    if unknown:
+        known = re.findall(r"--\w+", parser.format_usage())
+        raise UsageError(_unknown("flag", unknown[0].partition("=")[0], known))
+    return flags, load_config_with(flags.config, overrides)
+
+
+def split_overrides(argv: Sequence[str]) -> tuple[list[str], list[tuple[str, str]]]:
+    """Returns the other words, and key and text of each `--config.key=text`."""
     words, overrides = [], []
     rest = iter(argv)
     for word in rest:
@@ -115,19 +126,21 @@ def parse_command_line(
             overrides.append((key, text if equals else next(rest, "")))
         else:
             words.append(word)
-    parser.error = _refuse
-    flags, unknown = parser.parse_known_args(words)
-    if unknown:
-        known = re.findall(r"--\w+", parser.format_usage())
-        raise UsageError(_unknown("flag", unknown[0].partition("=")[0], known))
-    config = load_config(flags.config)
+    return words, overrides
+
+
+def load_config_with(
+    path_and_arg: str, overrides: Sequence[tuple[str, str]]
+) -> ml_collections.ConfigDict:
+    """Loads `FILE[:arguments]` and sets keys, as `parse_command_line` does; same errors."""
+    config = load_config(path_and_arg)
     for key, text in overrides:
         override(config, key, text)
     given = {key for key, _ in overrides}
     if "data.dataset" in given:
         _follow_dataset(config, given)
     ranges.check(config)
-    return flags, config
+    return config
 
 
 def load_config(path_and_arg: str) -> ml_collections.ConfigDict:

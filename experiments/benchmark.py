@@ -52,7 +52,13 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--repeats", type=int, default=5, help="timed steps of each subject")
     parser.add_argument("--peers", default="", help=f"of {','.join(PEERS)}; separated by commas")
     parser.add_argument("--peer_python", default=".venv-peers/bin/python", metavar="PYTHON")
-    parser.add_argument("--compare", action="append", default=[], metavar="FILE[:ARGUMENTS]")
+    parser.add_argument(
+        "--compare",
+        action="append",
+        default=[],
+        metavar="FILE[:ARGUMENTS]",
+        help="also this config, with the same --config.key=value",
+    )
     parser.add_argument("--json", type=pathlib.Path, metavar="FILE", help="also write the figures")
     with arguments.user_errors_end_the_program():
         flags, config = arguments.parse_command_line(parser, argv)
@@ -61,7 +67,8 @@ def main(argv: list[str]) -> None:
             value = getattr(flags, name)
             if value is not None and value < 1:
                 raise arguments.UsageError(f"--{name}={value}; expected at least 1.")
-        others = {name: arguments.load_config(name) for name in flags.compare}
+        _, overrides = arguments.split_overrides(argv)
+        others = {name: arguments.load_config_with(name, overrides) for name in flags.compare}
         batch_size = flags.batch_size or config.data.batch_size
         result = benchmark(
             config, others, peers, flags.peer_python, flags.mode, batch_size, flags.repeats

@@ -53,8 +53,8 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--repeats", type=int, default=3, help="cold and warm runs of each config")
     parser.add_argument("--imports", type=int, default=9, help="processes for each import")
     parser.add_argument("--json", type=pathlib.Path, metavar="FILE", help="also write the figures")
-    overrides = [word for word in argv if word.startswith("--config.")]
-    flags = parser.parse_args([word for word in argv if word not in overrides])
+    words, overrides = arguments.split_overrides(argv)
+    flags = parser.parse_args(words)
     with arguments.user_errors_end_the_program():
         for name in ("repeats", "imports"):
             if getattr(flags, name) < 1:
@@ -88,13 +88,13 @@ def measure_imports(repeats: int) -> dict[str, list[float]]:
 
 
 def measure_first_step(
-    config_name: str, overrides: Sequence[str], repeats: int
+    config_name: str, overrides: Sequence[tuple[str, str]], repeats: int
 ) -> dict[str, list[dict[str, float | None]]]:
     """Trains a config to its first step, with and without compiled programs, in turns.
 
     Args:
       config_name: what `--config` of `experiments.train` takes.
-      overrides: further flags, `--config.key=value`.
+      overrides: keys to set, and the text of their values.
       repeats: runs of each kind.
 
     Returns:
@@ -103,9 +103,7 @@ def measure_first_step(
     Raises:
       UsageError: if a run ends before its first step.
     """
-    _, config = arguments.parse_command_line(
-        argparse.ArgumentParser(), [f"--config={config_name}", *overrides]
-    )
+    config = arguments.load_config_with(config_name, overrides)
     from perceiver_jax import data  # Takes a second.
 
     data.build_data(**config.data).train_batches(seed=0)  # Builds the set if need be.
@@ -115,7 +113,8 @@ def measure_first_step(
             place = pathlib.Path(root) / str(turn)
             for kind, runs in result.items():
                 print(f"{config_name}, {kind} ...", file=sys.stderr)
-                flags = [f"--config={config_name}", *overrides, *_FLAGS]
+                keys = [f"--config.{key}={text}" for key, text in overrides]
+                flags = [f"--config={config_name}", *keys, *_FLAGS]
                 runs.append(_run(flags, place / kind, place / "programs"))
     return result
 

@@ -124,3 +124,12 @@ def test_a_value_that_the_library_refuses_is_a_mistake_too(capsys):
 def test_a_bug_keeps_its_traceback(bug):
     with pytest.raises((ValueError, TypeError)), arguments.user_errors_end_the_program():
         bug()
+
+
+def test_another_config_takes_the_overrides_of_the_command_line():
+    words, overrides = arguments.split_overrides(
+        ["--a", "--config.seed=3", "x", "--config.train.steps", "7"]
+    )
+    assert words == ["--a", "x"]
+    config = arguments.load_config_with("experiments/configs/imagenet.py:mini", overrides)
+    assert (config.seed, config.train.steps) == (3, 7)
