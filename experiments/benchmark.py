@@ -127,9 +127,19 @@ def benchmark(
 
     seconds = {name: [] for name in (*subjects, "peak")}
     for _ in range(1 + repeats):
-        for name, subject in (*subjects.items(), ("peak", subjects[OURS])):
+        for name in (*subjects, "peak"):
             time.sleep(_PAUSE_SECONDS)
-            seconds[name].append(subject.ask("peak" if name == "peak" else "step")["seconds"])
+            subject = subjects[OURS if name == "peak" else name]
+            try:
+                answer = subject.ask("peak" if name == "peak" else "step")
+            except benchmark_protocol.SubjectError as error:  # Such as: out of memory.
+                if subject is subjects[OURS]:
+                    raise arguments.UsageError(f"Our own step failed: it {error}") from error
+                result[name] = {"error": str(error)}
+                subjects.pop(name).close()
+                del seconds[name]
+            else:
+                seconds[name].append(answer["seconds"])
     first = {name: steps.pop(0) for name, steps in seconds.items()}
     size = result[OURS]["peak_size"]
     peak = 2 * size**3 / statistics.median(seconds["peak"])

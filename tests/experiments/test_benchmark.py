@@ -11,14 +11,38 @@ from experiments import arguments, benchmark, benchmark_protocol
 MINI = "experiments/configs/modelnet40.py:mini"
 
 
+DIES = """
+from experiments import benchmark_protocol
+steps = []
+def step():
+    steps.append(1)
+    assert len(steps) < 2, "out of memory"
+facts = {"compile_seconds": 0.0, "executed_flops": None}
+benchmark_protocol.serve(lambda settings: (facts, {"step": step}))
+"""
+
+
 @pytest.fixture(scope="module")
-def result():
-    """One step of a small model, by ours and by the plain forms."""
+def result(tmp_path_factory):
+    """A step by ours and the plain forms; one peer is not there, another fails in its second."""
     config = arguments.load_config(MINI)
     with config.unlocked():
         config.data.modalities.points.num_points = 31
         config.model.encoder.update(num_latents=5, latent_channels=8, num_self_attends=1)
-    return benchmark.benchmark(config, {}, ["plain", "hf"], "/nowhere/python", "train", 2, 1)
+    folder = tmp_path_factory.mktemp("peer")
+    (folder / "dies.py").write_text(DIES)
+    start_peer = benchmark.start_peer
+
+    def start(python, settings):
+        if settings["peer"] == "hf":
+            return start_peer(python, settings)
+        path = {"PYTHONPATH": str(folder)}
+        return benchmark_protocol.Subject(sys.executable, "dies", {}, path)
+
+    peers = ["plain", "hf", "perceiver_pytorch"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(benchmark, "start_peer", start)
+        return benchmark.benchmark(config, {}, peers, "/nowhere/python", "train", 2, 1)
 
 
 def test_ours_and_plain_forms_have_the_same_model_and_other_operations(result):
@@ -40,6 +64,11 @@ def test_peer_that_is_not_there_is_named_and_ours_still_measured(result, capsys)
     printed = capsys.readouterr().out
     assert "hf: not measured, it needs /nowhere/python" in printed
     assert f"{result['subjects']['ours']['parameters']:,}" in printed
+
+
+def test_peer_that_fails_in_a_step_does_not_end_the_others(result):
+    assert "ended with exit code 1" in result["subjects"]["perceiver_pytorch"]["error"]
+    assert len(result["subjects"]["plain"]["step_seconds"]) == 1
 
 
 def test_result_is_json(result):
