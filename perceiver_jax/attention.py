@@ -13,6 +13,7 @@ import functools
 
 import haiku as hk
 import jax
+from jax import ad_checkpoint
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Key
 
@@ -21,6 +22,10 @@ from perceiver_jax import products, streaming
 Params = Mapping[str, Mapping[str, jax.Array]]
 
 NORM_EPSILON = 1e-5
+
+# Names of what costs most to compute anew (`jax.checkpoint_policies.save_only_these_names`).
+PRODUCT = "product"
+ATTENDED = streaming.ATTENDED
 
 
 def standardize(x: Float[Array, "*B C"]) -> Float[Array, "*B C"]:
@@ -38,7 +43,8 @@ def layer_norm(params: Mapping[str, jax.Array], x: Float[Array, "*B C"]) -> Floa
 
 def linear(params: Mapping[str, jax.Array], x: Float[Array, "*B C"]) -> Float[Array, "*B P"]:
     """Affine map of the channels."""
-    return _add(products.product(x, params["w"]), params["b"]).astype(x.dtype)
+    product = ad_checkpoint.checkpoint_name(products.product(x, params["w"]), PRODUCT)
+    return _add(product, params["b"]).astype(x.dtype)
 
 
 def attend(

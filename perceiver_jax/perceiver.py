@@ -171,7 +171,7 @@ class PerceiverEncoder(hk.Module):
 
     def _layer(self, kind, params, latents, rng, inputs, mask):
         """Applies a cross-attend, or all self-attends of a latent Transformer."""
-        remat = jax.checkpoint if self.remat else lambda f: f
+        remat = _remat(self.remat, self.scan)
         if kind == CROSS_ATTEND:
             attend = remat(
                 functools.partial(
@@ -268,6 +268,20 @@ def _run(step, run, weights, latents, rng, first_index):
         return repeat(latents, (first_index, stacked))[0]
     indices = first_index + len(run.pattern) * jnp.arange(run.repeats)
     return jax.lax.scan(repeat, latents, (indices, stacked))[0]
+
+
+def _remat(everything: bool, scan: bool):
+    """What of a layer is computed anew in the backward pass: all of it, or what costs little.
+
+    A scan writes all that is kept to memory and reads it again; norms, GELUs and sums are computed
+    sooner than that.
+    """
+    if everything:
+        return jax.checkpoint
+    if not scan:
+        return lambda f: f
+    policy = jax.checkpoint_policies.save_only_these_names(attention.PRODUCT, attention.ATTENDED)
+    return functools.partial(jax.checkpoint, policy=policy)
 
 
 def _kind(name: str) -> str:
