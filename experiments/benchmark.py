@@ -9,8 +9,8 @@ Every subject runs in a process of its own and takes turns with the others, two 
 the second is timed, so that all meet the same machine. No data set is needed: the inputs are noise.
 `plain` is our own model without its fast forms: keys and values projected, attention not streamed,
 layers unrolled. The other peers are PyTorch projects, of the interpreter `--peer_python`, in an
-environment of their own, which `make install-peers` makes. Beside them all optimise with Adam and the
-softmax loss; what can't be made equal is printed. `flash_perceiver` needs a CUDA device and
+environment of their own, which `make install-peers` makes. Beside them all optimise with Adam and
+the softmax loss; what can't be made equal is printed. `flash_perceiver` needs a CUDA device and
 `--config.model.dtype=bfloat16`.
 """
 
