@@ -118,3 +118,30 @@ def test_a_size_below_one_is_an_error():
                 ),
             )
         ).init(jax.random.key(0), dict(x=np.ones((1, 5, 2), np.float32)))
+
+
+def kept_for_the_backward_pass(**keys):
+    """Numbers that `jax.vjp` of an encoder keeps for each example, by shape alone."""
+
+    def encode(inputs):
+        layers = perceiver.make_layers(1, 3)
+        return perceiver.PerceiverEncoder(53, 32, layers, num_self_attends=2, **keys)(inputs)
+
+    encoder = hk.without_apply_rng(hk.transform(encode))
+
+    def kept(batch_size):
+        inputs = jax.ShapeDtypeStruct((batch_size, 61, 7), jnp.float32)
+        params = jax.eval_shape(encoder.init, jax.random.key(0), inputs)
+        backward = jax.eval_shape(
+            lambda p, x: jax.vjp(lambda p: encoder.apply(p, x), p)[1], params, inputs
+        )
+        return sum(x.size for x in jax.tree.leaves(backward))
+
+    return kept(2) - kept(1)
+
+
+def test_a_scan_keeps_half_of_what_unrolled_layers_do_and_remat_still_less():
+    unrolled = kept_for_the_backward_pass(scan=False)
+    scanned = kept_for_the_backward_pass(scan=True)
+    assert scanned < 0.5 * unrolled
+    assert kept_for_the_backward_pass(scan=True, remat=True) < 0.5 * scanned
