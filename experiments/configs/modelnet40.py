@@ -124,11 +124,11 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
     config.eval = {"batch_size": 512, "num_windows": 1}
     if args.cpu:
         _reduce(config)
-    for name, change in CHANGES.items():
-        if getattr(args, name) or args.tuned or args.cpu:
-            change(config)
     if args.mini:
         _shrink(config)
+    for name, change in CHANGES.items():  # After the sizes, which set the same keys.
+        if getattr(args, name) or args.tuned or args.cpu:
+            change(config)
     if args.points:
         config.data.modalities.points.num_points = args.points
     if args.subsets:
@@ -144,8 +144,9 @@ def augment(config: ml_collections.ConfigDict) -> None:
 
 
 def cosine(config: ml_collections.ConfigDict) -> None:
-    """The learning rate warms up, then falls to zero."""
-    config.optimizer.schedule = {"name": "cosine", "warmup_steps": 1000}
+    """The learning rate warms up, for a tenth of the steps at the most, then falls to zero."""
+    warmup_steps = min(1000, config.train.steps // 10)
+    config.optimizer.schedule = {"name": "cosine", "warmup_steps": warmup_steps}
 
 
 def dropout(config: ml_collections.ConfigDict) -> None:

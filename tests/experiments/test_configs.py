@@ -136,6 +136,14 @@ def differences(a, b, path=""):
     return {p for key in a for p in differences(a[key], b.get(key), f"{path}.{key}")}
 
 
+@pytest.mark.parametrize("name", modelnet40.CHANGES)
+def test_a_change_to_modelnet40_is_made_to_the_mini_as_well(name):
+    config = modelnet40.get_config(f"mini,{name}")
+    again = config.copy_and_resolve_references()
+    modelnet40.CHANGES[name](again)
+    assert differences(config.to_dict(), again.to_dict()) == set()
+
+
 def test_tuned_modelnet40_makes_every_change_and_no_other():
     before, tuned = (modelnet40.get_config(arg).to_dict() for arg in ("", "tuned"))
     each = [
