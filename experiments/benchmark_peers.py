@@ -70,14 +70,13 @@ def _hugging_face(sizes: dict[str, Any]):
             f"has one cross-attend only, the config has {sizes['num_cross_attends']}; "
             "use imagenet.py:cross_attends=1"
         )
+    num_blocks = sizes["num_latent_transformers"]
     config = transformers.PerceiverConfig(
         num_latents=sizes["num_latents"],
         d_latents=sizes["latent_channels"],
         d_model=sizes["tokens"][1],
-        num_blocks=max(sizes["num_latent_transformers"], 1),
-        num_self_attends_per_block=sizes["num_self_attends"]
-        if sizes["num_latent_transformers"]
-        else 0,
+        num_blocks=num_blocks,
+        num_self_attends_per_block=sizes["num_self_attends"] if num_blocks else 0,
         num_self_attention_heads=sizes["num_self_attend_heads"],
         num_cross_attention_heads=1,
         self_attention_widening_factor=1,
@@ -98,7 +97,7 @@ def _hugging_face(sizes: dict[str, Any]):
             return self.head(self.encoder(inputs).last_hidden_state.mean(dim=1))
 
     differences = ["our mean-pool head around its encoder"]
-    if sizes["num_latent_transformers"] and sizes["num_weight_sets"] != 2:
+    if num_blocks and sizes["num_weight_sets"] != 2:
         differences.append("its latent Transformers share their weights, the config's do not")
     return Classifier(), differences, {"transformers": transformers.__version__}
 

@@ -197,9 +197,12 @@ def _describe_sizes(config, batch):
     model, shapes, params = _build(config, batch)
     whole = _tokens(model, params, shapes)
     names, encoder = list(config.model.inputs), config.model.encoder
-    one_by_one = {name: _describe_input(config, name, shapes) for name in names if len(names) > 1}
+    if len(names) == 1:
+        inputs = {names[0]: whole}
+    else:
+        inputs = {name: _describe_input(config, name, shapes) for name in names}
     sizes = {
-        "inputs": one_by_one or {names[0]: whole},
+        "inputs": inputs,
         "input": whole,
         "latents": {"number": encoder.num_latents, "channels": encoder.latent_channels},
         "parameters": perceiver_jax.param_count(params),
