@@ -5,14 +5,11 @@ import json
 import pytest
 
 from experiments import benchmark_startup
+from tests.experiments import tiny
 
 MINI = "experiments/configs/modelnet40.py:mini"
 TINY = (
-    "--config.model.encoder.layers=('cross_attend_0','latent_transformer_0')",
-    "--config.model.encoder.num_self_attends=1",
-    "--config.model.encoder.num_latents=5",
-    "--config.model.encoder.latent_channels=24",
-    "--config.data.batch_size=8",
+    *tiny.MODEL,
     "--config.data.modalities.points.num_points=17",
     "--config.eval.batch_size=76",
 )

@@ -11,18 +11,14 @@ import time
 import pytest
 
 from experiments import train
+from tests.experiments import tiny
 
-# One cross-attend and one latent Transformer of one layer: quick to compile. With four fake
-# devices each process has two examples of a batch, and the test split of 7 is padded to 16.
+# With four fake devices each process has two examples of a batch, and the test split of 7 is padded
+# to 16.
 TINY = (
     "--config=experiments/configs/imagenet.py:mini",
-    "--config.model.encoder.layers=('cross_attend_0','latent_transformer_0')",
-    "--config.model.encoder.num_self_attends=1",
-    "--config.model.encoder.num_latents=5",
-    "--config.model.encoder.latent_channels=24",
-    "--config.data.batch_size=8",
-    "--config.data.train_split=train[:40]",
-    "--config.data.test_split=test[:4]+test[500:503]",
+    *tiny.MODEL,
+    *tiny.DIGITS,
     "--config.eval.batch_size=8",
     "--config.optimizer.schedule.name=constant",
     "--config.optimizer.schedule.warmup_steps=1",
@@ -43,7 +39,6 @@ def _start(workdir: pathlib.Path, steps: int, cache: pathlib.Path) -> list[subpr
         "XLA_FLAGS": "--xla_force_host_platform_device_count=2",
         "JAX_ENABLE_COMPILATION_CACHE": "true",
         "JAX_COMPILATION_CACHE_DIR": str(cache),
-        "JAX_PERSISTENT_COMPILATION_CACHE_MIN_COMPILE_TIME_SECS": "0",
     }
     processes = []
     for i in range(2):

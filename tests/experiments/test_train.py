@@ -10,17 +10,12 @@ import sys
 import pytest
 
 from experiments import evaluate, saved_config, train
+from tests.experiments import tiny
 
 CONFIG = "--config=experiments/configs/imagenet.py:mini"
-# One cross-attend and one latent Transformer of one layer: quick to compile.
 TINY = (
-    "--config.model.encoder.layers=('cross_attend_0','latent_transformer_0')",
-    "--config.model.encoder.num_self_attends=1",
-    "--config.model.encoder.num_latents=5",
-    "--config.model.encoder.latent_channels=24",
-    "--config.data.batch_size=8",
-    "--config.data.train_split=train[:40]",
-    "--config.data.test_split=test[:4]+test[500:503]",
+    *tiny.MODEL,
+    *tiny.DIGITS,
     "--config.eval.batch_size=4",
     "--config.optimizer.schedule.warmup_steps=1",
     "--config.train.log_every=1",
