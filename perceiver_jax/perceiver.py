@@ -87,7 +87,8 @@ class PerceiverEncoder(hk.Module):
       streaming: absorbed and streaming attention, which keeps no weights for the backward pass,
         else the plain forms; the same numbers.
       chunk_size: inputs a streamed chunk; 0 = automatic.
-      scan: run repeated layers under a scan, which compiles each once; else unrolled.
+      scan: run repeated cross-attends and latent Transformers under a scan, which compiles each
+        once; else unrolled.
       remat: recompute each layer's activations in the backward pass instead of keeping them.
     """
 
@@ -156,18 +157,17 @@ class PerceiverEncoder(hk.Module):
 
     @hk.name_like("__call__")
     def _weights(self, name, input_channels):
-        """The parameters behind a layer's name; those of a latent Transformer stacked."""
+        """The parameters behind a layer's name; of a latent Transformer, one set a self-attend."""
         if _kind(name) == CROSS_ATTEND:
             block = attention.CrossAttention(self.num_cross_attend_heads, name=name)
             return block.parameters(self.latent_channels, input_channels)
         with hk.name_scope(name):
-            blocks = [
+            return [
                 attention.SelfAttention(
                     self.num_self_attend_heads, name=f"self_attend_{i}"
                 ).parameters(self.latent_channels)
                 for i in range(self.num_self_attends)
             ]
-        return _stack(blocks)
 
     def _layer(self, kind, params, latents, rng, inputs, mask):
         """Applies a cross-attend, or all self-attends of a latent Transformer."""
@@ -193,15 +193,9 @@ class PerceiverEncoder(hk.Module):
             )
         )
 
-        def step(latents, layer):
-            layer_params, index = layer
-            return attend(layer_params, latents, rng=attention.fold_in(rng, index)), None
-
-        layers = (params, jnp.arange(self.num_self_attends))
-        if self.scan:
-            return jax.lax.scan(step, latents, layers)[0]
-        for i in range(self.num_self_attends):
-            latents, _ = step(latents, jax.tree.map(lambda x: x[i], layers))  # noqa: B023
+        # No scan: stacked weights and their gradients would take more time and memory than it saves.
+        for index, block in enumerate(params):
+            latents = attend(block, latents, rng=attention.fold_in(rng, index))
         return latents
 
 
