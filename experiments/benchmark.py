@@ -9,9 +9,9 @@ Every subject runs in a process of its own and takes turns with the others, two 
 the second is timed, so that all meet the same machine. No data set is needed: the inputs are noise.
 `plain` is our own model without its fast forms: keys and values projected, attention not streamed,
 layers unrolled. The other peers are PyTorch projects, of the interpreter `--peer_python`, in an
-environment of their own, which `make install-peers` makes. Beside them all optimise with Adam and
-the softmax loss; what can't be made equal is printed. `flash_perceiver` needs a CUDA device and
-`--config.model.dtype=bfloat16`.
+environment of their own, which `make install-peers` makes. Beside them all get the byte array with
+its position encodings already made, and optimise with Adam and the softmax loss; what can't be made
+equal is printed. `flash_perceiver` needs a CUDA device and `--config.model.dtype=bfloat16`.
 """
 
 import argparse
@@ -104,8 +104,10 @@ def benchmark(
       and what was measured on what.
     """
     configs = {OURS: config} | others | ({"plain": plain(config)} if "plain" in peers else {})
+    summaries = {name: _describe(c) for name, c in configs.items()}
+    settings = {name: {"config": c.to_dict()} for name, c in configs.items()}
     if any(name in TORCH_PEERS for name in peers):
-        configs = {name: _comparable(c) for name, c in configs.items()}
+        settings = {name: _comparable(c, summaries[name]["input"]) for name, c in configs.items()}
     common = {"mode": mode, "batch_size": batch_size}
     subjects, result = {}, {}
 
@@ -118,13 +120,13 @@ def benchmark(
         except benchmark_protocol.SubjectError as error:
             result[name] = {"error": str(error)}
 
-    for name, c in configs.items():
-        start(name, lambda: start_ours({"config": c.to_dict()} | common))  # noqa: B023
+    for name in configs:
+        start(name, lambda: start_ours(settings[name] | common))  # noqa: B023
     if OURS not in subjects:
         raise arguments.UsageError(f"The config can't be measured: {result[OURS]['error']}")
     for name in [name for name in peers if name in TORCH_PEERS]:
-        settings = {"peer": name, "sizes": sizes(config, result[OURS]["tokens"])} | common
-        start(name, lambda: start_peer(peer_python, settings))  # noqa: B023
+        peer = {"peer": name, "sizes": sizes(config, result[OURS]["tokens"])} | common
+        start(name, lambda: start_peer(peer_python, peer))  # noqa: B023
 
     seconds = {name: [] for name in (*subjects, "peak")}
     for _ in range(1 + repeats):
@@ -147,7 +149,7 @@ def benchmark(
     size = result[OURS]["peak_size"]
     peak = 2 * size**3 / statistics.median(seconds["peak"])
     for name, subject in subjects.items():
-        forward = forward_flops(configs.get(name, configs[OURS])) * batch_size
+        forward = summaries.get(name, summaries[OURS])["flops"]["paper"] * batch_size
         model_flops = forward * (_BACKWARD if mode == "train" else 1)
         median = statistics.median(seconds[name])
         executed = result[name]["executed_flops"]
@@ -167,7 +169,7 @@ def benchmark(
         "config": config.experiment,
         "layers": len(config.model.encoder.layers),
         "dtype": config.model.dtype,
-        "optimizer": configs[OURS].optimizer.name,
+        "optimizer": settings[OURS]["config"]["optimizer"]["name"],
         "peak_flops": peak,
         "subjects": result,
     } | common
@@ -239,16 +241,6 @@ def sizes(config: ml_collections.ConfigDict, tokens: Sequence[int]) -> dict[str,
     }
 
 
-def forward_flops(config: ml_collections.ConfigDict) -> int:
-    """Operations of one example's forward pass as the paper counts them."""
-    from experiments import describe
-    from perceiver_jax import data as data_lib
-
-    keys = config.data.to_dict() | {"batch_size": 1}
-    batch = data_lib.build_data(**keys).batch_spec()
-    return describe.describe_model(config, batch)["flops"]["paper"]
-
-
 def report(result: dict[str, Any]) -> None:
     """Prints the figures as a table, and what was not equal."""
     measured = {name: row for name, row in result["subjects"].items() if "error" not in row}
@@ -290,13 +282,25 @@ def report(result: dict[str, Any]) -> None:
             print(f"{name}: {difference}")
 
 
-def _comparable(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
-    """The config with what all peers can do: Adam and the softmax loss."""
+def _describe(config: ml_collections.ConfigDict) -> dict[str, Any]:
+    """`describe.describe_model` of a config."""
+    from experiments import describe
+    from perceiver_jax import data as data_lib
+
+    keys = config.data.to_dict() | {"batch_size": 1}
+    return describe.describe_model(config, data_lib.build_data(**keys).batch_spec())
+
+
+def _comparable(config: ml_collections.ConfigDict, byte_array: dict[str, int]) -> dict[str, Any]:
+    """Settings with what all peers can do: inputs made ready, Adam and the softmax loss."""
     config = config.copy_and_resolve_references()
     with config.unlocked():
+        config.model.inputs = {"inputs": {"kind": "array"}}
+        config.model.fusion = None
         config.optimizer = ADAM
         config.train.update(loss="softmax", label_smoothing=0.0, ema_decay=0.0)
-    return config
+    size = {"num_inputs": byte_array["number"], "num_channels": byte_array["channels"]}
+    return {"config": config.to_dict()} | size
 
 
 def _number(value: float | None) -> str:

@@ -72,7 +72,14 @@ def get_config() -> ml_collections.ConfigDict:
                 "dtype": "float32",
             },
             "optimizer": benchmark.ADAM,
-            "train": {"steps": 1, "loss": "softmax", "label_smoothing": 0.0, "ema_decay": 0.0},
+            "train": {
+                "steps": 1,
+                "loss": "softmax",
+                "label_smoothing": 0.0,
+                "ema_decay": 0.0,
+                "parallelism": "pmap",
+                "accumulate_steps": 1,
+            },
         }
     )
 

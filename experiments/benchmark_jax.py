@@ -5,6 +5,7 @@ Started by `experiments.benchmark`, with the settings `config` (a dictionary), `
 `num_channels` give its size (`experiments.benchmark_growth`).
 """
 
+import functools
 import time
 from typing import Any
 
@@ -17,7 +18,7 @@ import perceiver_jax
 from perceiver_jax import data as data_lib
 from perceiver_jax import flops
 from perceiver_jax.data import fake
-from perceiver_jax.training import losses, optimizers, state, steps
+from perceiver_jax.training import devices, losses, optimizers, state, steps
 
 _PEAK_SIZES = {"cpu": 3072}  # Of the square matrices whose product gives the peak.
 _LARGE_PEAK_SIZE = 8192
@@ -26,32 +27,33 @@ _LARGE_PEAK_SIZE = 8192
 def prepare(settings: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Compiles the step; see `benchmark_protocol.serve`."""
     config = saved_config.from_json(settings["config"])
-    batch = jax.device_put(_noise(config, settings))
+    batch = _noise(config, settings)
     model = perceiver_jax.build_model(config.model)
     params = jax.jit(model.init)(jax.random.key(0), batch)
     make = {"train": _train_step, "inference": _inference_step}[settings["mode"]]
-    function, held, donated = make(config, model, params, batch)
+    compile_step, held, executed_flops = make(config, model, params, batch)
 
     begin = time.perf_counter()
-    compiled = jax.jit(function, donate_argnums=donated).lower(*held).compile()
+    compiled = compile_step(*held)
     memory = compiled.memory_analysis()
     facts = {
         "compile_seconds": time.perf_counter() - begin,
         "temporary_megabytes": memory.temp_size_in_bytes / 2**20 if memory else None,
         "parameters": perceiver_jax.param_count(params),
-        "executed_flops": flops.count_flops(function, *held),
+        "executed_flops": executed_flops,
         "tokens": list(jax.eval_shape(model.tokens, params, None, batch).values.shape),
-        "device": f"{jax.device_count()} x {jax.devices()[0].device_kind}",
+        "device": f"1 x {jax.devices()[0].device_kind}",
         "peak_size": peak_size(),
         "versions": {"jax": jax.__version__},
         "differences": [],
     }
-    state_and_rest = list(held)
+    held = list(held)
+    del params
 
     def step() -> None:
-        out = jax.block_until_ready(compiled(*state_and_rest))
-        if donated:
-            state_and_rest[0] = out[0]
+        out = jax.block_until_ready(compiled(*held))
+        if settings["mode"] == "train":
+            held[0] = out[0]  # The step uses up its state.
 
     return facts, {"step": step, "peak": _matrix_product(config.model.dtype)}
 
@@ -71,17 +73,45 @@ def _noise(config, settings):
 
 
 def _train_step(config, model, params, batch):
+    """How `experiments.train` compiles its step, the step's arguments, and its operations."""
     keys = config.train
     loss = losses.build_loss(keys.loss, keys.label_smoothing)
     optimizer, schedule = optimizers.build_optimizer(**config.optimizer, total_steps=keys.steps)
-    update = steps.make_update(model.apply, loss, optimizer, schedule, ema_decay=keys.ema_decay)
-    held = state.create_state(params, optimizer, keys.ema_decay), batch, jax.random.key(1)
-    return update, held, (0,)
+    parallelism = devices.build_parallelism(keys.parallelism, jax.devices()[:1])  # As the peers.
+
+    def make_update(axis_name=None):
+        return steps.make_update(
+            parallelism.with_whole_params(model.apply),
+            loss,
+            optimizer,
+            schedule,
+            ema_decay=keys.ema_decay,
+            accumulate_steps=keys.accumulate_steps,
+            axis_name=axis_name,
+        )
+
+    train_state = state.create_state(params, optimizer, keys.ema_decay)
+    executed_flops = flops.count_flops(make_update(), train_state, batch, jax.random.key(1))
+    held = (
+        parallelism.place_state(train_state),
+        parallelism.place_batch(batch),
+        parallelism.place_key(jax.random.key(1)),
+    )
+    update = make_update(parallelism.axis_name)
+    return functools.partial(parallelism.compile_update, update), held, executed_flops
 
 
 def _inference_step(config, model, params, batch):
     del config
-    return (lambda params, batch: model.apply(params, None, batch)), (params, batch), ()
+
+    def infer(params, batch):
+        return model.apply(params, None, batch)
+
+    def compile_step(*held):
+        return jax.jit(infer).lower(*held).compile()
+
+    held = params, jax.device_put(batch)
+    return compile_step, held, flops.count_flops(infer, *held)
 
 
 def _matrix_product(dtype: str):

@@ -193,7 +193,7 @@ class PerceiverEncoder(hk.Module):
             )
         )
 
-        # No scan: stacked weights and their gradients would take more time and memory than it saves.
+        # No scan: to stack the weights and their gradients takes more time and memory.
         for index, block in enumerate(params):
             latents = attend(block, latents, rng=attention.fold_in(rng, index))
         return latents

@@ -160,7 +160,7 @@ class Pmap(_OverDevices):
 
     def compile_update(
         self, update: Callable[..., Any], state: Any, batch: Any, rng: jax.Array
-    ) -> Callable[..., Any]:
+    ) -> jax.stages.Compiled:
         """Compiles `update(state, batch, rng) -> (state, metrics)`; it uses up its state."""
         mapped = jax.pmap(
             update,
@@ -242,7 +242,7 @@ class Fsdp(_OverDevices):
 
     def compile_update(
         self, update: Callable[..., Any], state: Any, batch: Any, rng: jax.Array
-    ) -> Callable[..., Any]:
+    ) -> jax.stages.Compiled:
         """Compiles `update(state, batch, rng) -> (state, metrics)`; it uses up its state."""
         shardings = self._state_shardings(state)
         compiled = jax.jit(

@@ -73,7 +73,9 @@ def make_update(
         )
 
     def total(x: Array) -> Array:
-        return x if axis_name is None else jax.lax.psum(x, axis_name)
+        # XLA's CPU compiler would copy what it sums over one device.
+        alone = axis_name is None or jax.lax.axis_size(axis_name) == 1
+        return x if alone else jax.lax.psum(x, axis_name)
 
     def update(
         state: TrainState, batch: Batch, rng: Key[Array, ""]
