@@ -28,17 +28,17 @@ PRODUCT = "product"
 ATTENDED = streaming.ATTENDED
 
 
-def standardize(x: Float[Array, "*B C"]) -> Float[Array, "*B C"]:
-    """Zero mean and unit variance over channels: a layer norm without its scale and offset."""
-    x32 = x.astype(jnp.promote_types(x.dtype, jnp.float32))
-    centred = x32 - x32.mean(axis=-1, keepdims=True)
-    variance = jnp.square(centred).mean(axis=-1, keepdims=True)
-    return (centred * jax.lax.rsqrt(variance + NORM_EPSILON)).astype(x.dtype)
+def inverse_deviation(x: Float[Array, "*B C"]) -> Float[Array, "*B"]:
+    """1 / √(variance over channels + ε), in float32 at least."""
+    x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    return jax.lax.rsqrt(jnp.square(_centre(x)).mean(axis=-1) + NORM_EPSILON)
 
 
 def layer_norm(params: Mapping[str, jax.Array], x: Float[Array, "*B C"]) -> Float[Array, "*B C"]:
     """Layer norm over channels with a learned scale and offset."""
-    return _scale_and_offset(params, standardize(x))
+    x32 = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    standardized = _centre(x32) * jnp.expand_dims(inverse_deviation(x32), -1)
+    return _scale_and_offset(params, standardized.astype(x.dtype))
 
 
 def linear(params: Mapping[str, jax.Array], x: Float[Array, "*B C"]) -> Float[Array, "*B P"]:
@@ -85,23 +85,27 @@ def attend_absorbed(
     params: Params,
     query: Float[Array, "B N P"],
     inputs: Float[Array, "B M C"],
+    deviation: Float[Array, "B M"],
     mask: Bool[Array, "B M"] | None = None,
     chunk_size: int = 0,
 ) -> Float[Array, "B N V"]:
-    """One-head attention to standardised inputs without projecting keys and values.
+    """One-head attention to normalised inputs, neither projected nor normalised anywhere.
 
-    With x̂ the standardised inputs, s and o the scale and offset of their norm:
+    With x the inputs, r the inverse of the standard deviation of each, s and o the scale and offset
+    of their norm, and c( ) = less the mean over channels:
 
-        scores = ((q Wkᵀ) ∘ s) x̂ᵀ        output = ((A x̂) ∘ s + o) Wv + bv
+        scores = c((q Wkᵀ) ∘ s) (r ∘ x)ᵀ        output = (c(A (r ∘ x)) ∘ s + o) Wv + bv
 
-    The key bias and the norm's offset add the same number to all scores of a query, which the
-    softmax ignores; the rows of A sum to one. So the results equal those of projected keys and
-    values, and the gradient of the key bias is exactly zero. x̂ serves every cross-attend.
+    since c(a) · b = a · c(b). The key bias and the norm's offset add the same number to all scores
+    of a query, which the softmax ignores; the rows of A sum to one. So the results equal those of
+    projected keys and values, and the gradient of the key bias is exactly zero. The byte array
+    serves every cross-attend as it is.
 
     Args:
       params: needs `input_norm`, `key` and `value`.
       query: projected queries of one head, already divided by √P.
-      inputs: standardised inputs (`standardize`).
+      inputs: the byte array.
+      deviation: `inverse_deviation(inputs)`.
       mask: True where an input is real.
       chunk_size: inputs a streamed chunk, 0 = automatic.
 
@@ -111,9 +115,9 @@ def attend_absorbed(
     scale = params["input_norm"]["scale"]
     inward = (query @ params["key"]["w"].T) * jnp.expand_dims(scale, (0, 1))  # [B, N, C]
     attended = _attend_fast(
-        inward[:, :, None], inputs[:, :, None], inputs[:, :, None], mask, chunk_size
+        _centre(inward)[:, :, None], inputs[:, :, None], None, mask, chunk_size, deviation
     )[:, :, 0]  # [B, N, C]
-    attended = linear(params["value"], _scale_and_offset(params["input_norm"], attended))
+    attended = linear(params["value"], _scale_and_offset(params["input_norm"], _centre(attended)))
     if mask is None:
         return attended
     return jnp.where(jnp.any(mask, axis=-1)[:, None, None], attended, 0)
@@ -124,6 +128,7 @@ def cross_attend(
     latents: Float[Array, "B N D"],
     inputs: Float[Array, "B M C"],
     mask: Bool[Array, "B M"] | None = None,
+    deviation: Float[Array, "B M"] | None = None,
     *,
     num_heads: int = 1,
     use_query_residual: bool = True,
@@ -137,8 +142,9 @@ def cross_attend(
     Args:
       params: `CrossAttention.parameters()`.
       latents: the queries.
-      inputs: the byte array, standardised (`standardize`).
+      inputs: the byte array.
       mask: True where an input is real.
+      deviation: `inverse_deviation(inputs)`, which serves several blocks; None computes it.
       num_heads: attention heads; 1 in the paper.
       use_query_residual: whether the latents are added to what they attended to.
       fast: absorb the projections (one head) and stream over the inputs; same numbers.
@@ -152,9 +158,10 @@ def cross_attend(
     query = linear(params["query"], layer_norm(params["query_norm"], latents))
     query = query / (query.shape[-1] // num_heads) ** 0.5
     if fast and num_heads == 1:
-        attended = attend_absorbed(params, query, inputs, mask, chunk_size)
+        deviation = inverse_deviation(inputs) if deviation is None else deviation
+        attended = attend_absorbed(params, query, inputs, deviation, mask, chunk_size)
     else:
-        normed = _scale_and_offset(params["input_norm"], inputs)
+        normed = layer_norm(params["input_norm"], inputs)
         split = functools.partial(_split_heads, num_heads=num_heads)
         q, k, v = (
             split(query),
@@ -277,7 +284,7 @@ class CrossAttention(hk.Module):
         return cross_attend(
             self.parameters(latents.shape[-1], inputs.shape[-1]),
             latents,
-            standardize(inputs),
+            inputs,
             mask,
             num_heads=self.num_heads,
             use_query_residual=self.use_query_residual,
@@ -348,18 +355,24 @@ def _mlp_parameters(channels: int, widening_factor: int) -> Params:
     }
 
 
-def _attend_fast(query, key, value, mask=None, chunk_size=0):
+def _attend_fast(query, key, value, mask=None, chunk_size=0, scale=None):
     """Streams where the scores are many; few are kept, so that they aren't computed twice."""
     _, num_queries, num_heads, _ = query.shape
     num_inputs = key.shape[1]
     chunk_size = streaming.choose_chunk_size(num_queries, num_inputs, chunk_size)
     if chunk_size < num_inputs or num_queries * num_heads * num_inputs > streaming.MAX_SCORES:
-        return streaming.attend(query, key, value, mask, chunk_size)
-    return attend(query, key, value, mask)
+        return streaming.attend(query, key, value, mask, chunk_size, scale)
+    if scale is not None:
+        key = (key * scale[:, :, None, None]).astype(key.dtype)
+    return attend(query, key, key if value is None else value, mask)
 
 
 def _split_heads(x: jax.Array, num_heads: int) -> jax.Array:
     return x.reshape(*x.shape[:-1], num_heads, -1)
+
+
+def _centre(x: jax.Array) -> jax.Array:
+    return x - x.mean(axis=-1, keepdims=True)
 
 
 def _scale_and_offset(params: Mapping[str, jax.Array], x: jax.Array) -> jax.Array:

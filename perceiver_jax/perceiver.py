@@ -140,13 +140,14 @@ class PerceiverEncoder(hk.Module):
         latents = latents.astype(inputs.dtype)
         latents = jnp.broadcast_to(latents[None], (inputs.shape[0], *latents.shape))
         weights = {name: self._weights(name, inputs.shape[-1]) for name in self.layers}
-        # Normalised once for all cross-attends: their norms differ in scale and offset only.
-        step = functools.partial(self._layer, inputs=attention.standardize(inputs), mask=mask)
+        deviation = attention.inverse_deviation(inputs)  # Once for all cross-attends.
+        step = functools.partial(self._layer, inputs=inputs, mask=mask, deviation=deviation)
         rng = rng if self.dropout_rate else None
 
         if not self.scan:
             for index, name in enumerate(self.layers):
-                latents = step(_kind(name), weights[name], latents, attention.fold_in(rng, index))
+                rng_here = attention.fold_in(rng, index)
+                latents = step(_kind(name), weights[name], latents, rng_here, scanned=False)
             return latents
 
         index = 0
@@ -169,9 +170,9 @@ class PerceiverEncoder(hk.Module):
                 for i in range(self.num_self_attends)
             ]
 
-    def _layer(self, kind, params, latents, rng, inputs, mask):
+    def _layer(self, kind, params, latents, rng, scanned, *, inputs, mask, deviation):
         """Applies a cross-attend, or all self-attends of a latent Transformer."""
-        remat = _remat(self.remat, self.scan)
+        remat = _remat(self.remat, scanned)
         if kind == CROSS_ATTEND:
             attend = remat(
                 functools.partial(
@@ -182,7 +183,7 @@ class PerceiverEncoder(hk.Module):
                     dropout_rate=self.dropout_rate,
                 )
             )
-            return attend(params, latents, inputs, mask, rng=rng)
+            return attend(params, latents, inputs, mask, deviation, rng=rng)
 
         attend = remat(
             functools.partial(
@@ -254,7 +255,8 @@ def _run(step, run, weights, latents, rng, first_index):
         index, own = xs
         for names, params in zip(run.pattern, own, strict=True):
             params = weights[names[0]] if params is None else params
-            latents = step(_kind(names[0]), params, latents, attention.fold_in(rng, index))
+            rng_here = attention.fold_in(rng, index)
+            latents = step(_kind(names[0]), params, latents, rng_here, scanned=run.repeats > 1)
             index += 1
         return latents, None
 
@@ -264,18 +266,18 @@ def _run(step, run, weights, latents, rng, first_index):
     return jax.lax.scan(repeat, latents, (indices, stacked))[0]
 
 
-def _remat(everything: bool, scan: bool):
+def _remat(everything: bool, scanned: bool):
     """What of a layer is computed anew in the backward pass: all of it, or what costs little.
 
     A scan writes all that is kept to memory and reads it again; norms, GELUs and sums are computed
     sooner than that.
     """
-    if everything:
-        return jax.checkpoint
-    if not scan:
+    if not everything and not scanned:
         return lambda f: f
-    policy = jax.checkpoint_policies.save_only_these_names(attention.PRODUCT, attention.ATTENDED)
-    return functools.partial(jax.checkpoint, policy=policy)
+    names = () if everything else (attention.PRODUCT, attention.ATTENDED)
+    policy = jax.checkpoint_policies.save_only_these_names(*names)
+    # Forward and backward passes of a scan are loops of their own, which XLA does not merge.
+    return functools.partial(jax.checkpoint, policy=policy, prevent_cse=not scanned)
 
 
 def _kind(name: str) -> str:

@@ -121,7 +121,7 @@ def cross_attention(**keys):
     leaves = [x + 0.1 * jax.random.normal(k, x.shape) for x, k in zip(leaves, keys, strict=True)]
     latents = jax.random.normal(jax.random.key(2), (B, N, 13))
     inputs = jax.random.normal(jax.random.key(3), (B, M, 17))
-    return jax.tree.unflatten(tree, leaves), latents, attention.standardize(inputs)
+    return jax.tree.unflatten(tree, leaves), latents, inputs
 
 
 def test_key_bias_of_an_absorbed_cross_attend_has_no_gradient_and_others_have():
@@ -131,6 +131,28 @@ def test_key_bias_of_an_absorbed_cross_attend_has_no_gradient_and_others_have():
     others = {f"{m}/{n}": g for m, leaves in grads.items() for n, g in leaves.items()}
     del others["key/b"]
     assert [name for name, g in others.items() if not g.any()] == []
+
+
+@pytest.mark.parametrize("chunk_size", [5, M])
+def test_absorbed_cross_attend_of_inputs_that_are_not_centred_equals_the_plain_one(chunk_size):
+    params, latents, inputs = cross_attention()
+    inputs = 2.0 + 3.0 * inputs
+
+    def out_and_gradients(**keys):
+        def loss(*x):
+            return jnp.sum(attention.cross_attend(*x, arrays()[3], **keys) ** 2)
+
+        return jax.jit(jax.value_and_grad(loss, argnums=(0, 1, 2)))(params, latents, inputs)
+
+    got = out_and_gradients(chunk_size=chunk_size)
+    expected = out_and_gradients(fast=False)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), got, expected)
+
+
+def test_scale_is_for_keys_that_are_the_values_as_well():
+    query, key, value, _, _ = arrays()
+    with pytest.raises(ValueError, match="scale is given with values of their own"):
+        streaming.attend(query, key, value, scale=jnp.ones((B, M)))
 
 
 def test_key_bias_of_several_heads_has_no_influence_either():

@@ -121,7 +121,7 @@ def cross_attention(fast, chunk_size=8, **keys):
         return attention.cross_attend(
             params,
             latents,
-            attention.standardize(inputs),
+            inputs,
             mask,
             num_heads=block.num_heads,
             use_query_residual=block.use_query_residual,
