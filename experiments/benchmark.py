@@ -265,7 +265,8 @@ def report(result: dict[str, Any]) -> None:
         f"{result['config']}, {result['mode']}, batch {result['batch_size']}, {result['dtype']}"
         f"{', ' + result['optimizer'] if result['mode'] == 'train' else ''}"
     )
-    table = rich.table.Table("", *measured, title=title, title_justify="left")
+    names = [name.rpartition("/")[2] for name in measured]  # Of files, without the directory.
+    table = rich.table.Table("", *names, title=title, title_justify="left")
     for column in table.columns[1:]:
         column.justify = "right"
     for name, cells in rows.items():
