@@ -85,7 +85,7 @@ def attend_absorbed(
     params: Params,
     query: Float[Array, "B N P"],
     inputs: Float[Array, "B M C"],
-    deviation: Float[Array, "B M"],
+    input_scale: Float[Array, "B M"],
     mask: Bool[Array, "B M"] | None = None,
     chunk_size: int = 0,
 ) -> Float[Array, "B N V"]:
@@ -105,7 +105,7 @@ def attend_absorbed(
       params: needs `input_norm`, `key` and `value`.
       query: projected queries of one head, already divided by √P.
       inputs: the byte array.
-      deviation: `inverse_deviation(inputs)`.
+      input_scale: `inverse_deviation(inputs)`.
       mask: True where an input is real.
       chunk_size: inputs a streamed chunk, 0 = automatic.
 
@@ -115,7 +115,7 @@ def attend_absorbed(
     scale = params["input_norm"]["scale"]
     inward = (query @ params["key"]["w"].T) * jnp.expand_dims(scale, (0, 1))  # [B, N, C]
     attended = _attend_fast(
-        _centre(inward)[:, :, None], inputs[:, :, None], None, mask, chunk_size, deviation
+        _centre(inward)[:, :, None], inputs[:, :, None], None, mask, chunk_size, input_scale
     )[:, :, 0]  # [B, N, C]
     attended = linear(params["value"], _scale_and_offset(params["input_norm"], _centre(attended)))
     if mask is None:
@@ -128,7 +128,7 @@ def cross_attend(
     latents: Float[Array, "B N D"],
     inputs: Float[Array, "B M C"],
     mask: Bool[Array, "B M"] | None = None,
-    deviation: Float[Array, "B M"] | None = None,
+    input_scale: Float[Array, "B M"] | None = None,
     *,
     num_heads: int = 1,
     use_query_residual: bool = True,
@@ -144,7 +144,7 @@ def cross_attend(
       latents: the queries.
       inputs: the byte array.
       mask: True where an input is real.
-      deviation: `inverse_deviation(inputs)`, which serves several blocks; None computes it.
+      input_scale: `inverse_deviation(inputs)`, which serves several blocks; None computes it.
       num_heads: attention heads; 1 in the paper.
       use_query_residual: whether the latents are added to what they attended to.
       fast: absorb the projections (one head) and stream over the inputs; same numbers.
@@ -158,8 +158,9 @@ def cross_attend(
     query = linear(params["query"], layer_norm(params["query_norm"], latents))
     query = query / (query.shape[-1] // num_heads) ** 0.5
     if fast and num_heads == 1:
-        deviation = inverse_deviation(inputs) if deviation is None else deviation
-        attended = attend_absorbed(params, query, inputs, deviation, mask, chunk_size)
+        if input_scale is None:
+            input_scale = inverse_deviation(inputs)
+        attended = attend_absorbed(params, query, inputs, input_scale, mask, chunk_size)
     else:
         normed = layer_norm(params["input_norm"], inputs)
         split = functools.partial(_split_heads, num_heads=num_heads)

@@ -140,8 +140,8 @@ class PerceiverEncoder(hk.Module):
         latents = latents.astype(inputs.dtype)
         latents = jnp.broadcast_to(latents[None], (inputs.shape[0], *latents.shape))
         weights = {name: self._weights(name, inputs.shape[-1]) for name in self.layers}
-        deviation = attention.inverse_deviation(inputs)  # Once for all cross-attends.
-        step = functools.partial(self._layer, inputs=inputs, mask=mask, deviation=deviation)
+        input_scale = attention.inverse_deviation(inputs)  # Once for all cross-attends.
+        step = functools.partial(self._layer, inputs=inputs, mask=mask, input_scale=input_scale)
         rng = rng if self.dropout_rate else None
 
         if not self.scan:
@@ -170,7 +170,7 @@ class PerceiverEncoder(hk.Module):
                 for i in range(self.num_self_attends)
             ]
 
-    def _layer(self, kind, params, latents, rng, scanned, *, inputs, mask, deviation):
+    def _layer(self, kind, params, latents, rng, scanned, *, inputs, mask, input_scale):
         """Applies a cross-attend, or all self-attends of a latent Transformer."""
         remat = _remat(self.remat, scanned)
         if kind == CROSS_ATTEND:
@@ -183,7 +183,7 @@ class PerceiverEncoder(hk.Module):
                     dropout_rate=self.dropout_rate,
                 )
             )
-            return attend(params, latents, inputs, mask, deviation, rng=rng)
+            return attend(params, latents, inputs, mask, input_scale, rng=rng)
 
         attend = remat(
             functools.partial(
