@@ -31,7 +31,10 @@ def prepare(settings: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     model = perceiver_jax.build_model(config.model)
     params = jax.jit(model.init)(jax.random.key(0), batch)
     make = {"train": _train_step, "inference": _inference_step}[settings["mode"]]
-    compile_step, held, executed_flops = make(config, model, params, batch)
+    try:
+        compile_step, held, executed_flops = make(config, model, params, batch)
+    except ValueError as error:  # Such as: a batch that can't be divided.
+        raise benchmark_protocol.SubjectError(f"ended with: {error}") from error
 
     begin = time.perf_counter()
     compiled = compile_step(*held)

@@ -105,6 +105,7 @@ def test_reason_of_a_subject_reaches_the_parent(tmp_path, monkeypatch):
         ("--peers=hff", "Unknown peer 'hff'; expected some of"),
         ("--batch_size=0", "--batch_size=0; expected at least 1"),
         ("--repeats=-1", "--repeats=-1; expected at least 1"),
+        ("--config.train.accumulate_steps=3", "32 examples cannot be accumulated in 3 steps"),
     ],
 )
 def test_mistakes_get_a_message(flag, message, capsys):
