@@ -57,11 +57,13 @@ class Subject:
           SubjectError: if the subject gave a reason why it can't go on, or ended without one.
         """
         line = self._process.stdout.readline()
-        if not line:
-            raise SubjectError(f"ended with exit code {self._process.wait()}, see its output above")
-        answer = json.loads(line)
-        if "error" in answer:
-            raise SubjectError(answer["error"])
+        answer = json.loads(line) if line else {}
+        if not line or "error" in answer:
+            self.close()
+            code = self._process.returncode
+            raise SubjectError(
+                answer.get("error", f"ended with exit code {code}, see its output above")
+            )
         return answer
 
     def ask(self, request: str) -> dict[str, Any]:
