@@ -124,8 +124,10 @@ def benchmark(
         start(name, lambda: start_ours(settings[name] | common))  # noqa: B023
     if OURS not in subjects:
         raise arguments.UsageError(f"The config can't be measured: {result[OURS]['error']}")
+    byte_array = summaries[OURS]["input"]
     for name in [name for name in peers if name in TORCH_PEERS]:
-        peer = {"peer": name, "sizes": sizes(config, result[OURS]["tokens"])} | common
+        size = sizes(config, byte_array["number"], byte_array["channels"])
+        peer = {"peer": name, "sizes": size} | common
         start(name, lambda: start_peer(peer_python, peer))  # noqa: B023
 
     seconds = {name: [] for name in (*subjects, "peak")}
@@ -218,17 +220,18 @@ def plain(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
     return config
 
 
-def sizes(config: ml_collections.ConfigDict, tokens: Sequence[int]) -> dict[str, Any]:
+def sizes(config: ml_collections.ConfigDict, num_inputs: int, num_channels: int) -> dict[str, Any]:
     """What a peer needs to know of a config to build a model of equal size.
 
     Args:
       config: the config.
-      tokens: shape of its inputs, [B, M, C].
+      num_inputs: M.
+      num_channels: C.
     """
     encoder = config.model.encoder
     layers = list(encoder.layers)
     return {
-        "tokens": list(tokens[1:]),
+        "tokens": [num_inputs, num_channels],
         "num_classes": config.model.num_classes,
         "dtype": config.model.dtype,
         "num_latents": encoder.num_latents,

@@ -113,7 +113,7 @@ def _start(name: str, num_inputs: int, peer_python: str):
     config = get_config()
     common = {"mode": "train", "batch_size": 1}
     if name in benchmark.TORCH_PEERS:
-        sizes = benchmark.sizes(config, (1, num_inputs, NUM_CHANNELS))
+        sizes = benchmark.sizes(config, num_inputs, NUM_CHANNELS)
         settings = {"peer": name, "sizes": sizes} | common
         subject = benchmark.start_peer(peer_python, settings)
     else:

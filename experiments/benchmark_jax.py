@@ -44,7 +44,6 @@ def prepare(settings: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
         "temporary_megabytes": memory.temp_size_in_bytes / 2**20 if memory else None,
         "parameters": perceiver_jax.param_count(params),
         "executed_flops": executed_flops,
-        "tokens": list(jax.eval_shape(model.tokens, params, None, batch).values.shape),
         "device": f"1 x {jax.devices()[0].device_kind}",
         "peak_size": peak_size(),
         "versions": {"jax": jax.__version__},
