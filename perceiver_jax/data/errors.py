@@ -2,6 +2,10 @@
 
 from collections.abc import Iterable
 import difflib
+import pathlib
+import traceback
+
+_PACKAGE = pathlib.Path(__file__).parents[1]
 
 
 class DatasetNotFoundError(FileNotFoundError):
@@ -25,6 +29,21 @@ class BadDataError(ValueError):
     def __reduce__(self):
         """Lets it travel between processes."""
         return type(self), (self.cause, self.detail)
+
+
+def means_broken_program(error: Exception) -> bool:
+    """Whether an error tells of a broken program or installation, and not of a bad file.
+
+    A call that a library doesn't take (an argument or a name that its version lacks) fails where it
+    is made, so that the traceback ends in this package. Parsers raise the same types, deep inside,
+    for damaged files.
+    """
+    if isinstance(error, ImportError):
+        return True
+    if not isinstance(error, AttributeError | NameError | TypeError):
+        return False
+    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+    return pathlib.Path(frame.f_code.co_filename).is_relative_to(_PACKAGE)
 
 
 def check_known(what: str, name: str, known: Iterable[str]) -> None:
