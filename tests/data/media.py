@@ -41,11 +41,13 @@ def write_clip(
     onset: float = 0.0,
     size: tuple[int, int] = (WIDTH, HEIGHT),
     muxer_options: dict[str, str] | None = None,
+    title: str = "",
 ) -> pathlib.Path:
     """Writes a clip in the format that the suffix says."""
     video_codec, audio_codec = _CODECS[path.suffix]
     path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(path), "w", options=muxer_options or {}) as container:
+        container.metadata.update({"title": title} if title else {})
         packets = []
         if picture and video_codec:
             video = container.add_stream(video_codec, rate=fps, options=_OPTIONS[video_codec])

@@ -137,6 +137,15 @@ def test_a_cover_picture_is_no_video(tmp_path):
     assert stored(path)["video"] == []
 
 
+@pytest.mark.parametrize("suffix", [".mp3", ".mkv", ".wav"])
+def test_tags_that_are_not_utf_8_do_not_matter(suffix, tmp_path):
+    path = media.write_clip(tmp_path / f"clip{suffix}", seconds=1.5, title="K\N{DEGREE SIGN}ln am")
+    contents = path.read_bytes()
+    assert "\N{DEGREE SIGN}l".encode() in contents
+    path.write_bytes(contents.replace("\N{DEGREE SIGN}l".encode(), b"\xf6ll"))  # Of Windows.
+    assert len(media.read_sound(stored(path)["audio"])) == pytest.approx(1.5 * 48_000, abs=2_000)
+
+
 def test_a_clip_without_sound_has_its_picture(tmp_path):
     clip = stored(media.write_clip(tmp_path / "clip.mp4", sound=False))
     assert clip["causes"] == {"no_sound": ""}

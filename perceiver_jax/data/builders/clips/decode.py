@@ -40,6 +40,8 @@ _OPTIONS = {
     "format_whitelist": "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,wav,flac,ogg,mp3",
     "protocol_whitelist": "file",
 }
+# Tags may be in any encoding; PyAV 19 keeps what is not UTF-8, and has no such argument.
+_TAGS = {"metadata_errors": "ignore"} if int(av.__version__.split(".")[0]) < 19 else {}
 _USUAL_RATES = {8_000, 11_025, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000, 96_000}
 _JPEG_QUALITY = 85
 _SLACK = 0.5  # Seconds that may lack of what a file claims to hold.
@@ -76,7 +78,7 @@ def decode(path: str, start: float, length: float, cut: bool, picture: bool = Tr
         one is empty. A clip that can't be used has `error`, its cause and detail, instead.
     """
     try:
-        with av.open(path, options=_OPTIONS, metadata_errors="ignore") as container:
+        with av.open(path, options=_OPTIONS, **_TAGS) as container:
             return _decode(container, start, length, cut, picture)
     except Refused as refused:
         return {"error": (refused.cause, refused.detail)}
