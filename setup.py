@@ -18,6 +18,7 @@ setuptools.setup(
         "chex>=0.1.91",
         "dm-haiku>=0.0.17",
         "filelock>=3.12",
+        "flatbuffers>=25",  # jax.export imports it to serialize, and does not ask for it.
         "grain>=0.2.18",
         "importlib_resources>=6",  # tensorflow-datasets imports it and does not ask for it.
         "jax>=0.10.2",

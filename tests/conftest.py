@@ -1,7 +1,9 @@
 """What holds for every test: four fake devices, shapes checked, ranks never promoted silently."""
 
 import collections.abc
+import importlib.metadata
 import os
+import platform
 import tempfile
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
@@ -35,6 +37,15 @@ def pytest_unconfigure(config):
     """Removes the data sets that the session built."""
     if not hasattr(config, "workerinput"):
         config.stash[_DATA_DIR].cleanup()
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Says which versions ran."""
+    packages = ("jax", "dm-haiku", "numpy", "optax", "orbax-checkpoint", "grain", "pillow", "av")
+    versions = [f"{name} {importlib.metadata.version(name)}" for name in packages]
+    terminalreporter.write_line(
+        f"Versions: {', '.join([f'Python {platform.python_version()}', *versions])}"
+    )
 
 
 @pytest.fixture(autouse=True)
