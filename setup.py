@@ -24,7 +24,7 @@ setuptools.setup(
         "jax>=0.10.2",
         "jaxtyping>=0.3.3",
         "librosa>=0.11",
-        "matplotlib>=3.9",
+        "matplotlib>=3.10.8",  # Before, its use of pyparsing warns.
         "ml-collections>=1.1",
         "numpy>=2.0",
         "optax>=0.2.6",
