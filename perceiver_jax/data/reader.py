@@ -75,6 +75,8 @@ class Reader:
         except (errors.BadDataError, MemoryError):
             raise
         except Exception as error:  # Decoders raise whatever they stumble over.
+            if errors.means_broken_program(error):
+                raise
             raise errors.BadDataError(type(error).__name__, str(error)) from error
         label = self._encode_label(record[self.features["label"]])
         weight = np.float32(any(there.values()))

@@ -6,6 +6,8 @@ from typing import Any
 
 import tensorflow_datasets as tfds
 
+from perceiver_jax.data import errors
+
 
 @dataclasses.dataclass(frozen=True)
 class Source:
@@ -62,7 +64,9 @@ class Source:
             return f"record {index}"
         try:
             text = Source(self.directory, self.split, (texts[0],))[index][texts[0]].decode()
-        except Exception:  # The record itself is damaged, not only what it holds.
+        except Exception as error:  # The record itself is damaged, not only what it holds.
+            if errors.means_broken_program(error):
+                raise
             return f"record {index}"
         return f"record {index} ({texts[0]} {text})"
 

@@ -1,5 +1,6 @@
 """Records that can't be decoded are left out, counted and named; too many end the run."""
 
+import dataclasses
 import io
 import logging
 import struct
@@ -142,6 +143,21 @@ def test_a_config_that_reads_nothing_ends_the_run(damaged):
     broken = damaged(max_bad_records=10**6, feature_names="image=file_name")
     with pytest.raises(data.BadDataError, match="A whole batch.*Check config.data"):
         next(broken.train_batches(seed=0))
+
+
+class Broken(image.Image):
+    """Our own code calls it with an argument that it doesn't take, as of a library of today."""
+
+    def _resize(self, picture):
+        return picture
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_fault_of_the_program_is_no_bad_record_and_ends_the_run(damaged, workers):
+    faulty = damaged(num_workers=workers, max_bad_records=10**6)
+    faulty = dataclasses.replace(faulty, inputs={"image": Broken(image_size=23)})
+    with pytest.raises(TypeError, match="_resize.* takes 2 positional arguments but 3 were given"):
+        next(faulty.train_batches(seed=0))
 
 
 @pytest.mark.parametrize(
