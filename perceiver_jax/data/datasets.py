@@ -26,6 +26,8 @@ class Dataset:
             one (feature `label`).
         sizes: number of examples of each split.
         may_lack: features that are empty in some records; inputs made of them get a mask.
+        upright: whether pictures are turned as their EXIF says. Those of ImageNet are not: the
+            decoders with which its published figures were computed pass it over.
         builder: builds the set if it is embedded; None: the user prepares the set.
         config: the builder's configuration.
         mini: the experiment that runs the same code on embedded data.
@@ -35,6 +37,7 @@ class Dataset:
     multi_label: bool
     sizes: Mapping[str, int]
     may_lack: tuple[str, ...] = ()
+    upright: bool = True
     builder: type[base.EmbeddedBuilder] | None = None
     config: str | None = None
     mini: str = ""
@@ -58,7 +61,11 @@ DATASETS = {
     ),
     "mnist5k": Dataset(len(mnist5k.CLASSES), False, mnist5k.SIZES, builder=mnist5k.Mnist5k),
     "imagenet2012": Dataset(
-        1_000, False, {"train": 1_281_167, "validation": 50_000}, mini="imagenet.py:mini"
+        1_000,
+        False,
+        {"train": 1_281_167, "validation": 50_000},
+        upright=False,
+        mini="imagenet.py:mini",
     ),
     # As published: unbalanced + balanced, evaluation. Fewer of the clips can still be had.
     "audioset": Dataset(
@@ -95,7 +102,8 @@ def lookup(name: str, data_dir: str = "", label: str = "") -> Dataset:
         sizes = {split: part.num_examples for split, part in info.splits.items()}
         classes = prepared.class_label(feature).num_classes
         may_lack = tuple((info.metadata or {}).get("may_lack", ()))
-        return Dataset(classes, prepared.is_multi_label(feature), sizes, may_lack)
+        upright = not name.startswith("imagenet")  # imagenet2012_subset, imagenette and so on.
+        return Dataset(classes, prepared.is_multi_label(feature), sizes, may_lack, upright)
     if planned is None:
         known = {*DATASETS, *prepared.names(data_dir)}
         errors.check_known(f"data set (looked for in {prepared.root(data_dir)})", name, known)

@@ -1,11 +1,13 @@
 """Pictures: encoded bytes -> uint8 [H, W, channels]."""
 
 import dataclasses
+import functools
 import io
 from typing import ClassVar
 
 from jaxtyping import UInt8
 import numpy as np
+import PIL.ExifTags
 import PIL.Image
 
 from perceiver_jax.data import augment, errors, rand_augment
@@ -14,7 +16,19 @@ MAX_PIXELS = 2**26  # 67 million; decoded to RGB, 200 MB.
 
 _MODES = {1: "L", 3: "RGB"}
 # Not all that Pillow knows: it hands EPS to another program, for instance.
-_FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "PPM", "TIFF", "AVIF", "JPEG2000")
+_HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx")
+_PNG_DEPTH = 24  # Where a PNG says how many bits a sample has.
+_TIFF_BITS, _TIFF_PHOTOMETRIC, _TIFF_SAMPLE_FORMAT = 258, 262, 339
+_UPRIGHT = {  # How a picture is turned, by its orientation in EXIF.
+    2: PIL.Image.Transpose.FLIP_LEFT_RIGHT,
+    3: PIL.Image.Transpose.ROTATE_180,
+    4: PIL.Image.Transpose.FLIP_TOP_BOTTOM,
+    5: PIL.Image.Transpose.TRANSPOSE,
+    6: PIL.Image.Transpose.ROTATE_270,
+    7: PIL.Image.Transpose.TRANSVERSE,
+    8: PIL.Image.Transpose.ROTATE_90,
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,6 +50,8 @@ class Image:
         rotation_degrees: largest random rotation either way, last of all, on the resized picture.
         scale: random scale factors come from [1 - scale, 1 + scale].
         shift: largest random shift either way, as a fraction of the side.
+        upright: whether pictures are turned as their EXIF says; the default is that of the data
+            set, see `datasets.Dataset.upright`.
     """
 
     image_size: int
@@ -49,6 +65,7 @@ class Image:
     rotation_degrees: augment.Number = 0.0
     scale: augment.Number = 0.0
     shift: augment.Number = 0.0
+    upright: bool = True
 
     feature: ClassVar[str] = "image"
     has_windows: ClassVar[bool] = False
@@ -74,7 +91,7 @@ class Image:
             rng: source of randomness in training; None in evaluation.
         """
         del position
-        image = decode(value, _MODES[self.channels])
+        image = decode(value, _MODES[self.channels], self.upright)
         if rng is None:
             image = self._resize(image, self._box(image, rng))
         else:
@@ -110,29 +127,134 @@ class Image:
         return image.resize(size, PIL.Image.Resampling.BICUBIC, box=box)
 
 
-def decode(value: bytes, mode: str = "RGB") -> PIL.Image.Image:
-    """Decodes a picture; the first one of an animation.
+def decode(value: bytes, mode: str = "RGB", upright: bool = True) -> PIL.Image.Image:
+    """Decodes a picture as viewers show it; the first one of an animation.
+
+    It is turned as its EXIF says. Transparent parts are white, whatever is hidden there. Grey of
+    more than 8 bits is scaled: white is 65,535 of whole numbers (4,095 in a TIFF of 12 bits), 1 of
+    floats, the same for all pictures.
 
     Args:
         value: an encoded picture.
-        mode: Pillow's name of the wanted colours.
+        mode: Pillow's name of the wanted colours, 'L' or 'RGB'.
+        upright: whether EXIF's orientation counts.
 
     Raises:
         errors.BadDataError: it can't be decoded, or has more than `MAX_PIXELS`, which is seen
-            before it takes memory.
+            before it takes memory, or brightness that is not between black and white.
+        ImportError: it is HEIC, and pillow-heif is not installed.
     """
     try:
-        image = PIL.Image.open(io.BytesIO(value), formats=_FORMATS)
+        image = _open(value)
         if image.width * image.height > MAX_PIXELS:
             raise errors.BadDataError("too large", f"{image.width} x {image.height} pixels")
         image.load()
-        return image if image.mode == mode else image.convert(mode)  # convert() always copies.
+        turn = _UPRIGHT.get(_orientation(image)) if upright else None
+        transparent = image.has_transparency_data
+        if transparent and image.format == "PNG":
+            _correct_transparency(image, value[_PNG_DEPTH])
+        if image.mode.startswith(("I", "F")):
+            image = _to_grey(image)
+        elif transparent:
+            image = _on_white(image)
+        image = image if image.mode == mode else image.convert(mode)  # convert() always copies.
+        return image if turn is None else image.transpose(turn)
     except (errors.BadDataError, MemoryError):
         raise
     except PIL.UnidentifiedImageError as error:
-        raise errors.BadDataError("not a picture" if value else "empty") from error
+        raise errors.BadDataError(*_unidentified(value)) from error
     except PIL.Image.DecompressionBombError as error:
         raise errors.BadDataError("too large", str(error)) from error
     except Exception as error:  # Pillow's decoders raise whatever they stumble over.
+        if errors.means_broken_program(error):
+            raise
         cause = "truncated" if "truncated" in str(error).lower() else "damaged"
         raise errors.BadDataError(cause, f"{type(error).__name__}: {error}") from error
+
+
+def _open(value: bytes) -> PIL.Image.Image:
+    file, formats = io.BytesIO(value), FORMATS
+    if value[4:8] == b"ftyp":
+        brands = value[8 : int.from_bytes(value[:4])]
+        if any(brand in brands for brand in _HEIC_BRANDS):
+            _register_heic()
+            formats = ("HEIF",)
+    return PIL.Image.open(file, formats=formats)
+
+
+@functools.cache
+def _register_heic() -> None:
+    try:
+        import pillow_heif
+    except ImportError as error:
+        raise ImportError(
+            "Got a HEIC picture, which Pillow can't read by itself; expected the package "
+            "pillow-heif. Install it: pip install perceiver-haiku[heif]"
+        ) from error
+    pillow_heif.register_heif_opener()
+
+
+def _orientation(image: PIL.Image.Image) -> int:
+    if image.format == "TIFF":
+        return 1  # Pillow has turned it.
+    try:
+        return image.getexif().get(PIL.ExifTags.Base.Orientation, 1)
+    except Exception as error:  # Damaged EXIF; viewers show such pictures as they are stored.
+        if errors.means_broken_program(error):
+            raise
+        return 1
+
+
+def _correct_transparency(image: PIL.Image.Image, depth: int) -> None:
+    """Scales the transparent colour of a PNG as Pillow has scaled its pixels, to 8 bits."""
+    colour = image.info.get("transparency")
+    if image.mode == "RGB" and depth == 16:
+        image.info["transparency"] = tuple(level >> 8 for level in colour)
+    elif image.mode in ("1", "L") and colour < 2**depth:
+        image.info["transparency"] = colour * 255 // (2**depth - 1)
+
+
+def _to_grey(image: PIL.Image.Image) -> PIL.Image.Image:
+    """Scales whole numbers of more than 8 bits, or floats, to 8 bits."""
+    tags = getattr(image, "tag_v2", {})
+    white = 1.0 if image.mode == "F" else 65_535.0
+    if image.mode.startswith("I;16"):
+        white = 2.0 ** tags.get(_TIFF_BITS, (16,))[0] - 1
+    pixels = np.asarray(image)
+    if image.mode == "I" and tags.get(_TIFF_SAMPLE_FORMAT, (1,)) == (1,):
+        pixels = pixels.view(np.uint32)  # Pillow has no mode for unsigned ones.
+    levels = pixels.astype(np.float32) * np.float32(255 / white)
+    if not np.isfinite(levels).all():
+        raise errors.BadDataError("brightness that is no number", "NaN or infinite")
+    np.round(levels, out=levels)
+    if levels.min() < 0 or levels.max() > 255:
+        raise errors.BadDataError(
+            "brightness of unknown scale",
+            f"{pixels.min()} to {pixels.max()}; expected 0 (black) to {white:g} (white)",
+        )
+    if tags.get(_TIFF_PHOTOMETRIC) == 0:  # White is zero; Pillow heeds it up to 8 bits.
+        levels = 255 - levels
+    if "transparency" in image.info:
+        levels[pixels == image.info["transparency"]] = 255
+    return PIL.Image.fromarray(levels.astype(np.uint8))
+
+
+def _on_white(image: PIL.Image.Image) -> PIL.Image.Image:
+    if image.mode == "La":
+        image = image.convert("LA")  # There is no other way from it.
+    image = image.convert("RGBA")
+    white = PIL.Image.new("RGB", image.size, "white")
+    white.paste(image, mask=image)
+    return white
+
+
+def _unidentified(value: bytes) -> tuple[str, str]:
+    """Cause and detail of a file that Pillow opens by none of the formats."""
+    if not value:
+        return "empty", ""
+    PIL.Image.init()  # Until then, Pillow knows but the commonest formats.
+    for name in (*FORMATS, "HEIF"):
+        accepts = PIL.Image.OPEN.get(name, (None, None))[1]
+        if accepts is not None and accepts(value[:16]):
+            return "unsupported or damaged", f"begins as {name}, but Pillow can't read it"
+    return "not a picture", ""

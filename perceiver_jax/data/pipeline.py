@@ -263,10 +263,10 @@ def build_data(
     """
     names = prepared.parse_feature_names(feature_names, [*modalities, "label"])
     store = stores.OnDisk(dataset, data_dir, names)
-    inputs = {
-        name: modality_kinds.build_modality(name, **settings)
-        for name, settings in modalities.items()
-    }
+    inputs = {}
+    for name, settings in modalities.items():
+        defaults = {"upright": store.upright} if settings.get("kind") == "image" else {}
+        inputs[name] = modality_kinds.build_modality(name, **defaults | dict(settings))
     return Data(
         store,
         train_split,

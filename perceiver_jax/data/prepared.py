@@ -100,11 +100,20 @@ def input_feature(features: Features, input_name: str, usual: str, name: str) ->
             that type.
 
     Raises:
-        ValueError: there is no such feature, or it could be several.
+        ValueError: there is no such feature, or it could be several, or it is of another type.
     """
     name = name or (usual if usual in features else "")
     fits = _TYPES.get(usual, lambda feature: False)
-    return _choose(input_name, name, features, fits, f"for {usual!r}")
+    chosen = _choose(input_name, name, features, fits, f"for {usual!r}")
+    feature = features[chosen]
+    kind, axes = _form(feature)
+    if usual in _FORMS and (kind, axes) != _FORMS[usual]:
+        raise ValueError(
+            f"Feature {chosen!r} of the data set is a {type(feature).__name__} of {kind}; expected "
+            f"one of which {input_name!r} can be made, as of our {usual!r}. Say which: "
+            f"--config.data.feature_names={input_name}=FEATURE"
+        )
+    return chosen
 
 
 def is_multi_label(feature: Any) -> bool:
@@ -146,6 +155,20 @@ def _is_frames(feature: Any) -> bool:
     return isinstance(getattr(feature, "feature", None), tfds.features.Image)
 
 
+def _form(feature: Any) -> tuple[str, int]:
+    """What is stored, and how many axes a record has of it."""
+    if isinstance(feature, tfds.features.FeaturesDict):
+        return "features", 0
+    if isinstance(feature, tfds.features.Image):
+        # TFDS stores the bits of floats as if they were the colours of a PNG.
+        return "floats" if feature.np_dtype == np.float32 else "files", 0
+    if isinstance(feature, tfds.features.Sequence):
+        kind, axes = _form(feature.feature)
+        return kind, axes + 1
+    is_file = np.dtype(feature.np_dtype).kind == "O"
+    return "files" if is_file else "numbers", len(feature.shape)
+
+
 def _is_cloud(feature: Any) -> bool:
     return type(feature) is tfds.features.Tensor and feature.shape[1:] == (3,)
 
@@ -155,6 +178,12 @@ _TYPES: Mapping[str, Callable[[Any], bool]] = {
     "image": lambda feature: isinstance(feature, tfds.features.Image),
     "points": _is_cloud,
     "video": _is_frames,
+}
+_FORMS = {
+    "audio": ("files", 0),
+    "image": ("files", 0),
+    "points": ("numbers", 2),
+    "video": ("files", 1),
 }
 
 

@@ -51,6 +51,11 @@ class OnDisk:
         """Features that a record may lack."""
         return self._known.may_lack
 
+    @property
+    def upright(self) -> bool:
+        """Whether pictures are turned as their EXIF says."""
+        return self._known.upright
+
     @functools.cached_property
     def class_names(self) -> tuple[str, ...]:
         """Names of the classes. Needs the data set on disk."""

@@ -2,6 +2,7 @@
 
 import json
 import re
+import sys
 
 import pytest
 
@@ -117,6 +118,16 @@ def test_folders_that_make_no_data_set_are_explained(tmp_path, capsys, files, mo
         prepare(tmp_path / "source", tmp_path, *more)
     assert exit_.value.code == 2
     assert re.search(message, capsys.readouterr().err)
+
+
+def test_a_heic_picture_without_its_package_ends_the_command(tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    write(tmp_path / "source", ["cat/1.jpg", "cat/2.jpg"])
+    (tmp_path / "source/cat/3.jpg").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic")
+    with pytest.raises(SystemExit) as exit_:
+        prepare(tmp_path / "source", tmp_path)
+    assert exit_.value.code == 2
+    assert "cat/3.jpg: Got a HEIC picture" in capsys.readouterr().err
 
 
 def test_a_source_that_is_not_there_is_explained(tmp_path, capsys):

@@ -1,6 +1,7 @@
 """Data sets of a user, prepared with TFDS, are used by name."""
 
 import importlib.util
+import io
 import json
 
 import numpy as np
@@ -43,10 +44,30 @@ class Tagged(Flowers, skip_registration=True):
     tags = True
 
 
+class ImagenetOfFlowers(Flowers, skip_registration=True):
+    pass
+
+
+class Deep(Flowers, skip_registration=True):
+    """Pictures of 16 bits."""
+
+    def _info(self):
+        features = {
+            "image": tfds.features.Image(shape=(None, None, 1), dtype=np.uint16),
+            "label": tfds.features.ClassLabel(num_classes=2),
+        }
+        return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict(features))
+
+    def _generate_examples(self, count):
+        for i in range(count):
+            pixels = np.full((13, 11), 9_000 * (i + 1), np.uint16)
+            yield i, {"image": io.BytesIO(encode_picture(pixels)), "label": i % 2}
+
+
 @pytest.fixture(scope="module")
 def data_dir(tmp_path_factory):
     path = tmp_path_factory.mktemp("prepared")
-    for builder in (Flowers, Tagged):
+    for builder in (Flowers, Tagged, ImagenetOfFlowers, Deep):
         datasets.build(builder(data_dir=path))
     return str(path)
 
@@ -68,6 +89,23 @@ def test_features_are_found_by_their_types(make_data, data_dir):
     shown = batch["image"][:, 5, 5, 0] // 10
     assert sorted(shown) == [0, 1, 2, 3, 4]
     np.testing.assert_array_equal(batch["label"], shown % 3)
+
+
+def test_pictures_of_16_bits_are_scaled(make_data, data_dir):
+    settings = {"image": IMAGE["image"] | {"channels": 1}}
+    (batch,) = flowers(make_data, data_dir, dataset="deep", modalities=settings).test_batches(5, 1)
+    assert sorted(batch["image"][:, 5, 5, 0]) == [35, 70, 105, 140, 175]  # A 257th.
+
+
+@pytest.mark.parametrize(
+    ("dataset", "upright"),
+    [("flowers", True), ("imagenet_of_flowers", False), ("imagenet2012", False)],
+)
+def test_pictures_are_turned_upright_but_for_those_of_imagenet(
+    make_data, data_dir, dataset, upright
+):
+    wanted = flowers(make_data, data_dir, dataset=dataset)
+    assert wanted.inputs["image"].upright is upright
 
 
 def test_a_list_of_classes_makes_several_labels(make_data, data_dir):
@@ -97,12 +135,19 @@ def test_feature_names_of_the_config_come_first(make_data, data_dir):
         ),
         ({"train_split": "training"}, r"no split 'training'.*\['train', 'validation'\]"),
         ({"dataset": "flower"}, "Did you mean 'flowers'"),
+        ({"feature_names": "image=species"}, "'species'.*a ClassLabel of numbers; expected one"),
     ],
 )
 def test_what_a_set_does_not_have_is_explained(make_data, data_dir, changes, message):
     with pytest.raises(ValueError, match=message):
         wanted = flowers(make_data, data_dir, **changes)
         assert wanted.num_train and wanted.train_batches(seed=0)
+
+
+def test_pictures_of_floats_which_tfds_stores_as_bits_are_refused():
+    picture = tfds.features.Image(shape=(None, None, 1), dtype=np.float32)
+    with pytest.raises(ValueError, match="'depth'.*an? Image of floats"):
+        prepared.input_feature(tfds.features.FeaturesDict({"depth": picture}), "x", "image", "")
 
 
 def test_a_set_without_random_access_says_how_to_prepare_it_again(tmp_path):
@@ -127,4 +172,4 @@ def test_a_feature_that_needs_tensorflow_is_explained(tmp_path):
 
 
 def test_names_lists_what_is_on_disk(data_dir):
-    assert prepared.names(data_dir) == ["flowers", "tagged"]
+    assert prepared.names(data_dir) == ["deep", "flowers", "imagenet_of_flowers", "tagged"]

@@ -12,7 +12,11 @@ from perceiver_jax.data import errors, image
 from perceiver_jax.data.builders import class_folders, report
 
 SUFFIXES = frozenset(
-    {".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".pgm", ".tif", ".tiff", ".webp"}
+    {
+        *(".apng", ".avif", ".avifs", ".bmp", ".gif", ".heic", ".heif", ".hif", ".j2c", ".j2k"),
+        *(".jfif", ".jp2", ".jpc", ".jpe", ".jpeg", ".jpf", ".jpg", ".jpx", ".pbm", ".pfm"),
+        *(".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp"),
+    }
 )
 
 
@@ -67,6 +71,8 @@ class ImageFolder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
                 image.decode(encoded)
             except errors.BadDataError as error:
                 self.skipped.append(report.Skipped(name, error.cause, error.detail))
+            except ImportError as error:  # HEIC needs a package.
+                raise ImportError(f"{name}: {error}") from error
             except OSError as error:
                 self.skipped.append(report.Skipped(name, "can't be read", str(error)))
             else:
