@@ -21,11 +21,31 @@ _CODECS = {
     ".m4a": (None, "aac"),
     ".opus": (None, "libopus"),
     ".mp3": (None, "libmp3lame"),
+    ".avi": ("mpeg4", "libmp3lame"),
+    ".mpg": ("mpeg1video", "mp2"),
+    ".vob": ("mpeg2video", "ac3"),
+    ".m2v": ("mpeg1video", None),
+    ".ts": ("libx264", "aac"),
+    ".m2ts": ("mpeg2video", "mp2"),
+    ".flv": ("flv", "libmp3lame"),
+    ".wmv": ("wmv2", "wmav2"),
+    ".3gp": ("mpeg4", "aac"),
+    ".mov": ("mjpeg", "pcm_s16le"),
+    ".au": (None, "pcm_s16be"),
+    ".aiff": (None, "pcm_s16be"),
+    ".aac": (None, "aac"),
+    ".wma": (None, "wmav2"),
+    ".caf": (None, "pcm_s16be"),
+    ".w64": (None, "pcm_s16le"),
+    ".wv": (None, "wavpack"),
+    ".mka": (None, "aac"),
 }
+_FORMATS = {".m2v": "mpeg1video", ".m2ts": "mpegts", ".mka": "matroska"}
 _OPTIONS = {
     "libx264": {"preset": "ultrafast", "g": "10", "threads": "1"},
     "libvpx": {"deadline": "realtime", "cpu-used": "8", "b": "400k", "threads": "1"},
 }
+_OLD_OPTIONS = {"g": "10", "b": "800k", "threads": "1"}
 
 
 def write_clip(
@@ -42,28 +62,34 @@ def write_clip(
     size: tuple[int, int] = (WIDTH, HEIGHT),
     muxer_options: dict[str, str] | None = None,
     title: str = "",
+    codecs: tuple[str | None, str | None] | None = None,  # Of picture and sound, if not usual.
+    video_options: dict[str, str] | None = None,
 ) -> pathlib.Path:
     """Writes a clip in the format that the suffix says."""
-    video_codec, audio_codec = _CODECS[path.suffix]
+    video_codec, audio_codec = codecs or _CODECS[path.suffix]
     path.parent.mkdir(parents=True, exist_ok=True)
-    with av.open(str(path), "w", options=muxer_options or {}) as container:
+    format_ = _FORMATS.get(path.suffix)
+    with av.open(str(path), "w", format_, options=muxer_options or {}) as container:
         container.metadata.update({"title": title} if title else {})
         packets = []
         if picture and video_codec:
-            video = container.add_stream(video_codec, rate=fps, options=_OPTIONS[video_codec])
+            options = _OPTIONS.get(video_codec, _OLD_OPTIONS) | (video_options or {})
+            video = container.add_stream(video_codec, rate=fps, options=options)
             video.width, video.height = size
-            video.pix_fmt = "yuv420p"
-            video.codec_context.time_base = fractions.Fraction(1, 1_000)
-        if sound:
+            video.pix_fmt = "yuvj420p" if video_codec == "mjpeg" else "yuv420p"
+            tick = fractions.Fraction(1, 1_000 if video_codec in _OPTIONS else fps)
+            video.codec_context.time_base = tick
+        if sound and audio_codec:
             audio = container.add_stream(audio_codec, rate=rate, layout="stereo")
+            audio.bit_rate = 128_000
         if picture and video_codec:
             times = times or [i / fps for i in range(round(seconds * fps))]
             for i, time in enumerate(times):
                 frame = av.VideoFrame.from_ndarray(numbered(i, size), "rgb24")
-                frame.pts, frame.time_base = round(time * 1_000), fractions.Fraction(1, 1_000)
+                frame.pts, frame.time_base = round(time / tick), tick
                 packets += video.encode(frame)
             packets += video.encode()
-        if sound:
+        if sound and audio_codec:
             time = np.arange(round(seconds * rate)) / rate
             samples = level * np.sin(2 * np.pi * tone * time) * (time >= onset)
             samples = np.stack([samples, samples]).astype(np.float32)

@@ -159,6 +159,7 @@ def test_every_clip_that_is_odd_or_left_out_is_reported_by_cause(built):
         ("abcdefghij__30000", "duplicate"): "False",
         ("abcdefghij__99", "unlisted"): "False",
         ("holiday", "unlisted"): "False",
+        ("notes", "unlisted"): "False",
         ("Ybcdefgh_30_30000", "no_picture"): "True",
         ("_bcdefgh_30_120000", "no_sound"): "True",
     }
@@ -169,7 +170,8 @@ def test_the_report_counts_clips_by_split(built):
     train = {"listed": 5, "kept": 3, "with_picture": 2, "with_sound": 3}
     test = {"listed": 2, "kept": 1, "with_picture": 1, "with_sound": 0}
     assert (report["splits"]["train"], report["splits"]["test"]) == (train, test)
-    assert report["causes"]["unlisted"]["left_out"] == 2
+    assert report["causes"]["unlisted"]["left_out"] == 3
+    assert report["other_suffixes"] == {".txt": 1}
     assert report["causes"]["no_picture"] == {
         "meaning": "sound alone",
         "kept": 1,

@@ -49,7 +49,14 @@ class Audioset(builder.ClipBuilder):
         classes = segments_lib.read_classes(source)
         self.info.features["labels"].feature.names = list(classes.values())
         listed = segments_lib.read_lists(source, classes)
-        chosen, rows = _match(builder.list_files(source), listed)
+        files, others = builder.list_files(source)
+        chosen, rows = _match(files, listed)
+        lists = {segments_lib.CLASSES, *segments_lib.LISTS.values()}
+        rows += [
+            report.Row("", pathlib.PurePath(file).stem, file, "unlisted", False, report.OTHER_KIND)
+            for file in others
+            if file not in lists
+        ]
 
         groups = {segment.group: [] for segment in listed}
         for segment, file in chosen.items():

@@ -1,7 +1,8 @@
 """The builder of a data set of clips: finds them, has shards made, puts these together."""
 
 import abc
-from collections.abc import Iterator, Mapping
+import collections
+from collections.abc import Iterator, Mapping, Sequence
 import dataclasses
 import os
 import pathlib
@@ -15,10 +16,18 @@ import tensorflow_datasets as tfds
 from perceiver_jax.data.builders.clips import decoder, report, shards
 
 # File names that are taken for clips.
-SUFFIXES = frozenset(
-    (".mp4", ".mkv", ".webm", ".mov", ".m4v", ".wav", ".flac", ".m4a", ".opus", ".ogg", ".mp3")
+_WITH_PICTURE = frozenset(
+    (
+        *(".mp4", ".m4v", ".mov", ".qt", ".3gp", ".3g2", ".mkv", ".webm", ".avi", ".divx", ".flv"),
+        *(".f4v", ".mpg", ".mpeg", ".mpe", ".vob", ".ts", ".mts", ".m2ts", ".wmv", ".asf", ".ogv"),
+    )
 )
-_WITH_PICTURE = frozenset((".mp4", ".mkv", ".webm", ".mov", ".m4v"))
+SUFFIXES = _WITH_PICTURE | {
+    *(".wav", ".flac", ".m4a", ".m4b", ".opus", ".ogg", ".oga", ".spx", ".mp3", ".mp2", ".aac"),
+    *(".wma", ".aif", ".aiff", ".aifc", ".au", ".snd", ".caf", ".amr", ".awb", ".mka", ".weba"),
+    *(".w64", ".rf64", ".bwf", ".sph", ".wv"),
+}
+_EXAMPLES = 3  # Of clips that are left out, in messages.
 
 
 @dataclasses.dataclass
@@ -94,11 +103,21 @@ class ClipBuilder(tfds.core.dataset_builder.FileReaderBuilder, skip_registration
             for split, of_split in splits.items()
         }
         console.print(report.write(pathlib.Path(self.data_path), counts, rows))
-        if not any(x.num_examples for x in done.values()):
+        for split, of_split in splits.items():
+            if of_split and not counts[split]["kept"]:
+                self._forget([done[shard.name] for shard in of_split])
+                causes = [cause for shard in of_split for cause in done[shard.name].causes]
+                raise ValueError(_explain_nothing(split, source, causes))
+        if not planned:
             raise ValueError(
                 f"Got no clip from {source} that can be used; expected at least one. The table "
                 "above says what was found."
             )
+
+    def _forget(self, done: Sequence[shards.Done]) -> None:
+        """Has the next build try again, after a cause may have been removed."""
+        for shard in done:
+            (self._workspace() / f"{shard.shard}.json").unlink(missing_ok=True)
 
     def _workspace(self) -> pathlib.Path:
         """Where finished shards wait for the others; survives a kill."""
@@ -153,25 +172,45 @@ class ClipBuilder(tfds.core.dataset_builder.FileReaderBuilder, skip_registration
         self.info.set_splits(tfds.core.splits.SplitDict(infos))
 
 
-def list_files(source: pathlib.Path) -> list[str]:
-    """Returns the paths of all clips in a folder and those in it, sorted, relative to it."""
-    files, seen = [], set()
+def list_files(source: pathlib.Path) -> tuple[list[str], list[str]]:
+    """Returns the paths of all clips in a folder and those in it, and those of other files.
+
+    Both are sorted and relative to the folder.
+    """
+    files, others, seen = [], [], set()
     for folder, subfolders, names in os.walk(source, followlinks=True):
         if os.path.realpath(folder) in seen:  # A link to a folder above.
             subfolders.clear()
             continue
         seen.add(os.path.realpath(folder))
-        files += [
-            os.path.relpath(os.path.join(folder, name), source)
-            for name in names
-            if pathlib.PurePath(name).suffix.lower() in SUFFIXES and not name.startswith(".")
-        ]
-    return sorted(files)
+        for name in names:
+            if not name.startswith("."):
+                is_clip = pathlib.PurePath(name).suffix.lower() in SUFFIXES
+                file = os.path.relpath(os.path.join(folder, name), source)
+                (files if is_clip else others).append(file)
+    return sorted(files), sorted(others)
 
 
 def may_have_picture(file: str) -> bool:
     """Whether files of that name can hold video."""
     return pathlib.PurePath(file).suffix.lower() in _WITH_PICTURE
+
+
+def _explain_nothing(split: str, source: pathlib.Path, causes: Sequence[Sequence[Any]]) -> str:
+    """Says why no clip of a split can be used; `causes` as in `Done`."""
+    by_cause = collections.defaultdict(list)
+    for _, file, cause, kept, detail in causes:
+        if not kept:
+            by_cause[cause].append(f"{file}: {detail}")
+    told = [
+        f"{len(found):,} x {cause.replace('_', ' ')} ({report.MEANINGS[cause]}), such as "
+        f"{'; '.join(found[:_EXAMPLES])}"
+        for cause, found in sorted(by_cause.items(), key=lambda item: -len(item[1]))
+    ]
+    return (
+        f"No clip of the {split} split from {source} can be used: {'. '.join(told)}. Expected at "
+        "least one. Replace or convert the files."
+    )
 
 
 def _count(found: Found, groups: tuple[str, ...], done: list[shards.Done]) -> dict[str, int]:

@@ -4,7 +4,6 @@
 ask for all memory, costs one clip. For a quick start nothing of this package is imported.
 """
 
-from collections.abc import Iterator
 import contextlib
 import io
 import math
@@ -12,10 +11,9 @@ import os
 import pickle
 import resource
 import sys
-import wave
+import traceback
 
 import av
-import av.error
 import av.logging
 import av.video.reformatter
 import numpy as np
@@ -23,6 +21,9 @@ import PIL.Image
 import soundfile
 import soxr
 
+from . import containers  # Absolute, it would import all of the package.
+
+READY = "ready"  # First word of the program.
 FRAME_RATE = 25
 SAMPLE_RATE = 48_000
 SHORT_SIDE = 256  # Pixels.
@@ -35,19 +36,13 @@ MAX_CHANNELS = 64
 SAMPLE_RATES = (1_000, 768_000)  # Range that is taken, in Hz.
 MAX_MEMORY = 4 << 30  # Bytes of address space of the process.
 
-# Only these demuxers and only local files: a playlist in a clip's clothes could name any address.
-_OPTIONS = {
-    "format_whitelist": "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,wav,flac,ogg,mp3",
-    "protocol_whitelist": "file",
-}
-# Tags may be in any encoding; PyAV 19 keeps what is not UTF-8, and has no such argument.
-_TAGS = {"metadata_errors": "ignore"} if int(av.__version__.split(".")[0]) < 19 else {}
 _USUAL_RATES = {8_000, 11_025, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000, 96_000}
 _JPEG_QUALITY = 85
 _SLACK = 0.5  # Seconds that may lack of what a file claims to hold.
 _WHOLE = 1.0  # Seconds that a file is longer than its segment if it holds more than that.
 _PADDING = 0.1  # Seconds that codecs add to fill their last block.
-_ENDLESS = 0xFFFF0000  # Bytes of sound that a WAV file claims if its length was not known.
+_PREROLL = 0.5  # Seconds of sound that codecs need before what they decode is right.
+_CANCELLED = 0.01  # Of the channels' power is left in their mean: they are opposite.
 _STEP = 0.001  # Seconds; Matroska keeps time in milliseconds.
 _GAP = 0.05  # Seconds by which sound is out of place before it is moved.
 
@@ -62,7 +57,7 @@ class Refused(Exception):
 
 
 def decode(path: str, start: float, length: float, cut: bool, picture: bool = True) -> dict:
-    """Decodes a segment.
+    """Decodes a segment; an error that it raises is one of this program.
 
     Args:
         path: the file.
@@ -78,64 +73,80 @@ def decode(path: str, start: float, length: float, cut: bool, picture: bool = Tr
         one is empty. A clip that can't be used has `error`, its cause and detail, instead.
     """
     try:
-        with av.open(path, options=_OPTIONS, **_TAGS) as container:
-            return _decode(container, start, length, cut, picture)
+        return _decode(path, start, length, cut, picture)
     except Refused as refused:
         return {"error": (refused.cause, refused.detail)}
     except MemoryError:
         return {"error": ("refused", f"needs more than {MAX_MEMORY >> 30} GiB of memory")}
+    except (AttributeError, ImportError, NameError, TypeError):
+        raise  # Of a wrong call; no file makes one.
     # What a hostile file makes of FFmpeg, PyAV and Pillow has no common type.
     except Exception as error:
         return {"error": ("undecodable", f"{type(error).__name__}: {error}"[:200])}
 
 
 def _decode(
-    container: av.container.InputContainer, start: float, length: float, cut: bool, picture: bool
+    path: str, start: float, length: float, cut: bool, picture: bool, channel: int | None = None
 ) -> dict:
-    videos = [s for s in container.streams.video if picture and not _is_cover(s)]
-    video = next(iter(videos), None)
-    audio = next(iter(container.streams.audio), None)
-    streams = [s for s in (video, audio) if s is not None and s.codec_context is not None]
-    if not streams:
-        raise Refused("undecodable", "has nothing of what is wanted")
-    for stream in streams:
-        _check(stream)
-        stream.codec_context.thread_count = 1  # Each core has a decoder of its own.
+    """Decodes with the mean of the sound's channels, or one of them."""
+    with containers.open_file(path) as container:
+        videos = [s for s in container.streams.video if picture and not _is_cover(s)]
+        video = next(iter(videos), None)
+        audio = next(iter(container.streams.audio), None)
+        streams = [s for s in (video, audio) if s is not None and s.codec_context is not None]
+        if not streams:
+            raise Refused("undecodable", "has nothing of what is wanted")
+        for stream in streams:
+            _check(stream)
+            stream.codec_context.thread_count = 1  # Each core has a decoder of its own.
 
-    origin = max(0, container.start_time or 0) / av.time_base  # Below 0 is a codec's warming up.
-    claimed = _duration(container, streams)
-    if claimed is None and not cut:
-        claimed = _measure(container, streams) - origin
-    begin = start if not cut and claimed is not None and claimed > length + _WHOLE else 0.0
-    if begin:
-        container.seek(round((origin + begin) * av.time_base), backward=True)
+        origin = max(0, container.start_time or 0) / av.time_base  # Below 0: codec's warming up.
+        target = origin + start - _PREROLL
+        indexed = container.format.name not in containers.UNINDEXED
+        whole = claimed = containers.claimed(path, container, streams)
+        if not indexed or (claimed is None and not cut):
+            last, skipped = containers.measure(path, streams, target)
+            whole = last - origin
+        begin = start if not cut and whole is not None and whole > length + _WHOLE else 0.0
+        # Pictures are counted from the first one where they have no times.
+        if indexed or not begin or container.format.name in containers.WITHOUT_TIMES:
+            skipped = {}
+        if begin and indexed and container.format.name not in containers.WITHOUT_TIMES:
+            container.seek(max(0, round(target * av.time_base)), backward=True)
 
-    pictures = _Pictures(length, video)
-    sound = _Sound(length)
-    damaged = 0
-    for stream, frames in _frames(container, streams, origin + begin + length):
-        if frames is None:
-            damaged += 1
-            continue
-        sink = pictures if stream is video else sound
-        for frame in frames:
-            if frame.is_corrupt:
+        pictures = _Pictures(length, video)
+        sound = _Sound(length, channel)
+        damaged = 0
+        for stream, frames in containers.frames(
+            container, streams, skipped, origin + begin + length
+        ):
+            if frames is None:
                 damaged += 1
-            else:
-                sink.add(frame, origin + begin)
-    pictures.finish()
+                continue
+            sink = pictures if stream is video else sound
+            for frame in frames:
+                if frame.is_corrupt:
+                    damaged += 1
+                else:
+                    sink.add(frame, origin + begin)
+        pictures.finish()
 
-    causes = {}
-    if damaged:
-        causes["damaged"] = f"{damaged} packets or frames"
-    if cut and claimed is not None and claimed > length + _WHOLE:
-        causes["long"] = f"{claimed:.2f} s"
-    ends = {stream: (pictures if stream is video else sound).end for stream in streams}
-    _check_complete(ends, claimed, begin, length, damaged)
-    seconds = max(ends.values())
-    if claimed is not None and 0 < seconds - (claimed - begin) < _PADDING:
-        seconds = claimed - begin
-    return _encode(pictures, sound, seconds, causes, picture)
+        opposite = sound.loudest() if channel is None else None
+        if opposite is not None:
+            return _decode(path, start, length, cut, picture, opposite)
+        causes = {}
+        if damaged:
+            causes["damaged"] = f"{damaged} packets or frames"
+        if cut and whole is not None and whole > length + _WHOLE:
+            causes["long"] = f"{whole:.2f} s"
+        if channel is not None:
+            causes["opposite_channels"] = f"channel {channel + 1} is taken"
+        ends = {stream: (pictures if stream is video else sound).end for stream in streams}
+        _check_complete(ends, claimed, begin, length, damaged, indexed)
+        seconds = max(ends.values())
+        if claimed is not None and 0 < seconds - (claimed - begin) < _PADDING:
+            seconds = claimed - begin
+        return _encode(pictures, sound, seconds, causes, picture)
 
 
 def _is_cover(stream: av.video.stream.VideoStream) -> bool:
@@ -145,6 +156,8 @@ def _is_cover(stream: av.video.stream.VideoStream) -> bool:
 def _check(stream: av.stream.Stream) -> None:
     """Refuses claims that would take the machine's memory."""
     codec = stream.codec_context
+    if not stream.time_base:
+        raise Refused("undecodable", f"{stream.type} without a unit of time")
     if stream.type == "video":
         codec.options = {"max_pixels": str(MAX_PIXELS)}
         _check_size(codec.width, codec.height)
@@ -161,63 +174,13 @@ def _check_size(width: int, height: int) -> None:
         raise Refused("refused", f"pictures of {width} x {height} pixels")
 
 
-def _duration(
-    container: av.container.InputContainer, streams: list[av.stream.Stream]
-) -> float | None:
-    """What the file claims to last, in seconds."""
-    if container.format.name == "wav":  # FFmpeg tells how long it is, not what its header claims.
-        with contextlib.suppress(Exception), wave.open(container.name) as file:
-            num_bytes = file.getnframes() * file.getsampwidth() * file.getnchannels()
-            if num_bytes < _ENDLESS:
-                return file.getnframes() / file.getframerate()
-    if container.duration:
-        return container.duration / av.time_base
-    known = [s.duration * s.time_base for s in streams if s.duration]
-    return float(max(known)) if known else None
-
-
-def _measure(container: av.container.InputContainer, streams: list[av.stream.Stream]) -> float:
-    """When the last packet is, in seconds, of a file that does not say how long it is."""
-    last = 0.0
-    for packet in container.demux(streams):
-        if packet.pts is not None:
-            last = max(last, float((packet.pts + (packet.duration or 0)) * packet.time_base))
-    container.seek(0)
-    return last
-
-
-def _frames(
-    container: av.container.InputContainer, streams: list[av.stream.Stream], end: float
-) -> Iterator[tuple[av.stream.Stream, list | None]]:
-    """Yields decoded frames by stream until `end` (of the file's time); None for a bad packet."""
-    finished = set()
-    try:
-        for packet in container.demux(streams):
-            if packet.dts is not None and packet.dts * packet.time_base > end + 2:
-                return  # Frames come at most a second or so after their packets.
-            if packet.stream in finished:
-                continue
-            try:
-                frames = packet.decode()
-            except av.error.EOFError:
-                continue
-            except av.error.InvalidDataError:
-                frames = None
-            yield packet.stream, frames
-            if frames and frames[-1].time is not None and frames[-1].time >= end:
-                finished.add(packet.stream)
-                if len(finished) == len(streams):
-                    return
-    except av.error.InvalidDataError:  # Of the container.
-        yield streams[0], None
-
-
 def _check_complete(
     ends: dict[av.stream.Stream, float],
     claimed: float | None,
     begin: float,
     length: float,
     damaged: int,
+    indexed: bool,
 ) -> None:
     """Refuses a clip of which much less could be decoded than its file claims to hold."""
     last = max(ends.values())
@@ -226,7 +189,7 @@ def _check_complete(
     wanted = {None: (last, claimed)} | {
         stream: (end, float(stream.duration * stream.time_base))
         for stream, end in ends.items()
-        if stream.duration
+        if indexed and stream.duration
     }
     for stream, (end, duration) in wanted.items():
         expected = min(length, (duration or 0) - begin)
@@ -252,7 +215,8 @@ class _Pictures:
         self._scaler = av.video.reformatter.VideoReformatter()  # Keeps its tables.
 
     def add(self, frame: av.VideoFrame, begin: float) -> None:
-        time = frame.time - begin if frame.time is not None else self._next_time()
+        time = frame.time
+        time = self._next_time() if time is None else time - begin
         self._fill(time - _STEP, self._last or frame)
         self._last = frame
         self.times.append(time)
@@ -296,10 +260,11 @@ class _Pictures:
 class _Sound:
     """Puts pieces of sound where their time says."""
 
-    def __init__(self, length: float):
+    def __init__(self, length: float, channel: int | None):
         self.rate = 0
         self.samples = np.zeros(0, np.float32)
         self._length, self._position, self._last = length, 0, 0
+        self._channel, self._powers, self._mixed = channel, np.zeros(MAX_CHANNELS), 0.0
 
     @property
     def end(self) -> float:
@@ -311,9 +276,10 @@ class _Sound:
             self.samples = np.zeros(round(self._length * self.rate), np.float32)
         if frame.sample_rate != self.rate:
             raise Refused("undecodable", "the sound's sample rate changes")
-        piece = _mono(frame)
-        if frame.time is not None:
-            due = round((frame.time - begin) * self.rate)
+        piece = self._mix(_channels(frame))
+        time = frame.time
+        if time is not None:
+            due = round((time - begin) * self.rate)
             if not self._last or abs(due - self._position) > _GAP * self.rate:
                 self._position = due
         first, last = self._position, self._position + len(piece)
@@ -323,8 +289,27 @@ class _Sound:
             self.samples[first_kept:last_kept] = piece[first_kept - first : last_kept - first]
             self._last = max(self._last, last_kept)
 
+    def loudest(self) -> int | None:
+        """Which channel to take instead of the mean, if the channels cancel each other in it."""
+        used = np.count_nonzero(self._powers)
+        if self._mixed < _CANCELLED * self._powers.sum() / max(used, 1):
+            return int(np.argmax(self._powers > 0.9 * self._powers.max()))
+        return None
 
-def _mono(frame: av.AudioFrame) -> np.ndarray:
+    def _mix(self, channels: np.ndarray) -> np.ndarray:
+        if len(channels) > MAX_CHANNELS:
+            raise Refused("refused", f"sound of {len(channels)} channels")
+        if self._channel is not None:
+            return channels[min(self._channel, len(channels) - 1)]
+        mixed = channels.mean(axis=0, dtype=np.float32)
+        if len(channels) > 1:
+            powers = np.einsum("cn,cn->c", channels, channels, dtype=np.float64)
+            self._powers[: len(channels)] += np.nan_to_num(powers, posinf=0)
+            self._mixed += np.nan_to_num(np.dot(mixed, mixed), posinf=0)
+        return mixed
+
+
+def _channels(frame: av.AudioFrame) -> np.ndarray:
     samples = frame.to_ndarray()  # [channels, samples], or [1, samples * channels] if packed.
     if not frame.format.is_planar:
         samples = samples.reshape(-1, frame.layout.nb_channels).T
@@ -332,7 +317,7 @@ def _mono(frame: av.AudioFrame) -> np.ndarray:
         samples = (samples.astype(np.float32) - 128) / 128
     elif samples.dtype.kind == "i":
         samples = samples / np.float32(np.iinfo(samples.dtype).max + 1)
-    return samples.mean(axis=0, dtype=np.float32)
+    return samples
 
 
 def _encode(
@@ -375,17 +360,27 @@ def _flac(samples: np.ndarray, rate: int, num_frames: int) -> bytes:
 
 
 def main() -> None:
-    """Answers pickled requests, the arguments of `decode`, until standard input ends."""
+    """Says that it is ready; answers requests, arguments of `decode`, until standard input ends.
+
+    All of them are pickled.
+    """
     _limit_memory()
     av.logging.set_level(None)
-    with os.fdopen(os.dup(1), "wb") as replies:
-        os.dup2(2, 1)  # What a library prints must not get among the replies.
+    with os.fdopen(os.dup(1), "wb") as replies, open(os.devnull, "wb") as nowhere:
+        os.dup2(nowhere.fileno(), 1)  # What a library prints must not get among the replies.
+        os.dup2(nowhere.fileno(), 2)
+        pickle.dump(READY, replies)
+        replies.flush()
         while True:
             try:
                 request = pickle.load(sys.stdin.buffer)
             except EOFError:
                 return
-            pickle.dump(decode(**request), replies)
+            try:
+                reply = decode(**request)
+            except Exception:
+                reply = {"broken": traceback.format_exc()}
+            pickle.dump(reply, replies)
             replies.flush()
 
 
@@ -394,7 +389,3 @@ def _limit_memory() -> None:
     if highest == resource.RLIM_INFINITY or highest > MAX_MEMORY:
         with contextlib.suppress(ValueError, OSError):  # macOS may refuse; then there is no limit.
             resource.setrlimit(resource.RLIMIT_AS, (MAX_MEMORY, highest))
-
-
-if __name__ == "__main__":
-    main()

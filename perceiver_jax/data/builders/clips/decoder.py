@@ -4,6 +4,7 @@ import collections
 from collections.abc import Iterable, Iterator
 import concurrent.futures
 import os
+import pathlib
 import pickle
 import queue
 import subprocess
@@ -15,45 +16,67 @@ from perceiver_jax.data.builders.clips import decode
 
 TIMEOUT = 300.0  # Seconds for a clip; it is hung if it takes longer.
 
+# `clips` as a package of its own: to import it as a part of this one takes seconds.
+_PROGRAM = "import sys; sys.path.append(sys.argv[1]); from clips import decode; decode.main()"
+
+
+class BrokenDecoderError(Exception):
+    """The decoder itself fails, by a bug or what is installed; no clip is at fault."""
+
 
 class Decoder:
-    """Runs `decode.py`; a child that died or hangs is replaced, and the clip refused."""
+    """Runs `decode.py`; a child that died or hangs is replaced, and the clip refused.
+
+    A child that can't start, or made a call that its libraries don't take, is an error.
+    """
 
     def __init__(self, timeout: float = TIMEOUT):
         """Starts nothing yet."""
         self._timeout = timeout
         self._child: subprocess.Popen | None = None
+        self._started = False
 
     def decode(self, **request: Any) -> dict:
         """Decodes a clip; arguments and result are those of `decode.decode`."""
         if self._child is None:
             self._child = subprocess.Popen(
-                [sys.executable, "-P", decode.__file__],
+                [sys.executable, "-P", "-c", _PROGRAM, pathlib.Path(decode.__file__).parents[1]],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
-                stderr=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
             )
+            self._started = False
         child = self._child
         timer = threading.Timer(self._timeout, child.kill)
         timer.start()
         try:
+            self._started = self._started or pickle.load(child.stdout) == decode.READY
             pickle.dump(request, child.stdin)
             child.stdin.flush()
-            return pickle.load(child.stdout)
+            reply = pickle.load(child.stdout)
         except (EOFError, BrokenPipeError, pickle.UnpicklingError):
             hung = not timer.is_alive()
-            self.close()
+            said = self.close()
             why = f"more than {self._timeout} s" if hung else f"exit status {child.returncode}"
+            if not (self._started or hung):
+                raise BrokenDecoderError(f"The decoder does not start, {why}:\n{said}") from None
             return {"error": ("crashed", f"the decoder was ended: {why}")}
         finally:
             timer.cancel()
+        if "broken" in reply:
+            raise BrokenDecoderError(
+                f"The decoder is broken; it failed for {request['path']}:\n{reply['broken']}"
+            )
+        return reply
 
-    def close(self) -> None:
-        """Ends the child."""
-        if self._child is not None:
-            self._child.kill()
-            self._child.communicate()
-            self._child = None
+    def close(self) -> str:
+        """Ends the child; returns what it said while it started."""
+        if self._child is None:
+            return ""
+        self._child.kill()
+        _, said = self._child.communicate()
+        self._child = None
+        return said.decode(errors="replace")
 
 
 def decode_all(requests: Iterable[dict[str, Any]], num_decoders: int) -> Iterator[dict]:

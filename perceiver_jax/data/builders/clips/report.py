@@ -1,5 +1,6 @@
 """What became of every clip: counted by cause, as JSON, as CSV and as a table."""
 
+import collections
 from collections.abc import Iterable, Mapping
 import csv
 import io
@@ -28,11 +29,13 @@ KEPT = {
     "silent": "sound below -80 dB: taken as without sound; left out if there is no picture either",
     "long": "longer than its segment, or than 60 s: the beginning is taken",
     "short": "shorter than a window of 1.28 s; filled up in training",
+    "opposite_channels": "channels that cancel each other: one is taken, not their mean",
     "damaged": "some packets could not be decoded",
     "variable_frame_rate": "shown at its times in 25 frames a second",
     "unusual_sample_rate": "resampled to 48 kHz",
 }
-CAUSES = (*LEFT_OUT.items(), *KEPT.items())
+MEANINGS = LEFT_OUT | KEPT
+OTHER_KIND = "another kind of file"  # Begins the detail of files whose suffix is not taken.
 COLUMNS = ("listed", "kept", "with_picture", "with_sound")
 
 
@@ -70,17 +73,28 @@ def write(
         What `report.txt` holds.
     """
     rows = sorted(rows)
-    causes = {cause: {"meaning": meaning, "kept": 0, "left_out": 0} for cause, meaning in CAUSES}
+    causes = {
+        cause: {"meaning": meaning, "kept": 0, "left_out": 0} for cause, meaning in MEANINGS.items()
+    }
     for row in rows:
         causes[row.cause]["kept" if row.kept else "left_out"] += 1
-    whole = {"splits": counts, "causes": causes}
+    others = collections.Counter(
+        pathlib.PurePath(row.file).suffix.lower() or "(no suffix)"
+        for row in rows
+        if row.cause == "unlisted" and row.detail.startswith(OTHER_KIND)
+    )
+    whole = {"splits": counts, "causes": causes, "other_suffixes": dict(others.most_common())}
     (directory / "report.json").write_text(json.dumps(whole, indent=2) + "\n")
-    with open(directory / "report.csv", "w", newline="", encoding="utf-8") as file:
+    names = {"encoding": "utf-8", "errors": "backslashreplace"}  # They may be in any encoding.
+    with open(directory / "report.csv", "w", newline="", **names) as file:
         writer = csv.writer(file)
         writer.writerow(Row._fields)
         writer.writerows(rows)
     text = _tables(counts, causes)
-    (directory / "report.txt").write_text(text)
+    if others:
+        told = ", ".join(f"{number:,} {suffix}" for suffix, number in others.most_common())
+        text += f"Files of other kinds, which are not taken: {told}\n"
+    (directory / "report.txt").write_text(text, **names)
     return text
 
 

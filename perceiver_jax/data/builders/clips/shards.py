@@ -20,7 +20,7 @@ import tensorflow_datasets as tfds
 from perceiver_jax.data.builders.clips import decoder
 
 CLIPS = 256  # Of a full shard; about 1.4 GB.
-FORMAT = 1  # Of what `decode.py` makes; a change of it makes all shards anew.
+FORMAT = 2  # Of what `decode.py` makes; a change of it makes all shards anew.
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,0 +1,195 @@
+"""Media files as FFmpeg's containers: which kind one is, how long it is, its frames in time.
+
+It is part of the program `decode.py`, so nothing of this package is imported.
+"""
+
+from collections.abc import Iterable, Iterator
+import os
+import re
+import struct
+
+import av
+import av.error
+
+# Only these demuxers, which open no other file, and only local files: a playlist in a clip's
+# clothes could name any address.
+_OPTIONS = {
+    "format_whitelist": "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpeg,mpegvideo,mpegts,flv,asf,"
+    "wav,w64,aiff,au,caf,nistsphere,flac,wv,ogg,mp3,aac,amr",
+    "protocol_whitelist": "file",
+}
+# How files begin; the others FFmpeg guesses. Its guesses go wrong: regular sound in a WAV file can
+# look as packets of MPEG-TS do.
+_BEGINNINGS = (
+    (rb"RIFF....WAVE|RF64....WAVE|BW64....WAVE", "wav"),
+    (rb"RIFF....AVI ", "avi"),
+    (rb"riff\x2e\x91\xcf\x11", "w64"),
+    (rb"FORM....AIF[FC]", "aiff"),
+    (rb"\.snd", "au"),
+    (rb"caff", "caf"),
+    (rb"NIST_1A", "nistsphere"),
+    (rb"fLaC", "flac"),
+    (rb"wvpk", "wv"),
+    (rb"OggS", "ogg"),
+    (rb"#!AMR", "amr"),
+    (rb"\x1aE\xdf\xa3", "matroska"),
+    (rb"....ftyp", "mov"),
+    (rb"FLV\x01", "flv"),
+    (rb"\x30\x26\xb2\x75\x8e\x66\xcf\x11", "asf"),
+    (rb"\0\0\x01\xba", "mpeg"),
+)
+# These don't say how long they are, or where a time is; FFmpeg estimates both.
+UNINDEXED = frozenset(("mpeg", "mpegvideo", "mpegts", "mp3", "aac", "amr"))
+# These have the order of pictures, not their times.
+WITHOUT_TIMES = frozenset(("avi", "mpegvideo"))
+# Tags may be in any encoding; PyAV 19 keeps what is not UTF-8, and has no such argument.
+_TAGS = {"metadata_errors": "ignore"} if int(av.__version__.split(".")[0]) < 19 else {}
+
+
+def open_file(path: str) -> av.container.InputContainer:
+    """Opens a file for reading; one that is none of what we take is an error of FFmpeg's."""
+    with open(path, "rb") as file:
+        head = file.read(16)
+    kinds = [kind for begin, kind in _BEGINNINGS if re.match(begin, head, re.DOTALL)]
+    return av.open(path, format=kinds[0] if kinds else None, options=_OPTIONS, **_TAGS)
+
+
+def claimed(
+    path: str, container: av.container.InputContainer, streams: list[av.stream.Stream]
+) -> float | None:
+    """What the file claims to last, in seconds; None if it says nothing of it."""
+    if container.format.name == "mp3":
+        return _claimed_by_mp3(path, streams[0].codec_context.sample_rate)
+    if container.format.name in UNINDEXED:
+        return None
+    seconds = (container.duration or 0) / av.time_base or max(
+        (float(s.duration * s.time_base) for s in streams if s.duration), default=0.0
+    )
+    if container.format.name in ("wav", "w64", "caf", "avi"):  # Then it is what is there.
+        seconds *= _claimed_share(path)
+    return seconds or None
+
+
+def _claimed_by_mp3(path: str, rate: int) -> float | None:
+    """By the header of a variable bit rate, behind an ID3 tag."""
+    with open(path, "rb") as file:
+        head = file.read(10)
+        if head[:3] == b"ID3":
+            file.seek(10 + sum((byte & 127) << 7 * i for i, byte in enumerate(head[:5:-1])))
+        found = re.search(
+            rb"(?:Xing|Info)\0\0\0[\1\3\5\7\t\x0b\r\x0f](.{4})", file.read(8_192), re.DOTALL
+        )
+    if not found or not rate:
+        return None
+    return int.from_bytes(found[1]) * (1_152 if rate >= 32_000 else 576) / rate
+
+
+def _claimed_share(path: str) -> float:
+    """How many times the data that is there the header of a file of chunks claims; 1 if whole."""
+    with open(path, "rb") as file:
+        head = file.read(40)
+        # Where chunks begin, how their name and size are written, what the size counts too.
+        at, form, too = {
+            b"caff": (8, ">4sq", 0),
+            b"riff": (40, "<16sq", 24),
+        }.get(head[:4], (12, "<4sI", 0))
+        size_of_header = struct.calcsize(form)
+        for _ in range(1_000):
+            file.seek(at)
+            chunk = file.read(size_of_header)
+            if len(chunk) < size_of_header:
+                break
+            name, size = struct.unpack(form, chunk)
+            if name[:4] == b"data" or (name == b"LIST" and file.read(4) == b"movi"):
+                if head[:4] in (b"RF64", b"BW64"):
+                    size = int.from_bytes(head[28:36], "little")
+                there = os.fstat(file.fileno()).st_size - at - size_of_header
+                # A program that could not know wrote 0, -1, or about 2 or 4 GiB.
+                unknown = size <= 0 or size >> 16 in (0x7FFF, 0x8000, 0xFFFF)
+                return 1.0 if unknown else max(1.0, (size - too) / max(there, 1))
+            at += max(size - too, 0) + size_of_header
+            at += -at % (8 if too else 1 if form[0] == ">" else 2)
+    return 1.0
+
+
+def measure(
+    path: str, streams: list[av.stream.Stream], target: float
+) -> tuple[float, dict[int, int]]:
+    """Reads all packets of a file that does not say how long it is.
+
+    Returns:
+        When the last packet ends, in seconds, and for each stream's index how many packets come
+        before the last one that decoding can begin with to be right at `target`.
+    """
+    indices = [stream.index for stream in streams]
+    counts, skipped, last = dict.fromkeys(indices, 0), dict.fromkeys(indices, 0), 0.0
+    with open_file(path) as container:
+        for packet in container.demux([container.streams[i] for i in indices]):
+            time = packet.dts if packet.pts is None else packet.pts
+            if time is not None:
+                last = max(last, float((time + (packet.duration or 0)) * packet.time_base))
+                if packet.is_keyframe and time * packet.time_base <= target:
+                    skipped[packet.stream.index] = counts[packet.stream.index]
+            counts[packet.stream.index] += 1
+    return last, skipped
+
+
+def frames(
+    container: av.container.InputContainer,
+    streams: list[av.stream.Stream],
+    skipped: dict[int, int],
+    end: float,
+) -> Iterator[tuple[av.stream.Stream, list | None]]:
+    """Yields decoded frames by stream until `end` (of the file's time); None for a bad packet."""
+    finished, skipped = set(), dict(skipped)
+    in_order = _Order() if container.format.name in WITHOUT_TIMES else None
+    try:
+        for packet in container.demux(streams):
+            if skipped.get(packet.stream.index):
+                skipped[packet.stream.index] -= 1
+                continue
+            # Frames come at most a second or so after their packets.
+            if packet.dts is not None and packet.dts * packet.time_base > end + 2:
+                finished.add(packet.stream)
+                if len(finished) == len(streams):
+                    return
+            if packet.stream in finished:
+                continue
+            if in_order and packet.stream.type == "video":
+                in_order.start(packet)
+            try:
+                decoded = packet.decode()
+            except av.error.EOFError:
+                continue
+            except av.error.InvalidDataError:
+                decoded = None
+            if in_order and packet.stream.type == "video":
+                in_order.set_times(decoded or ())
+            yield packet.stream, decoded
+            time = decoded[-1].time if decoded else None
+            if time is not None and time >= end:
+                finished.add(packet.stream)
+                if len(finished) == len(streams):
+                    return
+    except av.error.InvalidDataError:  # Of the container.
+        yield streams[0], None
+
+
+class _Order:
+    """Times of pictures where a file has only their order: the first comes out when it goes in.
+
+    FFmpeg's own times are later, by as many pictures as it thinks the decoder waits for.
+    """
+
+    def __init__(self):
+        self._first: int | None = None
+        self._late: int | None = None
+
+    def start(self, packet: av.Packet) -> None:
+        self._first = packet.dts if self._first is None else self._first
+
+    def set_times(self, frames: Iterable[av.VideoFrame]) -> None:
+        for frame in frames:
+            if frame.dts is not None and self._late is None:
+                self._late = frame.dts - (self._first or 0)
+            frame.pts = None if frame.dts is None else frame.dts - self._late
