@@ -1,9 +1,12 @@
 """Sounds and videos of one's own, in a folder per class."""
 
+import json
+
 import pytest
 
 from experiments import prepare_data
 from perceiver_jax.data import datasets, prepared, source
+from perceiver_jax.data.builders.clips import shards
 from tests.data import media
 
 
@@ -65,3 +68,50 @@ def test_videos_are_cut_at_a_minute_and_divided_by_their_names(tmp_path, capsys,
     assert all(len(clip["video"]) == 35 for clip in clips[0] + clips[1])
     assert "long,True,3.0" in (tmp_path / "films/1.0.0/report.csv").read_text()
     assert datasets.lookup("films", str(tmp_path)).may_lack == ("audio", "video")
+
+
+@pytest.fixture
+def broken(tmp_path):
+    """A folder whose clips for testing all break off."""
+    for label in ("cat", "dog"):
+        media.write_clip(tmp_path / f"own/train/{label}/0.wav", seconds=0.2)
+        path = media.write_clip(tmp_path / f"own/test/{label}/1.wav", seconds=2)
+        path.write_bytes(path.read_bytes()[:100_000])
+    return tmp_path
+
+
+def prepare(folder):
+    prepare_data.main(["sound_folder", f"--source={folder / 'own'}", f"--data_dir={folder}"])
+
+
+def test_a_split_of_which_all_is_left_out_is_an_error_with_the_cause(broken, capsys):
+    with pytest.raises(SystemExit) as exit_:
+        prepare(broken)
+    told = capsys.readouterr().err
+    assert exit_.value.code == 2
+    assert "No clip of the test split" in told
+    assert "2 x truncated (the file ends before the end that it claims), such as test/" in told
+    assert "test/dog/1.wav: file ends after 0.52 of 2.00 s" in told
+    assert not (broken / "own/1.0.0").exists()
+
+
+def test_after_the_cause_is_gone_the_next_build_decodes_again(broken, monkeypatch):
+    monkeypatch.setattr(shards, "_fingerprint", lambda *_: "same")  # As if a library was updated.
+    with pytest.raises(SystemExit):
+        prepare(broken)
+    for label in ("cat", "dog"):
+        media.write_clip(broken / f"own/test/{label}/1.wav", seconds=2)
+    prepare(broken)
+    assert len(read("own", broken, "test", "clip_id")) == 2
+
+
+def test_files_of_other_kinds_are_counted_by_suffix(tmp_path, capsys):
+    for name in ("train/cat/0", "train/dog/0", "test/cat/1", "test/dog/1"):
+        media.write_clip(tmp_path / f"own/{name}.wav", seconds=0.2)
+    for name in ("cat/a.rm", "cat/b.RM", "dog/c.rm", "dog/notes.txt", "dog/README"):
+        (tmp_path / "own/train" / name).write_bytes(b"")
+    prepare(tmp_path)
+    assert "which are not taken: 3 .rm" in capsys.readouterr().err
+    report = json.loads((tmp_path / "own/1.0.0/report.json").read_text())
+    assert report["other_suffixes"] == {".rm": 3, "(no suffix)": 1, ".txt": 1}
+    assert "train/cat/b.RM,unlisted,False" in (tmp_path / "own/1.0.0/report.csv").read_text()

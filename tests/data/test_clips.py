@@ -9,6 +9,7 @@ import numpy as np
 import PIL.Image
 import pytest
 
+from experiments import prepare_data
 from perceiver_jax.data.builders.clips import decode, decoder, report
 from tests.data import media, mutations
 
@@ -280,3 +281,25 @@ def test_many_clips_come_back_in_their_order(tmp_path):
     requests = [{"path": str(p), "start": 0.0, "length": 10.0, "cut": True} for p in paths]
     for i, clip in enumerate(itertools.islice(decoder.decode_all(requests, 2), 7)):
         assert pitch(media.read_sound(clip["audio"])) == pytest.approx(1_000 + 100 * i, abs=1)
+
+
+@pytest.mark.parametrize(
+    ("broken", "told"),
+    [
+        ("import av; av.open = lambda file, **kwargs: av.open_(file)", "AttributeError: module"),
+        ("import av; av.open = lambda file: None", "TypeError: .* unexpected keyword"),
+        ("import sys; sys.modules['av'] = None", "The decoder does not start.*ModuleNotFound"),
+        ("import os; os._exit(3)", "The decoder does not start, exit status 3"),
+    ],
+)
+def test_a_broken_installation_ends_the_build_and_is_not_blamed_on_the_clips(
+    broken, told, tmp_path, monkeypatch
+):
+    for name in ("train/a/0", "train/b/0", "test/a/1", "test/b/1"):
+        media.write_clip(tmp_path / f"sounds/{name}.wav", seconds=0.1)
+    (tmp_path / "python").mkdir()
+    (tmp_path / "python/sitecustomize.py").write_text(broken)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "python"))
+    command = ["sound_folder", f"--source={tmp_path / 'sounds'}", f"--data_dir={tmp_path}"]
+    with pytest.raises(decoder.BrokenDecoderError, match=f"(?s){told}"):
+        prepare_data.main(command)

@@ -38,8 +38,8 @@ _BEGINNINGS = (
     (rb"\x30\x26\xb2\x75\x8e\x66\xcf\x11", "asf"),
     (rb"\0\0\x01\xba", "mpeg"),
 )
-# These don't say how long they are, or where a time is; FFmpeg estimates both.
-UNINDEXED = frozenset(("mpeg", "mpegvideo", "mpegts", "mp3", "aac", "amr"))
+# These don't say how long they are; FFmpeg estimates it.
+ENDLESS = frozenset(("mpeg", "mpegvideo", "mpegts", "mp3", "aac", "amr"))
 # These have the order of pictures, not their times.
 WITHOUT_TIMES = frozenset(("avi", "mpegvideo"))
 # Tags may be in any encoding; PyAV 19 keeps what is not UTF-8, and has no such argument.
@@ -60,7 +60,7 @@ def claimed(
     """What the file claims to last, in seconds; None if it says nothing of it."""
     if container.format.name == "mp3":
         return _claimed_by_mp3(path, streams[0].codec_context.sample_rate)
-    if container.format.name in UNINDEXED:
+    if container.format.name in ENDLESS:
         return None
     seconds = (container.duration or 0) / av.time_base or max(
         (float(s.duration * s.time_base) for s in streams if s.duration), default=0.0
@@ -68,6 +68,13 @@ def claimed(
     if container.format.name in ("wav", "w64", "caf", "avi"):  # Then it is what is there.
         seconds *= _claimed_share(path)
     return seconds or None
+
+
+def finds_times(container: av.container.InputContainer, streams: list[av.stream.Stream]) -> bool:
+    """Whether FFmpeg finds exactly a time in the file, other than by reading all before it."""
+    if container.format.name in ("wav", "w64", "aiff", "au", "caf"):  # It counts bytes in them.
+        return streams[0].codec_context.name.startswith("pcm_")
+    return container.format.name not in ENDLESS | WITHOUT_TIMES
 
 
 def _claimed_by_mp3(path: str, rate: int) -> float | None:
@@ -112,26 +119,32 @@ def _claimed_share(path: str) -> float:
     return 1.0
 
 
-def measure(
-    path: str, streams: list[av.stream.Stream], target: float
-) -> tuple[float, dict[int, int]]:
-    """Reads all packets of a file that does not say how long it is.
+def measure(path: str, streams: list[av.stream.Stream]) -> float:
+    """Reads all of a file that does not say how long it is; returns its end, in seconds."""
+    return max((time + length for _, time, length in _read(path, streams)), default=0.0)
 
-    Returns:
-        When the last packet ends, in seconds, and for each stream's index how many packets come
-        before the last one that decoding can begin with to be right at `target`.
+
+def count_before(path: str, streams: list[av.stream.Stream], target: float) -> dict[int, int]:
+    """Returns how many packets of each stream, by its index, come before those of `target`.
+
+    They begin with the last one, until then, that decoding can begin with.
     """
-    indices = [stream.index for stream in streams]
-    counts, skipped, last = dict.fromkeys(indices, 0), dict.fromkeys(indices, 0), 0.0
+    counts = dict.fromkeys((stream.index for stream in streams), 0)
+    before = dict(counts)
+    for packet, time, _ in _read(path, streams):
+        if packet.is_keyframe and time <= target:
+            before[packet.stream.index] = counts[packet.stream.index]
+        counts[packet.stream.index] += 1
+    return before
+
+
+def _read(path: str, streams: list[av.stream.Stream]) -> Iterator[tuple[av.Packet, float, float]]:
+    """Yields packets, each with its time and length in seconds; without a time, it is 0."""
     with open_file(path) as container:
-        for packet in container.demux([container.streams[i] for i in indices]):
+        for packet in container.demux([container.streams[stream.index] for stream in streams]):
             time = packet.dts if packet.pts is None else packet.pts
-            if time is not None:
-                last = max(last, float((time + (packet.duration or 0)) * packet.time_base))
-                if packet.is_keyframe and time * packet.time_base <= target:
-                    skipped[packet.stream.index] = counts[packet.stream.index]
-            counts[packet.stream.index] += 1
-    return last, skipped
+            length, tick = packet.duration or 0, packet.stream.time_base
+            yield packet, float((time or 0) * tick), float(length * tick)
 
 
 def frames(

@@ -102,17 +102,16 @@ def _decode(
 
         origin = max(0, container.start_time or 0) / av.time_base  # Below 0: codec's warming up.
         target = origin + start - _PREROLL
-        indexed = container.format.name not in containers.UNINDEXED
+        endless = container.format.name in containers.ENDLESS
         whole = claimed = containers.claimed(path, container, streams)
-        if not indexed or (claimed is None and not cut):
-            last, skipped = containers.measure(path, streams, target)
-            whole = last - origin
+        if endless or (claimed is None and not cut):
+            whole = containers.measure(path, streams) - origin
         begin = start if not cut and whole is not None and whole > length + _WHOLE else 0.0
-        # Pictures are counted from the first one where they have no times.
-        if indexed or not begin or container.format.name in containers.WITHOUT_TIMES:
-            skipped = {}
-        if begin and indexed and container.format.name not in containers.WITHOUT_TIMES:
+        skipped = {}
+        if begin and containers.finds_times(container, streams):
             container.seek(max(0, round(target * av.time_base)), backward=True)
+        elif begin and container.format.name not in containers.WITHOUT_TIMES:
+            skipped = containers.count_before(path, streams, target)
 
         pictures = _Pictures(length, video)
         sound = _Sound(length, channel)
@@ -142,7 +141,7 @@ def _decode(
         if channel is not None:
             causes["opposite_channels"] = f"channel {channel + 1} is taken"
         ends = {stream: (pictures if stream is video else sound).end for stream in streams}
-        _check_complete(ends, claimed, begin, length, damaged, indexed)
+        _check_complete(ends, claimed, begin, length, damaged, endless)
         seconds = max(ends.values())
         if claimed is not None and 0 < seconds - (claimed - begin) < _PADDING:
             seconds = claimed - begin
@@ -180,7 +179,7 @@ def _check_complete(
     begin: float,
     length: float,
     damaged: int,
-    indexed: bool,
+    endless: bool,
 ) -> None:
     """Refuses a clip of which much less could be decoded than its file claims to hold."""
     last = max(ends.values())
@@ -189,7 +188,7 @@ def _check_complete(
     wanted = {None: (last, claimed)} | {
         stream: (end, float(stream.duration * stream.time_base))
         for stream, end in ends.items()
-        if indexed and stream.duration
+        if stream.duration and not endless
     }
     for stream, (end, duration) in wanted.items():
         expected = min(length, (duration or 0) - begin)
