@@ -249,6 +249,10 @@ def _refuse(message: str) -> NoReturn:
 def _raised_on_purpose(error: Exception) -> bool:
     frame, _ = list(traceback.walk_tb(error.__traceback__))[-1]
     module = frame.f_globals.get("__name__", "")
+    path = pathlib.Path(frame.f_code.co_filename)
+    if not module and path.is_relative_to(_ROOT):
+        # Grain's, of a worker process, have but a path.
+        module = path.relative_to(_ROOT).parts[0]
     line = traceback.extract_tb(error.__traceback__)[-1].line or ""
     return module.partition(".")[0] in _OURS and line.startswith("raise ")
 

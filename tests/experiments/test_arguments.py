@@ -1,6 +1,7 @@
 """What users type, and what they are told when they mistype it."""
 
 import argparse
+import pathlib
 
 import pytest
 
@@ -118,6 +119,18 @@ def test_a_value_that_the_library_refuses_is_a_mistake_too(capsys):
         perceiver_jax.make_layers(3, 8)
     assert exit_.value.code == 2
     assert "can't be spaced evenly" in capsys.readouterr().err
+
+
+def test_an_error_from_a_worker_process_whose_frames_have_but_a_path_is_a_mistake_too(capsys):
+    from perceiver_jax.data import image
+
+    lines = pathlib.Path(image.__file__).read_text().splitlines()
+    before = [line.strip().startswith("raise ImportError(") for line in lines].index(True)
+    rebuilt = compile("\n" * before + "raise ImportError('No HEIC.')", image.__file__, "exec")
+    with pytest.raises(SystemExit) as exit_, arguments.user_errors_end_the_program():
+        exec(rebuilt, {})
+    assert exit_.value.code == 2
+    assert capsys.readouterr().err == "Error: No HEIC.\n"
 
 
 @pytest.mark.parametrize("bug", [lambda: int("x"), lambda: [].index(1), lambda: (1).real()])
