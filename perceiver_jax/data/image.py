@@ -20,7 +20,8 @@ FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "PPM", "TIFF", "AVIF", "JPEG2000
 _HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx")
 _PNG_DEPTH = 24  # Where a PNG says how many bits a sample has.
 _TIFF_BITS, _TIFF_PHOTOMETRIC, _TIFF_SAMPLE_FORMAT = 258, 262, 339
-_UPRIGHT = {  # How a picture is turned, by its orientation in EXIF.
+# How a picture is turned, by its orientation in EXIF. Pillow turns TIFFs by itself, and says so.
+_UPRIGHT = {
     2: PIL.Image.Transpose.FLIP_LEFT_RIGHT,
     3: PIL.Image.Transpose.ROTATE_180,
     4: PIL.Image.Transpose.FLIP_TOP_BOTTOM,
@@ -195,8 +196,6 @@ def _register_heic() -> None:
 
 
 def _orientation(image: PIL.Image.Image) -> int:
-    if image.format == "TIFF":
-        return 1  # Pillow has turned it.
     try:
         return image.getexif().get(PIL.ExifTags.Base.Orientation, 1)
     except Exception as error:  # Damaged EXIF; viewers show such pictures as they are stored.

@@ -105,7 +105,7 @@ def test_where_orientation_does_not_count_pictures_are_as_stored(upright):
 
 @pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow tells of it.
 def test_a_picture_is_not_lost_by_damaged_exif(upright):
-    damaged = b"Exif\0\0II*\0\xff\xff\xff\x7f"
+    damaged = b"Exif\0\0no TIFF header"
     for file_format in ("JPEG", "PNG", "WEBP"):
         assert image.decode(encode(upright, file_format, exif=damaged)).size == (40, 24)
 
