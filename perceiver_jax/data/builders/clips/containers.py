@@ -13,7 +13,7 @@ import av.error
 
 # Only these demuxers, which open no other file, and only local files: a playlist in a clip's
 # clothes could name any address.
-_OPTIONS = {
+OPTIONS = {
     "format_whitelist": "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpeg,mpegvideo,mpegts,flv,asf,"
     "wav,w64,aiff,au,caf,nistsphere,flac,wv,ogg,mp3,aac,amr",
     "protocol_whitelist": "file",
@@ -51,7 +51,7 @@ def open_file(path: str) -> av.container.InputContainer:
     with open(path, "rb") as file:
         head = file.read(16)
     kinds = [kind for begin, kind in _BEGINNINGS if re.match(begin, head, re.DOTALL)]
-    return av.open(path, format=kinds[0] if kinds else None, options=_OPTIONS, **_TAGS)
+    return av.open(path, format=kinds[0] if kinds else None, options=OPTIONS, **_TAGS)
 
 
 def claimed(
@@ -161,11 +161,8 @@ def frames(
             if skipped.get(packet.stream.index):
                 skipped[packet.stream.index] -= 1
                 continue
-            # Frames come at most a second or so after their packets.
             if packet.dts is not None and packet.dts * packet.time_base > end + 2:
-                finished.add(packet.stream)
-                if len(finished) == len(streams):
-                    return
+                return  # Frames come at most a second or so after their packets.
             if packet.stream in finished:
                 continue
             if in_order and packet.stream.type == "video":

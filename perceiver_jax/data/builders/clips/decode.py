@@ -104,7 +104,8 @@ def _decode(
         target = origin + start - _PREROLL
         endless = container.format.name in containers.ENDLESS
         whole = claimed = containers.claimed(path, container, streams)
-        if endless or (claimed is None and not cut):
+        guess = (container.duration or 0) / av.time_base
+        if (endless or claimed is None) and (not cut or guess > length):
             whole = containers.measure(path, streams) - origin
         begin = start if not cut and whole is not None and whole > length + _WHOLE else 0.0
         skipped = {}

@@ -69,6 +69,11 @@ class Decoder:
             )
         return reply
 
+    def kill(self) -> None:
+        """Has a call of `decode` in another thread end soon."""
+        if (child := self._child) is not None:
+            child.kill()
+
     def close(self) -> str:
         """Ends the child; returns what it said while it started."""
         if self._child is None:
@@ -94,19 +99,23 @@ def decode_all(requests: Iterable[dict[str, Any]], num_decoders: int) -> Iterato
             free.put(decoder)
 
     pending: collections.deque[concurrent.futures.Future] = collections.deque()
-    with concurrent.futures.ThreadPoolExecutor(num_decoders) as pool:
-        try:
-            for request in requests:
-                pending.append(pool.submit(run, request))
-                if len(pending) > 2 * num_decoders:  # Results wait in memory.
+    try:
+        with concurrent.futures.ThreadPoolExecutor(num_decoders) as pool:
+            try:
+                for request in requests:
+                    pending.append(pool.submit(run, request))
+                    if len(pending) > 2 * num_decoders:  # Results wait in memory.
+                        yield pending.popleft().result()
+                while pending:
                     yield pending.popleft().result()
-            while pending:
-                yield pending.popleft().result()
-        finally:
-            for future in pending:
-                future.cancel()
-            for decoder in decoders:
-                decoder.close()
+            finally:
+                for future in pending:
+                    future.cancel()
+                for decoder in decoders:
+                    decoder.kill()
+    finally:  # Only now no thread uses them.
+        for decoder in decoders:
+            decoder.close()
 
 
 def num_cores() -> int:
