@@ -29,7 +29,7 @@ setuptools.setup(
         "numpy>=2.0",
         "optax>=0.2.6",
         "orbax-checkpoint>=0.12",
-        "Pillow>=11",
+        "Pillow>=11.3",  # Reads AVIF from here on.
         "rich>=14",
         "scipy>=1.13",
         "soundfile>=0.13",
@@ -44,6 +44,8 @@ setuptools.setup(
         "beam": ["apache-beam>=2.60", "av>=18"],
         # The embedded audio-visual data set. ale-py is GPL-2.0: only its builder imports it.
         "atari": ["ale-py>=0.12"],
+        # Pictures of phones (HEIC).
+        "heif": ["pillow-heif>=1.0"],
         # Point clouds from meshes and HDF5 files.
         "meshes": MESHES,
         # Some of TFDS's builders, for preparing data sets alone.
@@ -52,6 +54,7 @@ setuptools.setup(
             *MESHES,
             "av>=18",
             "beartype>=0.20",
+            "pillow-heif>=1.0",
             "pytest>=8",
             "pytest-xdist>=3.6",
             "ruff>=0.12",
