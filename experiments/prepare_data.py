@@ -8,6 +8,7 @@ The last line that it prints is the command that trains on the result.
 import argparse
 from collections.abc import Callable, Mapping
 import dataclasses
+import io
 import pathlib
 import re
 import shlex
@@ -15,6 +16,10 @@ import sys
 from typing import Any
 
 from experiments import arguments
+
+_SHOWN_CLASSES = 10
+_CLASS_FOLDERS = "a directory with a folder for each class"
+_ARCHIVES = (".7z", ".bz2", ".gz", ".rar", ".tar", ".tgz", ".xz", ".zip", ".zst")
 
 Builder = Any  # tfds.core.DatasetBuilder; importing TFDS takes seconds.
 
@@ -52,7 +57,11 @@ def main(argv: list[str]) -> None:
         kind.add_arguments(subparser)
     flags = parser.parse_args(argv)
     kind = KINDS[flags.kind]
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # Names have letters that terminals lack.
+            stream.reconfigure(errors="backslashreplace")
     with arguments.user_errors_end_the_program():
+        _check_data_dir(flags.data_dir)
         try:
             builder = kind.prepare(flags)
         except KeyboardInterrupt:
@@ -68,12 +77,13 @@ def print_result(builder: Builder, kind: Kind, data_dir: str) -> None:
       kind: what it was prepared from.
       data_dir: as given by the user.
     """
-    import rich.console
-
-    console = rich.console.Console(highlight=False, soft_wrap=True)
     for split, info in sorted(builder.info.splits.items()):
-        console.print(f"{split}: {info.num_examples:,} examples, {info.num_bytes / 1e6:,.1f} MB")
-    console.print(f"in {builder.data_dir}")
+        print(f"{split}: {info.num_examples:,} examples, {info.num_bytes / 1e6:,.1f} MB")
+    label = dict(builder.info.features.items()).get("label")
+    if hasattr(label, "names"):
+        more = ", ..." if label.num_classes > _SHOWN_CLASSES else ""
+        print(f"{label.num_classes} classes: {', '.join(label.names[:_SHOWN_CLASSES])}{more}")
+    print(f"in {builder.data_dir}")
     config = builder.builder_config
     name = builder.name if config is None else f"{builder.name}/{config.name}"
     command = ["python", "-m", "experiments.train", f"--config={kind.recipe}"]
@@ -82,18 +92,28 @@ def print_result(builder: Builder, kind: Kind, data_dir: str) -> None:
         command.append(f"--config.data.data_dir={data_dir}")
     command += kind.overrides(builder)
     command.append(f"--workdir=runs/{builder.name}")
-    console.print(f"Train on it: {shlex.join(command)}")
+    print(f"Train on it: {shlex.join(command)}")
 
 
-def require_path(flags: argparse.Namespace, what: str) -> pathlib.Path:
+def require_path(flags: argparse.Namespace, what: str, may_be_file: bool = False) -> pathlib.Path:
     """Returns `--source`.
 
+    Args:
+      flags: the parsed flags.
+      what: the source has to be.
+      may_be_file: whether it need not be a directory.
+
     Raises:
-      UsageError: there is no such file or directory.
+      UsageError: there is no such directory, or file.
     """
     path = pathlib.Path(flags.source).expanduser()
     if not path.exists():
         raise arguments.UsageError(f"There is no {path}; expected {what}. Correct --source.")
+    if not may_be_file and not path.is_dir():
+        todo = "name its directory" if path.suffix.lower() not in _ARCHIVES else "unpack it"
+        raise arguments.UsageError(
+            f"Got the file {path}; expected {what}. Correct --source, or {todo}."
+        )
     return path
 
 
@@ -114,7 +134,10 @@ def choose_name(flags: argparse.Namespace) -> str:
 
 
 def write_report(builder: Builder) -> None:
-    """Writes what a build left out, `builder.skipped`, beside the data, and prints the counts."""
+    """Writes what a build left out, `builder.skipped`, beside the data, and prints the counts.
+
+    Prints also how the folders were understood, `builder.note`, where that is not plain.
+    """
     from perceiver_jax.data.builders import report
 
     directory = pathlib.Path(builder.data_dir)
@@ -122,8 +145,19 @@ def write_report(builder: Builder) -> None:
         return  # It was not built now, and nothing was left out.
     kept = {split: info.num_examples for split, info in builder.info.splits.items()}
     report.write(directory, kept, builder.skipped)
-    print(report.table(kept, report.count_causes(builder.skipped)))
+    print(report.table(kept, builder.skipped))
     print(f"Which ones: {(directory / report.NAME).with_suffix('.txt')}")
+    if builder.note:
+        print(builder.note)
+
+
+def _check_data_dir(data_dir: str) -> None:
+    """Refuses what TFDS can't write to."""
+    if any("\ud800" <= letter <= "\udfff" for letter in data_dir) or "**" in data_dir:
+        raise arguments.UsageError(
+            f"Got --data_dir={data_dir}; expected a name in UTF-8 without '**', for TFDS can write "
+            "to no other. Choose another."
+        )
 
 
 def _tfds_arguments(parser: argparse.ArgumentParser) -> None:
@@ -191,7 +225,7 @@ def _prepare_image_folder(flags: argparse.Namespace) -> Builder:
     from perceiver_jax.data import datasets, prepared
     from perceiver_jax.data.builders import image_folder
 
-    source = require_path(flags, "a directory with a folder for each class")
+    source = require_path(flags, _CLASS_FOLDERS)
     builder = image_folder.ImageFolder(
         source, choose_name(flags), prepared.root(flags.data_dir), flags.test_fraction
     )
@@ -211,7 +245,7 @@ def _prepare_modelnet40(flags: argparse.Namespace) -> Builder:
     from perceiver_jax.data import datasets, prepared
     from perceiver_jax.data.builders import modelnet40
 
-    source = require_path(flags, "the files of ModelNet40")
+    source = require_path(flags, "the files of ModelNet40", may_be_file=True)
     builder = modelnet40.Modelnet40(source, prepared.root(flags.data_dir), flags.num_points)
     datasets.build(builder)
     for split, number in modelnet40.SIZES.items():
@@ -233,7 +267,7 @@ def _prepare_mesh_folder(flags: argparse.Namespace) -> Builder:
     from perceiver_jax.data import datasets, prepared
     from perceiver_jax.data.builders import mesh_folder
 
-    source = require_path(flags, "a directory with a folder for each class")
+    source = require_path(flags, _CLASS_FOLDERS)
     builder = mesh_folder.MeshFolder(
         source,
         choose_name(flags),
@@ -277,7 +311,7 @@ def _prepare_clip_folder(flags: argparse.Namespace, picture: bool) -> Builder:
     from perceiver_jax.data import prepared
     from perceiver_jax.data.builders import clip_folder
 
-    source = require_path(flags, "a directory with a folder for each class")
+    source = require_path(flags, _CLASS_FOLDERS)
     builder = clip_folder.ClipFolder(
         source, choose_name(flags), prepared.root(flags.data_dir), picture, flags.test_fraction
     )
@@ -299,6 +333,8 @@ def _prepare_clips(builder: Builder, flags: argparse.Namespace, beam_options: An
     manual_dir = require_path(flags, "the directory of the clips")
     config = tfds.download.DownloadConfig(manual_dir=manual_dir, beam_options=beam_options)
     datasets.build(builder, config)
+    if getattr(builder, "note", ""):
+        print(builder.note)
     print(f"Which clips were left out, or are odd: {pathlib.Path(builder.data_dir, 'report.csv')}")
     return prepared.find(builder.name, flags.data_dir)
 

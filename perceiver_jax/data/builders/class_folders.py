@@ -1,15 +1,15 @@
 """A folder per class: which files are of which class and which split."""
 
-from collections.abc import Collection
+import collections
+from collections.abc import Collection, Sequence
 import dataclasses
 import hashlib
 import os
 import pathlib
 
-from perceiver_jax.data.builders import report
+from perceiver_jax.data.builders import folder_names, report, tree
 
-_SPLITS = {"train": "train", "val": "validation", "valid": "validation", "test": "test"}
-_SPLITS["validation"] = "validation"
+_LOOSE = "not in the folder of a class"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,55 +19,139 @@ class Files:
     Attributes:
         classes: names of the classes, sorted.
         splits: for each split its files, as (name relative to the source, class).
-        skipped: files that are not of the wanted kind.
+        skipped: files that are not of the wanted kind, or in no place that tells their class.
+        note: what the user should know of how the folders were understood; may be empty.
     """
 
     classes: tuple[str, ...]
     splits: dict[str, list[tuple[str, str]]]
     skipped: list[report.Skipped]
+    note: str = ""
 
 
-def find(source: pathlib.Path, suffixes: Collection[str], test_fraction: float) -> Files:
+def find(
+    source: pathlib.Path, suffixes: Collection[str], test_fraction: float, what: str = "files"
+) -> Files:
     """Finds the files of each class in `source`, or in `source/train`, `source/test` and so on.
 
-    Without folders of splits, or with `train` alone, a part of the files becomes the test split:
-    those whose name has a small hash, so that a file stays where it is when others are added. There
-    is at least one to test on, and one of each class to train on.
-    Folders in the folder of a class belong to that class. Hidden files are passed over.
+    `folder_names.understand` says which folders are splits, and which are classes. Without folders
+    of splits, or with `train` alone, a part of the files becomes the test split: those whose name
+    has a small hash, so that a file stays where it is when others are added. There is at least one
+    to test on, and one of each class to train on.
+    Folders in the folder of a class belong to that class. Links are followed. Hidden files are
+    passed over.
 
     Args:
         source: has a folder for each class, or for each split.
         suffixes: what the names of wanted files end in, in lower case, such as '.jpg'.
         test_fraction: how much of the files is for testing, where the folders don't say.
+        what: the files are, for messages.
 
     Raises:
-        ValueError: there are no such files, or a class occurs in testing only.
+        ValueError: there are no such files, or the folders can't be understood, or nothing is left
+            to test on, or a class occurs in testing only.
     """
-    folders = {
-        _SPLITS[path.name.lower()]: path
-        for path in sorted(source.iterdir())
-        if path.is_dir() and path.name.lower() in _SPLITS
-    }
-    if "train" not in folders:
-        folders = {"train": source}
-    skipped: list[report.Skipped] = []
-    splits = {split: _files(source, folder, suffixes, skipped) for split, folder in folders.items()}
+    if not 0 <= test_fraction < 1:
+        raise ValueError(
+            f"Got --test_fraction={test_fraction:g}; expected a number between 0 and 1, the part "
+            "of the files to test on, such as 0.1."
+        )
+    found = tree.walk(source)
+    skipped = list(found.skipped)
+    wanted = []
+    for file in found.files:
+        suffix = tree.suffix(file)
+        if suffix in suffixes:
+            wanted.append(file)
+        else:
+            skipped.append(
+                report.Skipped("/".join(file), report.OTHER_KIND, suffix or "(no suffix)")
+            )
+    layout = folder_names.understand(source, wanted, found.folders)
+    splits = _sort(source, _once(wanted, found, skipped), layout, skipped)
+    if not splits["train"]:
+        raise ValueError(_explain_nothing(source, suffixes, skipped))
+    splits = _without_empty(source, splits, layout)
     if list(splits) == ["train"]:
         splits = _split(splits["train"], test_fraction)
+        if not splits["test"]:
+            raise ValueError(
+                f"None of the {what} in {source} is for the test split, for there are "
+                f"{len(splits['train'])}, and one of each class is to train on (--test_fraction="
+                f"{test_fraction:g}); expected one or more. Add {what}, or change --test_fraction, "
+                "or make folders train and test."
+            )
     classes = sorted({label for _, label in splits["train"]})
-    if not classes:
-        raise ValueError(
-            f"There are no files {', '.join(sorted(suffixes))} for training in {source}; expected "
-            "a folder for each class with files in it, or such folders in train/ and test/."
-        )
     for split, files in splits.items():
         unknown = sorted({label for _, label in files} - set(classes))
         if unknown:
             raise ValueError(
                 f"Classes {unknown} have files in the {split} split only; expected some to train "
-                "on. Add them, or take these classes out."
+                f"on. Add them, or take these classes out. {layout.describe(splits)}"
             )
-    return Files(tuple(classes), splits, skipped)
+    return Files(tuple(classes), splits, skipped, _note(classes, wanted, layout, splits))
+
+
+def _once(
+    files: list[tree.Parts], found: tree.Tree, skipped: list[report.Skipped]
+) -> list[tree.Parts]:
+    """Leaves out files that links lead to from a second place."""
+    if not found.has_links:
+        return files
+    own = found.folders[()]
+    real = {file: found.real_path(file) for file in files}
+    first: dict[str, tree.Parts] = {}
+    # A file below the source itself keeps its name, whatever links lead to it.
+    for file in sorted(files, key=lambda f: (real[f] != os.path.join(own, *f), f)):
+        first.setdefault(real[file], file)
+    for file in files:
+        if first[real[file]] != file:
+            same = f"the same file as {'/'.join(first[real[file]])}"
+            skipped.append(report.Skipped("/".join(file), "there twice", same))
+    return [file for file in files if first[real[file]] == file]
+
+
+def _sort(
+    source: pathlib.Path,
+    files: list[tree.Parts],
+    layout: folder_names.Layout,
+    skipped: list[report.Skipped],
+) -> dict[str, list[tuple[str, str]]]:
+    """Returns the files of each split with their classes."""
+    splits: dict[str, list[tuple[str, str]]] = {split: [] for split in layout.roots.values()}
+    folders: dict[str, str] = {}
+    for file in files:
+        name = "/".join(file)
+        split, folder = layout.place(file)
+        if not folder:
+            of = "a class" if split or not layout.has_splits else "a split"
+            skipped.append(report.Skipped(name, f"not in the folder of {of}"))
+            continue
+        label = report.printable(folder).strip()  # TFDS keeps labels so, each on a line.
+        if not label or folders.setdefault(label, folder) != folder:
+            raise ValueError(
+                f"The names of the folders of classes {sorted({folder, folders.get(label, '')})} "
+                f"in {source} differ in white space alone; expected others. Rename them."
+            )
+        splits[split].append((name, label))
+    return splits
+
+
+def _without_empty(
+    source: pathlib.Path, splits: dict[str, list[tuple[str, str]]], layout: folder_names.Layout
+) -> dict[str, list[tuple[str, str]]]:
+    """Leaves out folders of splits that hold no folders of classes, if another is to test on."""
+    full = {split: files for split, files in splits.items() if files}
+    empty = [split for split in splits if split not in full]
+    if empty and list(full) == ["train"]:
+        folders = ", ".join("/".join(root) for root, s in layout.roots.items() if s in empty)
+        raise ValueError(
+            f"The folder {folders} in {source}, taken for the {empty[0]} split, has no files in "
+            "folders of classes, so nothing tells what they show; expected the same folders as "
+            f"for training. Sort its files into such, or move it away: then a part of the others "
+            "is for testing (--test_fraction)."
+        )
+    return full
 
 
 def _split(files: list[tuple[str, str]], test_fraction: float) -> dict[str, list[tuple[str, str]]]:
@@ -82,25 +166,49 @@ def _split(files: list[tuple[str, str]], test_fraction: float) -> dict[str, list
     }
 
 
-def _files(
-    source: pathlib.Path,
-    folder: pathlib.Path,
-    suffixes: Collection[str],
-    skipped: list[report.Skipped],
-) -> list[tuple[str, str]]:
-    found = []
-    for path in sorted(folder.rglob("*")):
-        inside = path.relative_to(folder)
-        if any(part.startswith(".") for part in inside.parts) or not path.is_file():
-            continue
-        name = path.relative_to(source).as_posix()
-        if len(inside.parts) < 2:
-            skipped.append(report.Skipped(name, "not in the folder of a class"))
-        elif path.suffix.lower() not in suffixes:
-            skipped.append(report.Skipped(name, "another kind of file"))
-        else:
-            found.append((name, inside.parts[0]))
-    return found
+def _explain_nothing(
+    source: pathlib.Path, suffixes: Collection[str], skipped: Sequence[report.Skipped]
+) -> str:
+    """Says what there is instead of files of classes."""
+    counts = collections.Counter(
+        one.detail if one.cause == report.OTHER_KIND else one.cause for one in skipped
+    )
+    found = ", ".join(f"{number:,} x {what}" for what, number in counts.most_common(9))
+    advice = "Correct --source, or convert the files."
+    if any(one.cause == _LOOSE for one in skipped):
+        advice = (
+            f"If {source.name} is one class, give the folder above it: --source={source.parent}"
+        )
+    return (
+        f"There are no files {', '.join(sorted(suffixes))} in folders of classes in {source}; "
+        "expected a folder for each class with files in it, or such folders in train/ and test/. "
+        f"Found {found or 'no files'}. {advice}"
+    )
+
+
+def _note(
+    classes: Sequence[str],
+    files: list[tree.Parts],
+    layout: folder_names.Layout,
+    splits: Collection[str],
+) -> str:
+    if len(classes) == 1:
+        return f"There is one class, {classes[0]}: a model has nothing to tell apart."
+    if layout.has_splits:
+        return layout.describe(splits)
+    (root,) = layout.roots
+    within = collections.defaultdict(set)
+    for file in files:
+        if len(file) > len(root) + 1:
+            within[file[len(root)]].add(file[len(root) + 1] if len(file) > len(root) + 2 else "")
+    inner = next(iter(within.values()))
+    if len(inner) > 1 and "" not in inner and all(names == inner for names in within.values()):
+        return (
+            f"Taken for classes: {folder_names.listed(classes)}; each of them has the folders "
+            f"{folder_names.listed(sorted(inner))}. If these are the classes, rename those above "
+            "them to train and test."
+        )
+    return ""
 
 
 def _hash(name: str) -> float:

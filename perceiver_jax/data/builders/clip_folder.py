@@ -6,7 +6,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from perceiver_jax.data.builders import class_folders
-from perceiver_jax.data.builders.clips import builder, report, shards
+from perceiver_jax.data.builders.clips import builder, shards
 
 MAX_SECONDS = 60.0  # Of a clip; more is cut off.
 
@@ -36,7 +36,8 @@ class ClipFolder(builder.ClipBuilder, skip_registration=True):
         """
         self.name = name
         self._picture = picture
-        self._files = class_folders.find(source, builder.SUFFIXES, test_fraction)
+        self._files = class_folders.find(source, builder.SUFFIXES, test_fraction, "clips")
+        self.note = self._files.note
         super().__init__(data_dir=data_dir)
 
     def _info(self) -> tfds.core.DatasetInfo:
@@ -67,10 +68,7 @@ class ClipFolder(builder.ClipBuilder, skip_registration=True):
                 for split, files in splits.items()
             },
             splits={split: (split,) for split in splits},
-            rows=[
-                report.Row("", skipped.name, skipped.name, "unlisted", False, skipped.cause)
-                for skipped in self._files.skipped
-            ],
+            rows=[builder.unlisted(skipped) for skipped in self._files.skipped],
             num_listed={split: len(files) for split, files in splits.items()},
         )
 

@@ -38,8 +38,9 @@ class ImageFolder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         """
         self.name = name
         self._source = source
-        self._files = class_folders.find(source, SUFFIXES, test_fraction)
+        self._files = class_folders.find(source, SUFFIXES, test_fraction, "pictures")
         self.skipped = list(self._files.skipped)
+        self.note = self._files.note
         super().__init__(data_dir=data_dir)
 
     def _info(self) -> tfds.core.DatasetInfo:
@@ -65,15 +66,19 @@ class ImageFolder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             description=f"Checking {self.name}, {split} split",
             console=rich.console.Console(stderr=True),
         )
+        skipped: list[report.Skipped] = []
         for name, label in files:
             try:
                 encoded = (self._source / name).read_bytes()
                 image.decode(encoded)
             except errors.BadDataError as error:
-                self.skipped.append(report.Skipped(name, error.cause, error.detail))
+                skipped.append(report.Skipped(name, error.cause, error.detail))
             except ImportError as error:  # HEIC needs a package.
                 raise ImportError(f"{name}: {error}") from error
             except OSError as error:
-                self.skipped.append(report.Skipped(name, "can't be read", str(error)))
+                skipped.append(report.Skipped(name, "can't be read", str(error)))
             else:
                 yield name, {"image": encoded, "label": label, "file_name": name}
+        self.skipped += skipped
+        num_files = len(self._files.splits[split])
+        report.check_any(num_files - len(skipped), "pictures", f"the {split} split", skipped)

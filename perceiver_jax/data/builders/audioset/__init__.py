@@ -49,9 +49,10 @@ class Audioset(builder.ClipBuilder):
         classes = segments_lib.read_classes(source)
         self.info.features["labels"].feature.names = list(classes.values())
         listed = segments_lib.read_lists(source, classes)
-        files, others = builder.list_files(source)
+        files, others, unusable = builder.list_files(source)
         chosen, rows = _match(files, listed)
         lists = {segments_lib.CLASSES, *segments_lib.LISTS.values()}
+        rows += unusable
         rows += [
             report.Row("", pathlib.PurePath(file).stem, file, "unlisted", False, report.OTHER_KIND)
             for file in others

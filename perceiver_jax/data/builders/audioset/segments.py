@@ -1,6 +1,6 @@
 """AudioSet's lists of segments, and the names that downloaders give to their files."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 import csv
 import pathlib
 import re
@@ -86,13 +86,16 @@ def read_classes(source: pathlib.Path) -> dict[str, str]:
             f"There is no {path}; expected AudioSet's list of classes. Put AudioSet's CSV files "
             "into the folder of the clips."
         )
-    with open(path, newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
+    rows = list(csv.DictReader(_lines(path)))
     columns = {"index", "mid", "display_name"}
     if not rows or not columns <= rows[0].keys() or len(rows) != NUM_CLASSES:
         raise ValueError(
             f"{path} has {len(rows)} lines of {sorted(rows[0]) if rows else 'no columns'}; "
             f"expected {NUM_CLASSES} of {sorted(columns)}. Download it again."
+        )
+    if {row["index"] for row in rows} != set(map(str, range(NUM_CLASSES))):
+        raise ValueError(
+            f"{path} has other indices than 0 to {NUM_CLASSES - 1}. Download it again."
         )
     rows.sort(key=lambda row: int(row["index"]))
     return {row["mid"]: row["display_name"] for row in rows}
@@ -113,12 +116,23 @@ def read_lists(source: pathlib.Path, class_ids: Iterable[str]) -> list[Segment]:
         )
     segments = []
     for group, path in there.items():
-        with open(path, newline="", encoding="utf-8") as file:
-            reader = csv.reader(file, skipinitialspace=True)
-            for row in reader:
-                if row and not row[0].startswith("#"):
-                    segments.append(_parse_line(group, row, index, f"{path}:{reader.line_num}"))
+        reader = csv.reader(_lines(path), skipinitialspace=True)
+        for row in reader:
+            if row and not row[0].startswith("#"):
+                segments.append(_parse_line(group, row, index, f"{path}:{reader.line_num}"))
     return segments
+
+
+def _lines(path: pathlib.Path) -> Iterator[str]:
+    """Yields the lines of a list; spreadsheets put a byte-order mark before the first."""
+    with open(path, newline="", encoding="utf-8-sig") as file:
+        try:
+            yield from file
+        except UnicodeDecodeError as error:
+            raise ValueError(
+                f"{path} can't be read ({error}); expected text in UTF-8. Save it so, or download "
+                "it again."
+            ) from None
 
 
 def _parse_line(group: str, row: list[str], index: dict[str, int], where: str) -> Segment:

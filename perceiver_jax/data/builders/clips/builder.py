@@ -13,6 +13,8 @@ import rich.console
 import rich.progress
 import tensorflow_datasets as tfds
 
+from perceiver_jax.data.builders import report as files_report
+from perceiver_jax.data.builders import tree
 from perceiver_jax.data.builders.clips import decoder, report, shards
 
 # File names that are taken for clips.
@@ -73,7 +75,9 @@ class ClipBuilder(tfds.core.dataset_builder.FileReaderBuilder, skip_registration
         # TFDS's own attribute fails for an empty folder, without a word on what is missing in it.
         source = pathlib.Path(download_config.manual_dir or dl_manager.manual_dir).resolve()
         console = rich.console.Console(stderr=True)
-        console.print(f"Looking for clips in {source}", highlight=False, soft_wrap=True)
+        console.print(
+            f"Looking for clips in {source}", markup=False, highlight=False, soft_wrap=True
+        )
         self._build(source, download_config, console)
 
     def _build(
@@ -102,7 +106,8 @@ class ClipBuilder(tfds.core.dataset_builder.FileReaderBuilder, skip_registration
             split: _count(found, found.splits[split], [done[x.name] for x in of_split])
             for split, of_split in splits.items()
         }
-        console.print(report.write(pathlib.Path(self.data_path), counts, rows))
+        table = report.write(pathlib.Path(self.data_path), counts, rows)
+        console.print(table, markup=False, soft_wrap=True)
         for split, of_split in splits.items():
             if of_split and not counts[split]["kept"]:
                 self._forget([done[shard.name] for shard in of_split])
@@ -172,23 +177,23 @@ class ClipBuilder(tfds.core.dataset_builder.FileReaderBuilder, skip_registration
         self.info.set_splits(tfds.core.splits.SplitDict(infos))
 
 
-def list_files(source: pathlib.Path) -> tuple[list[str], list[str]]:
-    """Returns the paths of all clips in a folder and those in it, and those of other files.
+def list_files(source: pathlib.Path) -> tuple[list[str], list[str], list[report.Row]]:
+    """Returns the paths of all clips in a folder and those in it, those of other files, and rows.
 
-    Both are sorted and relative to the folder.
+    Paths are sorted and relative to the folder; rows are on what can't be read or named.
     """
-    files, others, seen = [], [], set()
-    for folder, subfolders, names in os.walk(source, followlinks=True):
-        if os.path.realpath(folder) in seen:  # A link to a folder above.
-            subfolders.clear()
-            continue
-        seen.add(os.path.realpath(folder))
-        for name in names:
-            if not name.startswith("."):
-                is_clip = pathlib.PurePath(name).suffix.lower() in SUFFIXES
-                file = os.path.relpath(os.path.join(folder, name), source)
-                (files if is_clip else others).append(file)
-    return sorted(files), sorted(others)
+    files, others = [], []
+    found = tree.walk(source)
+    for file in found.files:
+        (files if tree.suffix(file) in SUFFIXES else others).append("/".join(file))
+    return sorted(files), sorted(others), [unlisted(skipped) for skipped in found.skipped]
+
+
+def unlisted(skipped: files_report.Skipped) -> report.Row:
+    """Returns the row of a file that was left out before it was looked into."""
+    name = files_report.printable(skipped.name)
+    detail = f"{skipped.cause}: {skipped.detail}".removesuffix(": ")
+    return report.Row("", name, name, "unlisted", False, detail)
 
 
 def may_have_picture(file: str) -> bool:

@@ -38,14 +38,9 @@ class MeshFolder(builder.ShapeBuilder):
         if up not in ("y", "z"):
             raise ValueError(f"Got up={up!r}; expected 'y' or 'z', the files' vertical axis.")
         num_points = builder.NUM_POINTS if num_points is None else num_points
-        files = class_folders.find(source, SUFFIXES, test_fraction)
-        for split, pairs in files.splits.items():
-            if not pairs:
-                raise ValueError(
-                    f"None of the shapes in {source} is for the {split} split; expected one or "
-                    "more. Add shapes, or change --test_fraction."
-                )
+        files = class_folders.find(source, SUFFIXES, test_fraction, "shapes")
         self.name = name
+        self.note = files.note
         super().__init__(
             tasks={
                 split: [

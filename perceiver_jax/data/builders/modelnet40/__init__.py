@@ -196,7 +196,7 @@ def _hdf5_tasks(files: Sequence[pathlib.Path], num_points: int | None) -> Tasks:
     names_file = files[0].with_name("shape_names.txt")
     if not names_file.is_file() or names_file.stat().st_size > _MAX_TEXT:
         raise ValueError(f"Found no {names_file}; expected the classes' names, one a line.")
-    class_names = names_file.read_text(errors="replace").split()
+    class_names = names_file.read_text("utf-8-sig", errors="replace").split()
     if sorted(class_names) != sorted(CLASSES):
         raise ValueError(
             f"Got {len(class_names)} names in {names_file}, {class_names[:3]} ...; expected the 40 "

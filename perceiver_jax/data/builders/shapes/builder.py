@@ -23,10 +23,12 @@ class ShapeBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     Attributes:
         found: number of shapes of each split, damaged ones among them, after the build.
         skipped: what was left out.
+        note: what the user should know of how the files were understood; may be empty.
     """
 
     VERSION = tfds.core.Version("1.0.0")
     DESCRIPTION = ""
+    note = ""
 
     def __init__(
         self,
@@ -98,9 +100,5 @@ class ShapeBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             else:
                 skipped.append(report.Skipped(name, *value))
         self.skipped += skipped
-        if len(skipped) == self.found[split]:
-            first = "; ".join(f"{one.name}: {one.cause}: {one.detail}" for one in skipped[:3])
-            raise ValueError(
-                f"None of the {len(skipped):,} shapes of the {split} split can be used. "
-                f"The first are: {first}. Correct the files or the settings."
-            )
+        num_kept = self.found[split] - len(skipped)
+        report.check_any(num_kept, "shapes", f"the {split} split", skipped)

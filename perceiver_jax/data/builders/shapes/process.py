@@ -12,6 +12,7 @@ import os
 import pathlib
 import pickle
 import sys
+import traceback
 from typing import Any
 import warnings
 import zipfile
@@ -54,6 +55,8 @@ def answer(task: Mapping[str, Any]) -> Iterator[tuple[str, str, Any]]:
     except MemoryError:
         yield name, "", ("out of memory", "reading it takes more memory than a process may use")
     except Exception as error:  # The libraries raise whatever their parsers stumble over.
+        if errors.means_broken_program(error):
+            raise
         yield name, "", ("unreadable", f"{type(error).__name__}: {str(error)[:200]}")
 
 
@@ -94,7 +97,10 @@ def _clouds(path: pathlib.Path, task: Mapping[str, Any]) -> Iterator[tuple[str, 
 
 
 def serve() -> None:
-    """Answers tasks, a JSON object a line, with pickled lists of what `answer` yields."""
+    """Answers tasks, a JSON object a line, with pickled lists of what `answer` yields.
+
+    Where the program itself is broken, the answer is the traceback.
+    """
     import resource
 
     import h5py  # noqa: F401  Before memory is limited: a failed import can't be repeated.
@@ -114,5 +120,9 @@ def serve() -> None:
     pickle.dump("ready", answers)
     answers.flush()
     for line in sys.stdin:
-        pickle.dump(list(answer(json.loads(line))), answers)
+        try:
+            answered: list | str = list(answer(json.loads(line)))
+        except Exception:
+            answered = traceback.format_exc()
+        pickle.dump(answered, answers)
         answers.flush()

@@ -104,7 +104,7 @@ class _Worker:
         try:
             process.stdin.write(json.dumps(task).encode() + b"\n")
             process.stdin.flush()
-            return pickle.load(process.stdout)
+            answered = pickle.load(process.stdout)
         except _NO_ANSWER:
             self._end()
             if timed_out.is_set():
@@ -114,6 +114,9 @@ class _Worker:
             return [(task["name"], "", (cause, detail))]
         finally:
             timer.cancel()
+        if isinstance(answered, str):
+            raise RuntimeError(f"The program that reads {task['name']} is broken:\n{answered}")
+        return answered
 
     def stop(self) -> None:
         """Ends the process for good; what another thread waits for gets no answer."""

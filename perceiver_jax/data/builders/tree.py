@@ -1,0 +1,113 @@
+"""What lies below a folder: links are followed, and what can't be used is told."""
+
+import collections
+import dataclasses
+import os
+import pathlib
+
+from perceiver_jax.data.builders import report
+
+Parts = tuple[str, ...]  # Of a path below the source: names of folders, and that of a file.
+
+_PREFIX = 3  # Within a folder of so many parts, such as dataset/train/cat, a folder counts once.
+
+
+@dataclasses.dataclass
+class Tree:
+    """What was found.
+
+    Attributes:
+        files: all that can be named, sorted.
+        folders: all of them, empty ones too; of the source itself `()`. With their real paths.
+        links: the real paths of files that are links.
+        has_links: whether there are any.
+        skipped: what is there, and neither a file that can be named nor a folder.
+    """
+
+    files: list[Parts] = dataclasses.field(default_factory=list)
+    folders: dict[Parts, str] = dataclasses.field(default_factory=dict)
+    links: dict[Parts, str] = dataclasses.field(default_factory=dict)
+    has_links: bool = False
+    skipped: list[report.Skipped] = dataclasses.field(default_factory=list)
+
+    def real_path(self, file: Parts) -> str:
+        """Returns where a file really is, wherever links lead to it from."""
+        return self.links.get(file) or os.path.join(self.folders[file[:-1]], file[-1])
+
+
+def walk(source: pathlib.Path) -> Tree:
+    """Looks for all files below a folder, but hidden ones.
+
+    Folders that are links are entered last, so that what is below the source itself keeps its own
+    name; a link to a folder above it, or to one that was entered nearby, is not.
+    """
+    found = Tree()
+    entered: set[tuple[Parts, str]] = set()
+    links: collections.deque[Parts] = collections.deque([()])
+    while links:
+        folders = [links.popleft()]
+        while folders:
+            folder = folders.pop()
+            problem = _enter(source, folder, found, entered)
+            if problem:
+                found.skipped.append(report.Skipped("/".join(folder), *problem))
+                continue
+            try:
+                with os.scandir(source.joinpath(*folder)) as entries:
+                    inside = sorted(entries, key=lambda entry: entry.name, reverse=True)
+            except OSError as error:
+                if not folder:
+                    raise
+                found.skipped.append(
+                    report.Skipped("/".join(folder), "can't be read", str(error.strerror))
+                )
+                continue
+            linked = []
+            for entry in inside:
+                if not entry.name.startswith("."):
+                    _sort(entry, (*folder, entry.name), found, folders, linked)
+            links += reversed(linked)
+    found.files.sort()
+    return found
+
+
+def suffix(file: Parts) -> str:
+    """Returns what a file's name ends in, in lower case, such as '.jpg'."""
+    return pathlib.PurePath(file[-1]).suffix.lower()
+
+
+def _enter(
+    source: pathlib.Path, folder: Parts, found: Tree, entered: set[tuple[Parts, str]]
+) -> tuple[str, str] | None:
+    """Notes a folder; or returns why it is not entered."""
+    real = os.path.realpath(source.joinpath(*folder))
+    above = (found.folders[folder[:i]] for i in range(len(folder)))
+    if any(path == real or path.startswith(real.rstrip("/") + "/") for path in above):
+        return "a link to a folder above it", real
+    if (folder[:_PREFIX], real) in entered:
+        return "there twice", real
+    entered.add((folder[:_PREFIX], real))
+    found.folders[folder] = real
+    return None
+
+
+def _sort(
+    entry: os.DirEntry, parts: Parts, found: Tree, folders: list[Parts], links: list[Parts]
+) -> None:
+    name = "/".join(parts)
+    found.has_links |= entry.is_symlink()
+    try:
+        if entry.is_dir():
+            (links if entry.is_symlink() else folders).append(parts)
+        elif not entry.is_file():
+            cause = "a broken link" if entry.is_symlink() else "not a file"
+            found.skipped.append(report.Skipped(name, cause))
+        elif not report.is_utf8(name):
+            found.skipped.append(report.Skipped(name, "name is not UTF-8"))
+        else:
+            found.files.append(parts)
+            if entry.is_symlink():
+                found.links[parts] = os.path.realpath(entry.path)
+    except OSError as error:  # A link to itself, say.
+        cause = "a broken link" if entry.is_symlink() else "can't be read"
+        found.skipped.append(report.Skipped(name, cause, str(error.strerror)))
