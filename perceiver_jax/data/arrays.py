@@ -1,14 +1,24 @@
 """Arrays in memory as a `Data`, in a call."""
 
+import collections
 from collections.abc import Callable, Mapping, Sequence
 import dataclasses
-from typing import ClassVar
+import traceback
+from typing import Any, ClassVar
 
 import numpy as np
+import numpy.typing as npt
 
-from perceiver_jax.data import pipeline, stores
+from perceiver_jax.data import errors, pipeline, stores
 
 Augment = Callable[[np.ndarray, np.random.Generator], np.ndarray]
+
+
+# What a batch has besides the inputs.
+_RESERVED = ("index", "label", "weight")
+_MASK = "_mask"
+_MAX_CLASSES = 1_000_000  # More are IDs that were taken for classes.
+_MAX_LISTED = 5  # Examples that a message names.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -16,11 +26,13 @@ class Array:
     """An input that is an array already.
 
     Attributes:
+        name: of the input, for messages.
         shape: of one example.
-        dtype: float32 or uint8.
+        dtype: float32 or uint8; bool of a mask.
         augment: changes one example in training; None changes nothing.
     """
 
+    name: str
     shape: tuple[int, ...]
     dtype: np.dtype
     augment: Augment | None = None
@@ -35,46 +47,85 @@ class Array:
     def read(
         self, value: np.ndarray, position: float, rng: np.random.Generator | None
     ) -> np.ndarray:
-        """Returns the array, augmented if `rng` is given (training)."""
+        """Returns the array, augmented if `rng` is given (training).
+
+        Raises:
+            errors.AugmentError: `augment` failed, or returned what can't take the array's place.
+        """
         del position
-        if rng is not None and self.augment is not None:
-            value = np.asarray(self.augment(value, rng), self.dtype)
-        return value
+        if rng is None or self.augment is None:
+            return value
+        what = f"augment of input {self.name!r}"
+        try:
+            # A copy: what is written in place must not be there in the next epoch.
+            changed = self.augment(np.array(value), rng)
+            array = np.asarray(changed)
+        except Exception as error:  # Not a bad record, whatever it is.
+            # As text: not every error can travel between processes.
+            raised = errors.AugmentError(
+                f"{what} raised {type(error).__name__}: {error}. Correct the function."
+            )
+            raised.add_note("".join(traceback.format_exception(error)))
+            raise raised from None
+        if array.shape != self.shape or not _is_numbers(array.dtype):
+            got = "None" if changed is None else f"{array.dtype} {list(array.shape)}"
+            raise errors.AugmentError(
+                f"{what} returned {got}; expected {self.dtype} {list(self.shape)}, as it was "
+                "given. Return an array of that shape."
+            )
+        if self.dtype == np.uint8 and array.dtype != np.uint8:
+            # To cut off fractions would make 0 of all that was scaled to 0..1, and 300 become 44.
+            raise errors.AugmentError(
+                f"{what} returned {array.dtype} for uint8; expected uint8. Round and clip what it "
+                "returns, np.clip(np.rint(x), 0, 255).astype(np.uint8), or give from_arrays that "
+                "input as float32."
+            )
+        with np.errstate(over="ignore"):
+            array = array.astype(self.dtype, copy=False)
+        if not np.isfinite(array).all() and np.isfinite(value).all():
+            raise errors.AugmentError(
+                f"{what} returned NaN or infinity; expected finite numbers. Correct the function."
+            )
+        return array
 
 
 def from_arrays(
-    inputs: Mapping[str, np.ndarray],
-    labels: Sequence[int] | np.ndarray,
-    test_inputs: Mapping[str, np.ndarray],
-    test_labels: Sequence[int] | np.ndarray,
+    inputs: Mapping[str, npt.ArrayLike],
+    labels: npt.ArrayLike,
+    test_inputs: Mapping[str, npt.ArrayLike],
+    test_labels: npt.ArrayLike,
     *,
     batch_size: int,
-    class_names: Sequence[str] | None = None,
+    class_names: Sequence[str] | np.ndarray | None = None,
     augment: Mapping[str, Augment] | None = None,
     num_workers: int = 0,
 ) -> pipeline.Data:
     """Makes a `Data`, as the trainer takes it, of arrays in memory.
 
     Args:
-        inputs: to train on, by the names that `config.model.inputs` has: float [E, ...], which
-            becomes float32, or uint8 [E, ...].
-        labels: classes, integers [E], or several labels an example, zeros and ones [E, L].
+        inputs: to train on, by the names that `config.model.inputs` has: numbers [E, ...] of any
+            type. uint8 stays as it is and is not copied; all others become float32. Beside an
+            input there may be `<input>_mask` [E] or [E, ...], false for what is to be left out.
+        labels: classes counted from 0, integers [E] or a column of them [E, 1]; or several labels
+            an example, zeros and ones [E, L].
         test_inputs: as `inputs`, to evaluate on.
         test_labels: as `labels`.
         batch_size: number of examples of a training batch, over all processes.
-        class_names: names of the classes; without, their numbers.
-        augment: for some inputs a function of (one example's array, random generator) that returns
-            an array of the same shape; in training only.
+        class_names: names of the classes, each another one; without, their numbers. Of classes
+            [E] there may be more than occur.
+        augment: for some inputs a function of one example's array, a copy, and a random generator
+            that returns an array of the same shape, and for uint8 of the same type; in training
+            only.
         num_workers: number of processes that augment; with 0, threads of this one do.
 
     Raises:
-        ValueError: the arrays do not fit each other.
+        ValueError: the arrays do not fit each other, or hold what can't be learned from.
     """
-    splits = {"train": _split(inputs, labels), "test": _split(test_inputs, test_labels)}
-    train, test = (split.arrays for split in splits.values())
+    train = _split(inputs, labels, "")
+    test = _split(test_inputs, test_labels, "test_")
     for name in train.keys() | test.keys():
         forms = [
-            f"{split[name].dtype} [E, {', '.join(map(str, split[name].shape[1:]))}]"
+            f"{split[name].dtype} [{', '.join(['E', *map(str, split[name].shape[1:])])}]"
             if name in split
             else "nothing"
             for split in (train, test)
@@ -85,18 +136,10 @@ def from_arrays(
                 "same. Make them alike."
             )
     multi_label = train["label"].ndim == 2
-    if multi_label:
-        num_classes = train["label"].shape[1]
-    else:
-        num_classes = 1 + int(max(train["label"].max(), test["label"].max()))
-    names = tuple(map(str, class_names or range(num_classes)))
-    if len(names) < num_classes or (multi_label and len(names) > num_classes):
-        raise ValueError(
-            f"Got {len(names)} class names for {num_classes} classes; expected one for each."
-        )
+    names = _class_names(class_names, train["label"], test["label"])
     augment = dict(augment or {})
     modalities = {
-        name: Array(array.shape[1:], array.dtype, augment.pop(name, None))
+        name: Array(name, array.shape[1:], array.dtype, augment.pop(name, None))
         for name, array in train.items()
         if name != "label"
     }
@@ -104,30 +147,159 @@ def from_arrays(
         raise ValueError(
             f"Got augment for {sorted(augment)}; expected some of {sorted(modalities)}."
         )
+    splits = {"train": stores.Arrays(train), "test": stores.Arrays(test)}
     store = stores.InMemory("arrays", splits, names, multi_label)
     return pipeline.Data(store, "train", "test", batch_size, num_workers, modalities)
 
 
-def _split(inputs: Mapping[str, np.ndarray], labels: Sequence[int] | np.ndarray) -> stores.Arrays:
-    labels = np.asarray(labels)
-    if not (labels.ndim == 2 or (labels.ndim == 1 and labels.dtype.kind in "iu")):
-        raise ValueError(
-            f"Got labels {labels.dtype} {list(labels.shape)}; expected integers [E], or zeros and "
-            "ones [E, L]."
+def _split(
+    inputs: Mapping[str, npt.ArrayLike], labels: npt.ArrayLike, prefix: str
+) -> dict[str, np.ndarray]:
+    """Returns the arrays of a split, `label` among them.
+
+    Args:
+        inputs: by name.
+        labels: theirs.
+        prefix: of the arguments' names, for messages.
+    """
+    arrays = {"label": _labels(_array(f"{prefix}labels", labels), f"{prefix}labels")}
+    for name, values in inputs.items():
+        if name in _RESERVED:
+            raise ValueError(
+                f"Got an input {name!r}, which each batch has already; expected another name than "
+                f"{', '.join(_RESERVED)}. Rename it."
+            )
+        what = f"{prefix}inputs[{name!r}]"
+        array = _array(what, values)
+        if not _is_numbers(array.dtype):
+            raise ValueError(
+                f"Got {what} as {array.dtype}; expected floats, integers or booleans. Convert it."
+            )
+        size = len(array) if array.ndim else 0
+        if size != len(arrays["label"]) or not size:
+            raise ValueError(
+                f"Got {size} examples of {name!r} and {len(arrays['label'])} labels; expected as "
+                "many of the one as of the other, and at least one."
+            )
+        if name.removesuffix(_MASK) in inputs.keys() - {name}:
+            array = array.astype(bool)
+        elif array.dtype != np.uint8:
+            with np.errstate(over="ignore"):  # Is infinite then, and refused.
+                array = array.astype(np.float32)
+        arrays[name] = array
+    for name in inputs:
+        _refuse(
+            ~_is_finite(arrays[name], arrays.get(f"{name}{_MASK}"), name),
+            f"NaN, infinity or more than float32 can hold in {prefix}inputs[{name!r}]",
+            "finite numbers. Fill them in, or leave out these examples.",
         )
-    arrays = {"label": labels.astype(np.float32 if labels.ndim == 2 else np.int32)}
-    for name, array in inputs.items():
-        array = np.asarray(array)
-        if array.dtype.kind != "f" and array.dtype != np.uint8:
-            raise ValueError(
-                f"Got input {name!r} as {array.dtype}; expected floats or uint8. Convert it."
-            )
-        if len(array) != len(labels) or not len(labels):
-            raise ValueError(
-                f"Got {len(array)} examples of {name!r} and {len(labels)} labels; expected as many "
-                "of the one as of the other, and at least one."
-            )
-        arrays[name] = array if array.dtype == np.uint8 else array.astype(np.float32)
     if len(arrays) == 1:
         raise ValueError("Got no inputs; expected at least one array. Give inputs={'name': array}.")
-    return stores.Arrays(arrays)
+    return arrays
+
+
+def _is_finite(array: np.ndarray, mask: np.ndarray | None, name: str) -> np.ndarray:
+    """Returns for each example [E] whether all is finite that a mask doesn't leave out."""
+    size = len(array)
+    finite = np.isfinite(array)
+    if mask is None:
+        return finite.reshape(size, -1).all(axis=1)
+    finite, mask = finite.reshape(size, -1, array.shape[-1]).all(axis=2), mask.reshape(size, -1)
+    if mask.shape[1] not in (1, finite.shape[1]):
+        raise ValueError(
+            f"Got {name + _MASK!r} of {mask.shape[1]} elements an example and {finite.shape[1]} of "
+            f"{name!r}; expected one for each of these, or one for all. Make them alike."
+        )
+    return (finite | ~mask).all(axis=1)
+
+
+def _labels(labels: np.ndarray, what: str) -> np.ndarray:
+    """Returns classes as int32 [E], or several labels an example as float32 [E, L]."""
+    if labels.dtype.kind in "biu" and labels.ndim == 2 and labels.shape[1] == 1:
+        labels = labels[:, 0]
+    if labels.dtype.kind in "biu" and labels.ndim == 1:
+        _refuse(
+            (labels < 0) | (labels >= _MAX_CLASSES),
+            f"{what} that are no classes",
+            f"classes from 0 to at most {_MAX_CLASSES - 1:,}. Count them from 0; leave out "
+            "examples without a label.",
+            labels,
+        )
+        return labels.astype(np.int32)
+    if _is_numbers(labels.dtype) and labels.ndim == 2 and labels.shape[1] > 1:
+        _refuse(
+            ((labels != 0) & (labels != 1)).any(axis=1),
+            f"{what} {list(labels.shape)} that are not only zeros and ones",
+            "1 for each class that an example has and 0 for the others, or integers [E]. Correct "
+            "them.",
+        )
+        return labels.astype(np.float32)
+    hint = "Convert class numbers with astype(int)."
+    if labels.dtype.kind in "OSUT":
+        hint = (
+            "np.unique(names, return_inverse=True), of training and test together, gives "
+            "class_names and their numbers."
+        )
+    raise ValueError(
+        f"Got {what} {labels.dtype} {list(labels.shape)}; expected integers [E], or zeros and ones "
+        f"[E, L] of several classes. {hint}"
+    )
+
+
+def _class_names(
+    given: Sequence[str] | np.ndarray | None, train: np.ndarray, test: np.ndarray
+) -> tuple[str, ...]:
+    """Returns a name for each class that labels have, or may have."""
+    multi_label = train.ndim == 2
+    num_classes = train.shape[1] if multi_label else 1 + int(max(train.max(), test.max()))
+    if given is None:
+        return tuple(map(str, range(num_classes)))
+    if isinstance(given, str):
+        raise ValueError(f"Got class_names={given!r}; expected a list of names. Put it in a list.")
+    names = tuple(map(str, given))
+    if len(names) < num_classes or (multi_label and len(names) > num_classes):
+        from_0 = multi_label or min(train.min(), test.min()) == 0
+        hint = "" if from_0 else " Count classes from 0."
+        raise ValueError(
+            f"Got {len(names)} class names for {num_classes} classes; expected one for each.{hint}"
+        )
+    double = [name for name, count in collections.Counter(names).items() if count > 1]
+    if double:
+        raise ValueError(f"Got class names {double} twice; expected each once. Rename them.")
+    return names
+
+
+def _array(what: str, values: npt.ArrayLike) -> np.ndarray:
+    try:
+        array = np.asarray(values)
+    except ValueError as error:  # Lists of different lengths.
+        raise ValueError(
+            f"Got {what} that make no array: {error}. Expected the same shape of each example. Cut "
+            "or fill them."
+        ) from error
+    if isinstance(values, np.ma.MaskedArray) and np.ma.is_masked(values):
+        raise ValueError(
+            f"Got {what} with masked values, of which nothing is known; expected all of them. Fill "
+            "them in with filled(value)."
+        )
+    return array
+
+
+def _is_numbers(dtype: np.dtype) -> bool:
+    # JAX's own types, such as bfloat16, are of kind V.
+    return dtype.kind in "biuf" or np.can_cast(dtype, np.float32)
+
+
+def _refuse(wrong: np.ndarray, what: str, expected: str, values: Any = None) -> None:
+    """Raises an error that names the examples [E] that are wrong, if any are."""
+    examples = np.flatnonzero(wrong)
+    if not examples.size:
+        return
+    listed = [
+        str(i) if values is None else f"{i}: {values[i].tolist()}" for i in examples[:_MAX_LISTED]
+    ]
+    more = ", ..." if examples.size > _MAX_LISTED else ""
+    raise ValueError(
+        f"Got {what}, in {examples.size} of {len(wrong)} examples ({', '.join(listed)}{more}); "
+        f"expected {expected}"
+    )

@@ -31,6 +31,10 @@ class BadDataError(ValueError):
         return type(self), (self.cause, self.detail)
 
 
+class AugmentError(ValueError):
+    """An `augment` that raised an error, or returned what can't take the example's place."""
+
+
 def means_broken_program(error: Exception) -> bool:
     """Whether an error tells of a broken program or installation, and not of a bad file.
 

@@ -13,7 +13,7 @@ import ml_collections
 import numpy as np
 
 from perceiver_jax.data import batches as batches_lib
-from perceiver_jax.data import image, mix, prepared, reader, stores, workers
+from perceiver_jax.data import errors, image, mix, prepared, reader, stores, workers
 from perceiver_jax.data import modalities as modality_kinds
 
 Batch = batches_lib.Batch
@@ -97,6 +97,39 @@ class Data:
                 "the data set in config.data instead."
             )
         return {"arrays": self.store.describe(), "batch_size": self.batch_size}
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Returns what tells these data from others of the same name, as JSON values.
+
+        Needs the data set on disk.
+        """
+        splits = {"train": self.train_split, "test": self.test_split}
+        parts = {name: self.store.fingerprint(split) for name, split in splits.items()}
+        return {"classes": list(self.class_names), **parts}
+
+    def check_labels(self) -> None:
+        """Looks at some labels of each split, so that hidden ones are not found after hours.
+
+        All are looked at when they are read. Needs the data set on disk.
+
+        Raises:
+            ValueError: a label is none of the classes.
+        """
+        for key in ("train_split", "test_split"):
+            split = getattr(self, key)
+            records, features = self.store.open(split, {})
+            labels = reader.Reader(records, {}, features, self.num_classes, self.multi_label)
+            for index in stores.spread(len(records)):
+                try:
+                    labels.read(index, 0.0, None)
+                except errors.BadDataError as error:
+                    if error.cause != reader.WRONG_LABEL:
+                        continue  # Is counted where it is read.
+                    raise ValueError(
+                        f"{records.describe(index)} of {self.name}, split {split}, has a "
+                        f"{error}. Sets whose labels are hidden have -1: set config.data.{key} to "
+                        "a split, or a part of one such as 'train[90%:]', that has labels."
+                    ) from error
 
     @functools.cached_property
     def num_train(self) -> int:
@@ -209,9 +242,10 @@ class Data:
 
     def _reader(self, split: str | None) -> reader.Reader:
         records, features = (None, {}) if split is None else self.store.open(split, self.inputs)
-        classes = self.num_classes if self.multi_label else 0
         masked = frozenset(n for n, x in self.inputs.items() if x.feature in self.store.may_lack)
-        return reader.Reader(records, self.inputs, features, classes, masked)
+        return reader.Reader(
+            records, self.inputs, features, self.num_classes, self.multi_label, masked
+        )
 
     def _iterate(
         self, shares: grain.MapDataset, split: str, process_index: int, process_count: int
@@ -220,6 +254,7 @@ class Data:
         threads = 1 if self.num_workers else _NUM_THREADS
         dataset = shares.to_iter_dataset(grain.ReadOptions(threads, threads + 1))
         if self.num_workers:
+            workers.check_main_module(self.num_workers)
             if not flags.FLAGS.is_parsed():
                 flags.FLAGS.mark_as_parsed()  # Grain reads its flags, also without absl.app.
             options = grain.MultiprocessingOptions(self.num_workers, per_worker_buffer_size=2)

@@ -74,6 +74,13 @@ def find(name: str, data_dir: str) -> tfds.core.DatasetBuilder | None:
     return builder
 
 
+def num_bytes(builder: tfds.core.DatasetBuilder, split: str) -> int:
+    """Returns the size of the records of the splits that `split` is a part of."""
+    splits = builder.info.splits
+    parts = tfds.core.ReadInstruction.from_spec(split).to_absolute(splits)
+    return sum(int(splits[name].num_bytes) for name in {part.splitname for part in parts})
+
+
 def label_feature(features: Features, name: str) -> str:
     """Returns the name of the feature that holds the label or the labels.
 

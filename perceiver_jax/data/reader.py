@@ -13,6 +13,7 @@ from perceiver_jax.data import modalities as modality_kinds
 Example = dict[str, Any]
 
 BAD_RECORDS = "bad_records"  # Key of what could not be read on the way to an example or a batch.
+WRONG_LABEL = "label that is no class"  # Cause of a BadDataError.
 
 _PADDING_INDEX = -1
 _ATTEMPTS = 10  # Records in the place of one that can't be read, before its place stays empty.
@@ -48,7 +49,8 @@ class Reader:
         records: of a split; None if there is only need for empty examples.
         inputs: the modalities by name.
         features: names of the records' features, by name of the input, and of 'label'.
-        num_classes: if an example may have several labels, else 0.
+        num_classes: number of classes L.
+        multi_label: whether an example may have several labels.
         masked: inputs that a record may lack.
     """
 
@@ -56,13 +58,15 @@ class Reader:
     inputs: Mapping[str, modality_kinds.Modality]
     features: Mapping[str, str]
     num_classes: int
+    multi_label: bool
     masked: frozenset[str] = frozenset()
 
     def read(self, index: int, position: float, rng: np.random.Generator | None) -> Example:
         """Reads the window at `position` of example `index`; with `rng`, augments it.
 
         Raises:
-            errors.BadDataError: the record can't be decoded.
+            errors.BadDataError: the record can't be decoded, or it has a label that is no class.
+            errors.AugmentError: the user's function failed.
         """
         example, there = {}, {}
         try:
@@ -72,7 +76,7 @@ class Reader:
                 there[name] = name not in self.masked or len(value) > 0
                 is_there = there[name]
                 example[name] = modality.read(value, position, rng) if is_there else modality.spec()
-        except (errors.BadDataError, MemoryError):
+        except (errors.AugmentError, errors.BadDataError, MemoryError):
             raise
         except Exception as error:  # Decoders raise whatever they stumble over.
             if errors.means_broken_program(error):
@@ -86,7 +90,7 @@ class Reader:
     def empty(self, index: int = _PADDING_INDEX) -> Example:
         """Returns an example of zeros with weight 0 that pads a batch."""
         example = {name: modality.spec() for name, modality in self.inputs.items()}
-        label = self._encode_label([] if self.num_classes else 0)
+        label = self._encode_label([] if self.multi_label else 0)
         example |= self._masks(dict.fromkeys(self.inputs, False))
         return example | {"label": label, "index": np.int32(index), "weight": np.float32(0)}
 
@@ -94,10 +98,17 @@ class Reader:
         return {f"{name}_mask": np.bool_(there[name]) for name in sorted(self.masked)}
 
     def _encode_label(self, value: Any) -> np.ndarray | np.int32:
-        if not self.num_classes:
+        classes = np.asarray(value, int)
+        outside = classes[(classes < 0) | (classes >= self.num_classes)]
+        if outside.size:
+            # Of several, -1 would count as the last class without an error.
+            raise errors.BadDataError(
+                WRONG_LABEL, f"{', '.join(map(str, outside))}; expected 0 to {self.num_classes - 1}"
+            )
+        if not self.multi_label:
             return np.int32(value)
         several = np.zeros(self.num_classes, np.float32)
-        several[np.asarray(value, int)] = 1
+        several[classes] = 1
         return several
 
 

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 import dataclasses
 import functools
 from typing import Any, ClassVar
+import zlib
 
 import numpy as np
 
@@ -11,6 +12,8 @@ from perceiver_jax.data import datasets, prepared, source
 from perceiver_jax.data import modalities as modality_kinds
 
 Inputs = Mapping[str, modality_kinds.Modality]
+
+_NUM_SPREAD = 32
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,6 +70,19 @@ class OnDisk:
         """Returns the size of a split in TFDS's notation; builds nothing."""
         return datasets.num_examples(self.name, self.data_dir, split)
 
+    def fingerprint(self, split: str) -> dict[str, Any]:
+        """Returns what tells a split from one that is prepared otherwise, as JSON values."""
+        known = {"examples": self.num_examples(split)}
+        if self._known.builder is not None:
+            return known  # Comes with the package: libraries may encode it with other bytes.
+        builder = datasets.prepared_builder(self.name, self.data_dir)
+        label = prepared.label_feature(builder.info.features, self._label_name)
+        records = source.Source(str(builder.data_dir), split, (label,))
+        return known | {
+            "bytes": prepared.num_bytes(builder, split),
+            "checksum": records.checksum(spread(len(records))),
+        }
+
     def open(self, split: str, inputs: Inputs) -> tuple[source.Source, dict[str, str]]:
         """Returns the records of a split, and which of their features each input is."""
         self.num_examples(split)  # Refuses a split that there isn't.
@@ -114,6 +130,14 @@ class InMemory:
         """Returns the size of a split."""
         return len(self.splits[split])
 
+    def fingerprint(self, split: str) -> dict[str, Any]:
+        """Returns what tells a split from another one, or the same in another order.
+
+        Not the inputs: they may be computed anew, with other last bits.
+        """
+        labels = self.splits[split].arrays["label"]
+        return {"examples": len(labels), "labels": f"{zlib.crc32(labels.tobytes()):08x}"}
+
     def describe(self) -> dict[str, dict[str, str]]:
         """Returns the types and shapes of all arrays."""
         return {
@@ -150,6 +174,11 @@ class Arrays:
     def describe(self, index: int) -> str:
         """Names a record for messages."""
         return f"example {index}"
+
+
+def spread(size: int) -> list[int]:
+    """Returns the indices of a few of `size` records, the first and the last among them."""
+    return sorted(set(np.linspace(0, size - 1, _NUM_SPREAD).astype(int).tolist())) if size else []
 
 
 Store = OnDisk | InMemory

@@ -2,8 +2,31 @@
 
 import multiprocessing
 import os
+import pathlib
 import signal
+import sys
 import threading
+
+
+def check_main_module(num_workers: int) -> None:
+    """Refuses a script that each worker, which imports it, would run from its beginning.
+
+    Raises:
+        ValueError: the program is a file that doesn't tell whether it is imported.
+    """
+    path = getattr(sys.modules["__main__"], "__file__", None)
+    if path is None or not path.endswith(".py"):
+        return  # A notebook, say: nothing is imported.
+    try:
+        source = pathlib.Path(path).read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return
+    if "__main__" not in source:
+        raise ValueError(
+            f"Got num_workers={num_workers} in {path}, which each of these processes would run "
+            'from the beginning; expected that what it does is below `if __name__ == "__main__":`. '
+            "Put it there, or set num_workers to 0."
+        )
 
 
 def begin(worker_index: int, worker_count: int) -> None:

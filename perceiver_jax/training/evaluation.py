@@ -1,6 +1,7 @@
 """Evaluation: every example once, its probabilities averaged over its windows."""
 
 from collections.abc import Callable, Iterable, Mapping
+import logging
 from typing import NamedTuple
 
 import jax
@@ -11,6 +12,9 @@ from perceiver_jax.training import devices, metrics, steps
 
 # What a batch has besides the inputs of the model.
 ROWS = ("index", "weight", "label")
+_MAX_LISTED = 8  # Examples that a message names.
+
+_LOGGER = logging.getLogger(__name__)
 
 
 class Evaluation(NamedTuple):
@@ -102,6 +106,21 @@ def _add(
         )
 
 
+def _warn_of(not_finite: np.ndarray, num_examples: int) -> None:
+    """Names the examples whose loss is not finite."""
+    if not not_finite.size or jax.process_index():
+        return
+    more = ", ..." if not_finite.size > _MAX_LISTED else ""
+    _LOGGER.warning(
+        "The loss of %d of %d examples is not finite, and so is not the mean: numbers %s%s of the "
+        "test split. Look whether they hold NaN or numbers that are far too large.",
+        not_finite.size,
+        num_examples,
+        ", ".join(map(str, not_finite[:_MAX_LISTED])),
+        more,
+    )
+
+
 def _summarise(sums: dict[int, _Sums]) -> Evaluation:
     if not sums:
         raise ValueError(
@@ -111,8 +130,10 @@ def _summarise(sums: dict[int, _Sums]) -> Evaluation:
     examples = [sums[index] for index in sorted(sums)]
     probabilities = np.stack([x.probabilities / x.num_windows for x in examples])
     labels = np.stack([x.label for x in examples])
+    losses = np.array([x.loss / x.num_windows for x in examples])
+    _warn_of(np.array(sorted(sums))[~np.isfinite(losses)], len(examples))
     result = {
-        "loss": float(np.mean([x.loss / x.num_windows for x in examples])),
+        "loss": float(losses.mean()),
         "top1": metrics.top_k_accuracy(probabilities, labels, 1),
     }
     if probabilities.shape[1] > 5:

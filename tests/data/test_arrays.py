@@ -65,11 +65,95 @@ def test_several_labels_stay_as_they_are(rng):
         ({"labels": np.zeros(12)}, r"labels float64 \[12\]; expected integers"),
         ({"inputs": {"signal": np.zeros((12, 7, 3))}}, "Got 'tone' as nothing to train on"),
         ({"inputs": {}}, "Got no inputs"),
-        ({"inputs": {"tone": np.zeros((12, 5), int)}}, "Got input 'tone' as int64; expected float"),
+        ({"inputs": {"tone": np.zeros((12, 5), object)}}, r"inputs\['tone'\] as object; expected"),
+        ({"inputs": {"tone": [[1, 2], [3]]}}, r"inputs\['tone'\] that make no array"),
+        ({"inputs": {"tone": np.ma.masked_less(np.eye(12), 1)}}, "masked values.*Fill them in"),
+        ({"inputs": {"index": np.zeros((12, 5))}}, "input 'index', which each batch has already"),
         ({"class_names": ["a", "b"]}, "Got 2 class names for 3 classes"),
+        ({"class_names": "abc"}, "class_names='abc'; expected a list"),
+        ({"class_names": ["a", "b", "a"]}, r"class names \['a'\] twice"),
         ({"augment": {"sound": abs}}, r"augment for \['sound'\]; expected some of \['signal'"),
     ],
 )
 def test_arrays_that_do_not_fit_are_explained(rng, changes, message):
     with pytest.raises(ValueError, match=message):
         make(rng, **changes)
+
+
+@pytest.mark.parametrize("dtype", ["bool", "int8", "int64", "uint16", "float16", "float64"])
+def test_numbers_of_any_type_are_those_as_float32(rng, dtype):
+    tone = rng.integers(0, 100, (12, 5)).astype(dtype)
+    made = data.from_arrays({"tone": tone}, [0, 1] * 6, {"tone": tone}, [0, 1] * 6, batch_size=6)
+    (batch,) = take(made.train_batches(seed=0), 1)
+    assert batch["tone"].dtype == np.float32
+    np.testing.assert_array_equal(batch["tone"], tone[batch["index"]].astype(np.float32))
+
+
+@pytest.mark.parametrize(
+    ("labels", "expected"),
+    [
+        (np.arange(12)[:, None] % 3, np.arange(12) % 3),
+        (np.arange(12)[:, None].astype(np.uint8) % 3, np.arange(12) % 3),
+        (np.arange(12) % 2 == 1, np.arange(12) % 2),
+    ],
+    ids=["column", "column of bytes", "booleans"],
+)
+def test_classes_may_be_a_column_or_booleans(rng, labels, expected):
+    _, made = make(rng, labels)
+    (batch,) = take(made.train_batches(seed=0), 1)
+    assert (made.num_classes, made.multi_label) == (expected.max() + 1, False)
+    np.testing.assert_array_equal(batch["label"], expected[batch["index"]])
+
+
+CLASSES = np.arange(12) % 3
+SEVERAL = np.eye(3)[CLASSES]
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (CLASSES - 1, r"no classes, in 4 of 12 examples \(0: -1, 3: -1, 6: -1, 9: -1\)"),
+        (CLASSES + 10**9, "no classes, in 12 of 12 examples"),
+        (CLASSES + 0.5, r"labels float64 \[12\]; expected integers"),
+        (CLASSES[:, None] * 1.0, r"labels float64 \[12, 1\]; expected integers"),
+        (np.array(["cat", "dog"] * 6), "labels <U3.*return_inverse=True"),
+        (SEVERAL * 2, r"labels \[12, 3\] that are not only zeros and ones, in 12 of 12"),
+        (SEVERAL * 0.9, "not only zeros and ones"),
+        (np.where(SEVERAL, SEVERAL, np.nan), "not only zeros and ones"),
+        (SEVERAL[..., None], r"labels float64 \[12, 3, 1\]"),
+    ],
+)
+@pytest.mark.parametrize("argument", ["labels", "test_labels"])
+def test_labels_that_are_no_classes_are_refused(rng, labels, message, argument):
+    wrong = {argument: labels}
+    if argument == "test_labels":
+        wrong["test_inputs"] = {"signal": np.ones((12, 7, 3)), "tone": np.ones((12, 5))}
+    with pytest.raises(ValueError, match=message):
+        make(rng, **wrong)
+
+
+def test_more_names_than_classes_that_occur_are_kept(rng):
+    _, made = make(rng, class_names=np.array(["a", "b", "c", "d"]))
+    assert made.class_names == ("a", "b", "c", "d")
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, 1e300])
+@pytest.mark.parametrize("argument", ["inputs", "test_inputs"])
+def test_examples_that_are_not_finite_are_named(rng, value, argument):
+    tone = np.ones((12, 5))
+    tone[[4, 7], 2] = value
+    split = {"signal": np.ones((12, 7, 3)), "tone": tone}
+    with pytest.raises(ValueError, match=rf"{argument}\['tone'\], in 2 of 12 examples \(4, 7\)"):
+        make(rng, **{argument: split, "test_labels": np.arange(12) % 3})
+
+
+def test_a_mask_stays_a_mask_and_may_hide_what_is_not_finite(rng):
+    signal, mask = rng.normal(size=(12, 7, 3)), rng.random((12, 7)) < 0.7
+    signal[~mask] = np.nan
+    split = {"signal": signal, "signal_mask": mask}
+    made = data.from_arrays(split, CLASSES, split, CLASSES, batch_size=6)
+    (batch,) = take(made.train_batches(seed=0), 1)
+    np.testing.assert_array_equal(batch["signal_mask"], mask[batch["index"]])
+    mask[5, 2], signal[5, 2] = True, np.nan
+    with pytest.raises(ValueError, match=r"in 1 of 12 examples \(5\)"):
+        data.from_arrays(split, CLASSES, split, CLASSES, batch_size=6)

@@ -30,8 +30,16 @@ if __name__ == "__main__":
 """
 
 
+UNGUARDED = """
+import numpy as np
+from perceiver_jax import data
+print("runs", flush=True)
+x, labels = np.ones((8, 3)), np.arange(8) % 2
+data.from_arrays({"x": x}, labels, {"x": x}, labels, batch_size=4, num_workers=2).train_batches(0)
+"""
+
 # Without /proc nothing tells a process that runs from one that has ended.
-pytestmark = pytest.mark.skipif(not pathlib.Path("/proc").exists(), reason="needs /proc")
+needs_proc = pytest.mark.skipif(not pathlib.Path("/proc").exists(), reason="needs /proc")
 
 
 def _is_running(pid):
@@ -40,6 +48,17 @@ def _is_running(pid):
     return status.exists() and "State:\tZ" not in status.read_text()
 
 
+def test_a_script_that_workers_would_run_again_is_refused_before_they_start(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(UNGUARDED)
+    environment = os.environ | {"PYTHONPATH": os.getcwd()}
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, env=environment)
+    assert (done.returncode, done.stdout) == (1, "runs\n")
+    assert f"num_workers=2 in {script}" in done.stderr
+    assert 'below `if __name__ == "__main__":`' in done.stderr
+
+
+@needs_proc
 def test_a_worker_answers_no_signals_and_ends_with_a_run_that_is_killed(tmp_path):
     script = tmp_path / "script.py"
     script.write_text(PROGRAM)

@@ -80,6 +80,14 @@ def test_top5_is_there_for_more_than_five_classes_only():
     assert seven.metrics["top5"] == 1.0
 
 
+def test_examples_whose_loss_is_not_finite_are_named(caplog):
+    rows = [(0, 1, (0.1, 0.9)), (7, 1, (np.nan, 0.1)), (2, 1, (0.8, 0.2)), (9, 1, (np.inf, 0.2))]
+    result = _evaluate([_batch(rows, [1] * 10)])
+    assert not np.isfinite(result.metrics["loss"])
+    assert "loss of 2 of 4 examples is not finite" in caplog.text
+    assert "numbers 7, 9 of the test split" in caplog.text
+
+
 def test_no_example_at_all_is_an_error_that_says_so():
     with pytest.raises(ValueError, match="no examples to evaluate; expected at least one"):
         _evaluate([])
