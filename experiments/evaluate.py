@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments import arguments, compilation_cache, saved_config
+from experiments import arguments, compilation_cache, saved_config, train
 
 NUM_LEAST = 5  # Classes that are named.
 
@@ -29,22 +29,34 @@ def main(argv: list[str]) -> None:
     )
     parser.add_argument("--workdir", type=pathlib.Path, required=True, help="of a training run")
     compilation_cache.add_flag(parser)
+    parser.add_argument(
+        "--accept_changes",
+        action="store_true",
+        help="evaluate on other data than those of the run; see docs/resuming.md",
+    )
     flags = parser.parse_args(argv)
     with arguments.user_errors_end_the_program():
         saved_config.read(flags.workdir)  # Before JAX is imported, which takes seconds.
         compilation_cache.use(flags.compilation_cache, flags.workdir)
-        evaluate(flags.workdir)
+        evaluate(flags.workdir, accept_changes=flags.accept_changes)
 
 
-def evaluate(workdir: pathlib.Path, data: Any = None) -> dict[str, float]:
+def evaluate(
+    workdir: pathlib.Path, data: Any = None, *, accept_changes: bool = False
+) -> dict[str, float]:
     """Evaluates the newest checkpoint of a workdir on the test split.
 
     Args:
       workdir: of a training run.
-      data: what it was trained on, if that was not what a config describes.
+      data: what it was trained on, if that was not what a config describes. The examples may be
+        others; the classes may not.
+      accept_changes: evaluate on a data set that has changed since, and say what differs.
 
     Returns:
       The metrics.
+
+    Raises:
+      ValueError: if the data are not those that the run was trained on, or don't fit it.
     """
     config = saved_config.read(workdir)
     if data is None and "arrays" in config.data:
@@ -70,8 +82,14 @@ def evaluate(workdir: pathlib.Path, data: Any = None) -> dict[str, float]:
 
     logging.getLogger("absl").setLevel("ERROR")  # Orbax warns that it will not write.
     console = rich.console.Console()
+    matters = ("classes",)
     if data is None:
         data = data_lib.build_data(**config.data)
+        matters = ("classes", "test")
+    known = {key: x for key, x in data.fingerprint().items() if key in matters}
+    train.accept(saved_config.check_same_data(known, workdir, accept_changes))
+    train.check(config, data, jax.device_count(), only_test=True)
+    data.check_labels()
     model = perceiver_jax.build_model(config.model)
     loss = losses.build_loss(config.train.loss, config.train.label_smoothing)
     optimizer, _ = optimizers.build_optimizer(**config.optimizer, total_steps=config.train.steps)

@@ -1,5 +1,6 @@
-"""The config that a run keeps in its workdir."""
+"""What a run keeps in its workdir of how it began: its config, and what tells its data."""
 
+from collections.abc import Mapping
 import json
 import pathlib
 from typing import Any
@@ -7,6 +8,8 @@ from typing import Any
 import ml_collections
 
 from experiments import arguments
+
+_MAX_LISTED = 8  # Differences that a message names.
 
 # Keys, or sections, that a run may go on with changed.
 CHANGEABLE = (
@@ -72,14 +75,13 @@ def check_unchanged(
     Raises:
       UsageError: if there are such lines, and they are not accepted.
     """
-    if not any((workdir / "checkpoints").glob("[0-9]*")):
+    if not _has_checkpoints(workdir):
         return []
-    saved, given = _flatten(read(workdir)), _flatten(config)
+    changes = _changes(_flatten(read(workdir)), _flatten(config))
     changed = [
-        f"config.{key}: {saved.get(key, 'absent')!r} -> {given.get(key, 'absent')!r}"
-        for key in sorted(saved.keys() | given.keys())
-        if saved.get(key) != given.get(key)
-        and not any(f"{key}.".startswith(f"{known}.") for known in CHANGEABLE)
+        f"config.{key}: {change}"
+        for key, change in sorted(changes.items())
+        if not any(f"{key}.".startswith(f"{known}.") for known in CHANGEABLE)
     ]
     if changed and not accept_changes:
         raise arguments.UsageError(
@@ -88,6 +90,73 @@ def check_unchanged(
             "another --workdir, or that config; --accept_changes goes on all the same."
         )
     return changed
+
+
+def check_same_data(
+    fingerprint: Mapping[str, Any], workdir: pathlib.Path, accept_changes: bool = False
+) -> list[str]:
+    """Checks that a workdir, if it has checkpoints, is of a run on the same data.
+
+    Runs of before there was `data.json` are taken as they are.
+
+    Args:
+      fingerprint: what `Data.fingerprint` returned, or of its keys those that matter.
+      workdir: of the run.
+      accept_changes: return what differs, instead of refusing.
+
+    Returns:
+      A line for each thing that differs: `what: was -> is`.
+
+    Raises:
+      UsageError: if there are such lines, and they are not accepted; or `data.json` can't be read.
+    """
+    path = workdir / "data.json"
+    if not path.is_file() or not _has_checkpoints(workdir):
+        return []
+    try:
+        saved = json.loads(path.read_text(encoding="utf-8"))
+        saved = _described({key: saved[key] for key in fingerprint})
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        raise arguments.UsageError(
+            f"{path} is damaged: {type(error).__name__}: {error}. Without it a run goes on and "
+            "keeps anew what its data are: delete it if they are the same."
+        ) from error
+    changed = [f"{key}: {x}" for key, x in _changes(saved, _described(fingerprint)).items()]
+    if len(changed) > _MAX_LISTED:
+        changed[_MAX_LISTED:] = [f"and {len(changed) - _MAX_LISTED} more"]
+    if changed and not accept_changes:
+        raise arguments.UsageError(
+            "\n  ".join([f"{workdir} is of a run on other data (was -> is):", *changed])
+            + "\nWhat it learned, its figures and its place in the data are of those that it began "
+            "with. Prepare them as they were, or train in another --workdir; --accept_changes goes "
+            "on all the same."
+        )
+    return changed
+
+
+def _has_checkpoints(workdir: pathlib.Path) -> bool:
+    return any((workdir / "checkpoints").glob("[0-9]*"))
+
+
+def _described(fingerprint: Mapping[str, Any]) -> dict[str, Any]:
+    """Names each part of a fingerprint for messages."""
+    classes = {f"class {i}": name for i, name in enumerate(fingerprint["classes"])}
+    splits = {
+        f"{key} of {split}": value
+        for split, known in fingerprint.items()
+        if split != "classes"
+        for key, value in known.items()
+    }
+    return classes | splits
+
+
+def _changes(saved: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, str]:
+    """Says of each key that differs what it was and what it is."""
+    return {
+        key: f"{saved.get(key, 'absent')!r} -> {given.get(key, 'absent')!r}"
+        for key in given | saved
+        if saved.get(key) != given.get(key)
+    }
 
 
 def _flatten(config: ml_collections.ConfigDict, prefix: str = "") -> dict[str, Any]:

@@ -7,6 +7,7 @@ more machines, see docs/scaling.md.
 """
 
 import argparse
+from collections.abc import Iterable
 import dataclasses
 import logging
 import pathlib
@@ -50,15 +51,14 @@ def main(argv: list[str]) -> None:
         flags, config = arguments.parse_command_line(parser, argv)
         join_processes(flags)
         workdir = flags.workdir or pathlib.Path("runs") / config.experiment
-        for change in saved_config.check_unchanged(config, workdir, flags.accept_changes):
-            print(f"accepted: {change}", file=sys.stderr)
+        accept(saved_config.check_unchanged(config, workdir, flags.accept_changes))
         from perceiver_jax.training import devices, preemption  # Here, for it takes seconds.
 
         compilation_cache.use(flags.compilation_cache, workdir)
         logging.getLogger("absl").setLevel("CRITICAL")  # What can't be saved is said by us.
         try:
             with preemption.Preemption() as signals:
-                train(config, workdir, signals)
+                train(config, workdir, signals, accept_changes=flags.accept_changes)
             devices.wait_for_processes("trained")
         except (preemption.Preempted, KeyboardInterrupt) as error:
             what = str(error) or f"Ended before there was anything new to save in {workdir}"
@@ -72,6 +72,7 @@ def train(
     signals: "preemption.Preemption | None" = None,
     *,
     data: "data_lib.Data | None" = None,
+    accept_changes: bool = False,
 ) -> dict[str, float]:
     """Trains what a config describes.
 
@@ -81,6 +82,7 @@ def train(
       signals: whether to end early; None: never.
       data: to train on instead of what `config.data` describes, such as `data.from_arrays` makes;
         that section is then replaced by the shapes of the arrays.
+      accept_changes: go on with a run of another config or on other data, and say what differs.
 
     Returns:
       The metrics of the test split at the end.
@@ -109,7 +111,7 @@ def train(
     console = rich.console.Console(quiet=jax.process_index() > 0)
     if data is not None:
         config = ml_collections.ConfigDict(config.to_dict() | {"data": data.describe()})
-        saved_config.check_unchanged(config, workdir)
+        accept(saved_config.check_unchanged(config, workdir, accept_changes))
 
     # ---------------------------------------------------------------- data
     if data is None:
@@ -119,6 +121,9 @@ def train(
     # Embedded data are built now if need be.
     train_batches = data.train_batches(config.seed, **share)
     data.test_batches(**config.eval, **share)  # Refuses a wrong config now, not after hours.
+    data.check_labels()
+    fingerprint = data.fingerprint()
+    accept(saved_config.check_same_data(fingerprint, workdir, accept_changes))
 
     # ---------------------------------------------------------------- optimizer
     plan_keys = config.train.to_dict()
@@ -161,7 +166,14 @@ def train(
         config=config.to_dict(),
         console=console,
         signals=signals or preemption.Preemption(),
+        data=fingerprint,
     )
+
+
+def accept(changes: Iterable[str]) -> None:
+    """Prints what is gone on with though it differs."""
+    for change in changes:
+        print(f"accepted: {change}", file=sys.stderr)
 
 
 def join_processes(flags: argparse.Namespace) -> None:
@@ -194,8 +206,19 @@ def join_processes(flags: argparse.Namespace) -> None:
         ) from error
 
 
-def check(config: ml_collections.ConfigDict, data, num_devices: int) -> None:
-    """Checks that the sections of a config fit each other and the devices.
+def check(
+    config: ml_collections.ConfigDict,
+    data: "data_lib.Data",
+    num_devices: int,
+    only_test: bool = False,
+) -> None:
+    """Checks that the sections of a config fit each other, the data and the devices.
+
+    Args:
+      config: of a run.
+      data: what it is trained on.
+      num_devices: that batches are divided over.
+      only_test: whether the run has been trained, and is evaluated.
 
     Raises:
       ValueError: if they do not.
@@ -203,17 +226,18 @@ def check(config: ml_collections.ConfigDict, data, num_devices: int) -> None:
     import jax
 
     if config.model.num_classes != data.num_classes:
+        remedy = "Evaluate it on the data of its run" if only_test else "Set it to that number"
         raise ValueError(
             f"config.model.num_classes is {config.model.num_classes}; {data.name} has "
-            f"{data.num_classes} classes. Set it to that number."
+            f"{data.num_classes} classes. {remedy}."
         )
     if config.model.dtype == "float64" and not jax.config.jax_enable_x64:
         raise ValueError(
             "config.model.dtype is 'float64', which JAX has off; expected 'float32' or 'bfloat16'. "
             "Set one of them, or JAX_ENABLE_X64=1 in the environment."
         )
-    for key, size in (("train_split", data.num_train), ("test_split", data.num_test)):
-        if not size:
+    for key in ("test_split",) if only_test else ("train_split", "test_split"):
+        if not (data.num_test if key == "test_split" else data.num_train):
             raise ValueError(
                 f"config.data.{key} is {getattr(data, key)!r}, which has no examples; expected at "
                 "least one. Give a larger part."
@@ -224,9 +248,10 @@ def check(config: ml_collections.ConfigDict, data, num_devices: int) -> None:
             "Set it to 'softmax'."
         )
     steps = max(config.train.accumulate_steps, 1)
-    sizes = {"data": data.batch_size, "eval": config.eval.batch_size}
-    for section, parts in (("data", num_devices * steps), ("eval", num_devices)):
-        size = sizes[section]
+    sizes = [("eval", config.eval.batch_size, num_devices)]
+    if not only_test:
+        sizes.append(("data", data.batch_size, num_devices * steps))
+    for section, size, parts in sizes:
         if size < 1 or size % parts:
             above = max(size, 1) + -max(size, 1) % parts
             each = f" x {steps} accumulate_steps" if parts != num_devices else ""

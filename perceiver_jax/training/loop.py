@@ -54,6 +54,7 @@ def train(
     config: dict[str, Any],
     console: rich.console.Console,
     signals: preemption.Preemption,
+    data: Mapping[str, Any] | None = None,
 ) -> dict[str, float]:
     """Trains as planned, going on from the newest good checkpoint of the workdir if there is one.
 
@@ -61,8 +62,8 @@ def train(
     is not: a checkpoint has all that later steps depend on, and what was written after it is
     written again.
 
-    Writes `config.json`, `metrics.jsonl`, TensorBoard events, `curves.png` and checkpoints. A run
-    that is complete already is only evaluated.
+    Writes `config.json`, `data.json`, `metrics.jsonl`, TensorBoard events, `curves.png` and
+    checkpoints. A run that is complete already is only evaluated.
 
     Args:
       update: What `steps.make_update` returned for `parallelism.axis_name`.
@@ -78,6 +79,7 @@ def train(
       console: Where progress is shown.
       signals: Whether to end early: after a step, or within an evaluation, which is made up for
         when training goes on.
+      data: What tells the data from others, as JSON values; kept in the workdir if given.
 
     Returns:
       The metrics of the test split at the end.
@@ -115,6 +117,8 @@ def train(
         diverging = divergence.Divergence(plan.max_skipped, skipped)
         if jax.process_index() == 0:
             writers.write_config(workdir, config)
+            if data is not None:
+                writers.write_data(workdir, data)
         with (
             display.Display(console, start, plan.steps) as screen,
             recorder.Recorder(workdir, screen, start, recorded) as record,

@@ -1,6 +1,6 @@
-"""What a run leaves in its workdir: `config.json`, `metrics.jsonl` and TensorBoard events."""
+"""What a run leaves in its workdir: config, fingerprint of the data, metrics, events."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 import contextlib
 import json
 import math
@@ -115,6 +115,11 @@ def read_metrics(workdir: pathlib.Path) -> list[dict[str, Any]]:
 def write_config(workdir: pathlib.Path, config: dict[str, Any]) -> None:
     """Writes `config.json`."""
     write_atomically(workdir / "config.json", json.dumps(config, indent=2) + "\n")
+
+
+def write_data(workdir: pathlib.Path, data: Mapping[str, Any]) -> None:
+    """Writes `data.json`."""
+    write_atomically(workdir / "data.json", json.dumps(data, indent=2) + "\n")
 
 
 def write_atomically(path: pathlib.Path, text: str) -> None:

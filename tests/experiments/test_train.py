@@ -116,6 +116,66 @@ def test_a_run_does_not_go_on_with_another_config(workdir, capsys):
     assert lines(workdir) == before
 
 
+def test_the_workdir_says_what_its_data_are(workdir):
+    known = json.loads((workdir / "data.json").read_text())
+    assert known["classes"] == [str(i) for i in range(10)]
+    assert (known["train"]["examples"], known["test"]["examples"]) == (40, 7)
+
+
+@pytest.fixture
+def of_other_data(workdir, tmp_path):
+    """That of the run, as if it had begun with classes of other names and fewer examples."""
+    other = tmp_path / "run"
+    shutil.copytree(workdir, other)
+    known = json.loads((other / "data.json").read_text())
+    known["classes"][:2] = ["one", "nought"]
+    known["train"]["examples"] = 20
+    (other / "data.json").write_text(json.dumps(known))
+    return other
+
+
+@pytest.mark.parametrize("command", [train, evaluate], ids=["train", "evaluate"])
+def test_a_run_whose_data_are_others_now_is_refused(of_other_data, command, capsys):
+    before = {path: path.stat().st_mtime_ns for path in of_other_data.rglob("*")}
+    flags = [CONFIG, *TINY] if command is train else []
+    with pytest.raises(SystemExit) as exit_:
+        command.main([*flags, f"--workdir={of_other_data}"])
+    assert exit_.value.code == 2
+    message = capsys.readouterr().err
+    assert f"{of_other_data} is of a run on other data (was -> is):\n" in message
+    assert "\n  class 0: 'one' -> '0'\n  class 1: 'nought' -> '1'\n" in message
+    assert ("\n  examples of train: 20 -> 40\n" in message) == (command is train)
+    assert {path: path.stat().st_mtime_ns for path in of_other_data.rglob("*")} == before
+
+
+def test_other_data_can_be_accepted(of_other_data):
+    known = {"classes": ["0", "1"], "train": {"examples": 40}}
+    changes = saved_config.check_same_data(known, of_other_data, accept_changes=True)
+    assert changes[:2] == ["class 0: 'one' -> '0'", "class 1: 'nought' -> '1'"]
+    assert changes[-1] == "and 3 more"
+
+
+def test_a_run_of_before_its_data_were_kept_is_taken_as_it_is(of_other_data):
+    (of_other_data / "data.json").unlink()
+    assert saved_config.check_same_data({"classes": ["a"]}, of_other_data) == []
+
+
+def test_data_that_cannot_be_read_back_are_explained(of_other_data):
+    (of_other_data / "data.json").write_text('{"classes": 3}')
+    with pytest.raises(ValueError, match="data.json is damaged.*delete it if they are the same"):
+        saved_config.check_same_data({"classes": ["a"]}, of_other_data)
+
+
+def test_a_model_is_not_evaluated_on_another_number_of_classes(of_other_data, capsys):
+    (of_other_data / "data.json").unlink()
+    config = of_other_data / "config.json"
+    config.write_text(config.read_text().replace('"num_classes": 10', '"num_classes": 9'))
+    with pytest.raises(SystemExit) as exit_:
+        evaluate.main([f"--workdir={of_other_data}"])
+    assert exit_.value.code == 2
+    assert "num_classes is 9; mnist5k has 10 classes. Evaluate it on" in capsys.readouterr().err
+
+
 def test_a_workdir_whose_checkpoint_has_other_shapes_is_explained(workdir, tmp_path, capsys):
     other, changed = tmp_path / "run", "--config.model.encoder.latent_channels=32"
     shutil.copytree(workdir, other)
