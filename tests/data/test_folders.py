@@ -6,6 +6,8 @@ import pytest
 
 from experiments import prepare_data
 from perceiver_jax.data.builders import class_folders, folder_names
+from perceiver_jax.data.builders.audioset import segments
+from tests.data import media
 
 
 def find(root, *names, test_fraction=0.2):
@@ -127,6 +129,27 @@ def test_names_that_are_not_utf8_are_left_out_and_told(tmp_path):
     files = find(tmp_path, *below("."), b"caf\xe9/1.jpg", b"a/\xe9.jpg")
     assert files.classes == ("a", "b")
     assert [one.cause for one in files.skipped] == ["name is not UTF-8"] * 2
+
+
+def test_lists_may_begin_with_a_byte_order_mark(tmp_path):
+    classes = [f"{i},/m/{i},name {i}\r\n" for i in range(segments.NUM_CLASSES)]
+    text = "".join(["index,mid,display_name\r\n", *classes])
+    (tmp_path / segments.CLASSES).write_text(text, "utf-8-sig")
+    line = '--PJHxphWEs, 30.000, 40.000, "/m/1,/m/2"\r\n'
+    (tmp_path / segments.LISTS["eval"]).write_text(line, "utf-8-sig")
+    (segment,) = segments.read_lists(tmp_path, segments.read_classes(tmp_path))
+    assert segment.labels == (1, 2)
+
+
+def test_brackets_in_names_are_printed_as_they_are(tmp_path, capsys):
+    source, data_dir = tmp_path / "x [/old]", tmp_path / "[old] sets"
+    for name in ("[red] car/1", "[red] car/2", "b/1"):
+        media.write_clip(source / f"{name}.wav", seconds=0.2)
+    prepare_data.main(["sound_folder", f"--source={source}", f"--data_dir={data_dir}"])
+    told = capsys.readouterr()
+    assert "classes: [red] car, b\n" in told.out
+    assert f"'--config.data.data_dir={data_dir}'" in told.out
+    assert f"Looking for clips in {source}\n" in told.err
 
 
 def test_a_file_as_source_is_explained(tmp_path, capsys):

@@ -18,6 +18,16 @@ from tests.data.shape_files import box_off
 SIZE = np.array([2.0, 3.0, 7.0])
 
 
+def test_a_broken_program_ends_the_build_with_its_traceback(tmp_path, monkeypatch):
+    (tmp_path / "a.off").write_bytes(box_off(SIZE))
+    task = {"path": str(tmp_path / "a.off"), "name": "a.off", "key": "a", "class": "a"}
+    broken = "process.mesh.sample_mesh = lambda *_, lacking: None; process.serve()"
+    program = workers._PROGRAM.replace("process.serve()", broken)
+    monkeypatch.setattr(workers, "_PROGRAM", program)
+    with pytest.raises(RuntimeError, match="(?s)a.off is broken.*TypeError.*lacking"):
+        list(workers.read_all([task | {"num_points": 5, "z_up": False}]))
+
+
 def refusal(call, *args):
     with pytest.raises(errors.BadDataError) as error:
         call(*args)
