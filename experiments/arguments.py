@@ -152,7 +152,8 @@ def load_config(path_and_arg: str) -> ml_collections.ConfigDict:
     name, _, arg = path_and_arg.partition(":")
     path = pathlib.Path(name)
     if not path.is_file():
-        recipes = sorted((_ROOT / "experiments" / "configs").glob("[!_]*.py"))
+        files = sorted((_ROOT / "experiments" / "configs").glob("*.py"))
+        recipes = [file for file in files if "\ndef get_config(" in file.read_text()]
         known = [str(recipe.relative_to(_ROOT)) for recipe in recipes]
         raise UsageError(_unknown("config file", name, known))
     loader = importlib.machinery.SourceFileLoader("experiments.config_file", str(path))

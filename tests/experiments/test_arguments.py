@@ -87,8 +87,9 @@ def test_wrong_overrides_are_explained(typed, message):
 
 
 def test_a_missing_config_file_is_explained():
-    with pytest.raises(arguments.UsageError, match="Did you mean .*imagenet.py"):
+    with pytest.raises(arguments.UsageError, match="Did you mean .*imagenet.py") as error:
         load(config="experiments/configs/imagnet.py")
+    assert "common.py" not in str(error.value)  # It is no recipe.
 
 
 def test_a_syntax_error_in_a_config_file_gives_its_place(tmp_path):

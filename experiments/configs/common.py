@@ -1,0 +1,187 @@
+"""What recipes share: each key once, and both sections of an input from the same numbers.
+
+Values are those of ImageNet (section 4.1), which the paper's other experiments take over, and ours
+where it says nothing. A recipe says what differs; any key can be set after `recipe` returns.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import ml_collections
+
+# Sections data.modalities.NAME, which reads an input, and model.inputs.NAME.
+Input = tuple[dict[str, Any], dict[str, Any]]
+
+INCEPTION = {"crop_area": (0.08, 1.0), "crop_aspect": (3 / 4, 4 / 3)}  # Random crops.
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # Of ImageNet's pixels.
+
+
+def recipe(
+    experiment: str,
+    *,
+    dataset: str,
+    num_classes: int,
+    inputs: Mapping[str, Input],
+    layers: Sequence[str],
+    batch_size: int,
+    steps: int,
+    eval_every: int,
+) -> ml_collections.ConfigDict:
+    """Returns a config that has every key.
+
+    Args:
+      experiment: names the default workdir.
+      dataset: its name in TFDS.
+      num_classes: L.
+      inputs: by name, what `image` and the functions after it return.
+      layers: of `perceiver_jax.make_layers`.
+      batch_size: of training, and of evaluation to begin with.
+      steps: of the whole training.
+      eval_every: steps.
+    """
+    return ml_collections.ConfigDict(
+        {
+            "experiment": experiment,
+            "seed": 0,
+            "data": {
+                "dataset": dataset,
+                "data_dir": "",  # TFDS's own default, ~/tensorflow_datasets.
+                "train_split": "train",
+                "test_split": "test",
+                "batch_size": batch_size,
+                "num_workers": 16,
+                "feature_names": "",  # Such as "image=photo,label=species", if not plain.
+                "max_bad_records": 0,  # Left out because they can't be decoded, before a run ends.
+                "mixup_alpha": 0.0,  # Off.
+                "cutmix_alpha": 0.0,  # Off.
+                "modalities": {name: data for name, (data, _) in inputs.items()},
+            },
+            "model": {
+                "num_classes": num_classes,
+                "inputs": {name: model for name, (_, model) in inputs.items()},
+                "encoder": {
+                    "num_latents": 512,
+                    "latent_channels": 1024,
+                    "layers": layers,
+                    "num_self_attends": 6,
+                    "num_cross_attend_heads": 1,
+                    "num_self_attend_heads": 8,
+                    "dropout_rate": 0.0,
+                    "latent_init_scale": 0.02,
+                    "streaming": True,
+                    "chunk_size": 0,  # Automatic.
+                    "scan": True,
+                    "remat": False,
+                },
+                "decoder": {"kind": "mean_pool"},
+                # Of matrix products. Parameters, optimizer, norms' statistics, softmax, logits and
+                # loss are float32 in any case.
+                "dtype": "bfloat16",
+            },
+            "train": {
+                "steps": steps,
+                "loss": "softmax",
+                "label_smoothing": 0.0,
+                "ema_decay": 0.0,  # Off.
+                "accumulate_steps": 1,  # Parts of a batch that are taken one after another.
+                "parallelism": "pmap",  # 'fsdp' divides the state over the devices.
+                "log_every": 100,
+                "eval_every": eval_every,
+                "checkpoint_every": 1000,
+                "max_checkpoints": 3,
+                "max_skipped": 10,  # Updates in a row whose loss or gradient was not finite.
+            },
+            "optimizer": {
+                "name": "lamb",
+                "learning_rate": 0.004,
+                # A tenth at epochs 84, 102 and 114 of 120.
+                "schedule": {"name": "step", "boundaries": (0.70, 0.85, 0.95), "factor": 0.1},
+                "weight_decay": 0.1,
+                "max_grad_norm": 10.0,
+                "b1": 0.9,
+                "b2": 0.999,
+                "eps": 1e-6,
+            },
+            "eval": {"batch_size": batch_size, "num_windows": 1},
+        }
+    )
+
+
+def on_cpu(
+    config: ml_collections.ConfigDict, *, batch_size: int, learning_rate: float, warmup_steps: int
+) -> None:
+    """Makes a config one for a few CPU cores: float32, Adam and a cosine."""
+    config.data.update(batch_size=batch_size, num_workers=0)
+    config.model.dtype = "float32"
+    config.model.encoder.scan = False  # Compiles longer, but steps of small layers are faster.
+    config.optimizer.update(name="adam", learning_rate=learning_rate, eps=1e-8)
+    config.optimizer.schedule = {"name": "cosine", "warmup_steps": warmup_steps}
+
+
+# Inputs. Augmentation is off unless given, by the names of the classes in `perceiver_jax.data`.
+
+
+def image(
+    image_size: int, *, num_bands: int, channels: int = 3, mean=MEAN, std=STD, **augmentation: Any
+) -> Input:
+    """Square pictures, an input a pixel."""
+    data = {"kind": "image", "image_size": image_size, "channels": channels, "crop": "none"}
+    off = {"flip": False, "rotation_degrees": 0.0, "scale": 0.0, "shift": 0.0}
+    rand_augment = {"rand_augment_layers": 0, "rand_augment_magnitude": 5.0}
+    position = fourier(num_bands, image_size, image_size)
+    model = {"kind": "image", "mean": mean, "std": std, "position_encoding": position}
+    model["permutation_seed"] = -1  # In their own order.
+    return {**data, **INCEPTION, **off, **rand_augment, **augmentation}, model
+
+
+def video(
+    seconds: float,
+    frames_per_second: float,
+    image_size: int,
+    *,
+    num_bands: int,
+    **augmentation: Any,
+) -> Input:
+    """Square frames, an input a patch of 2 frames, 8 rows and 8 columns."""
+    num_frames = round(seconds * frames_per_second)
+    data = {"kind": "video", "num_frames": num_frames, "frames_per_second": frames_per_second}
+    data["image_size"] = image_size
+    off = {"flip": False, "brightness": 0.0, "contrast": 0.0, "saturation": 0.0}
+    position = fourier(num_bands, num_frames // 2, image_size // 8, image_size // 8)
+    model = {"kind": "video", "patch_size": (2, 8, 8), "mean": MEAN, "std": STD}
+    model["position_encoding"] = position
+    return {**data, **INCEPTION, **off, **augmentation}, model
+
+
+def audio(seconds: float, sample_rate: int, *, num_bands: int) -> Input:
+    """Raw sound, an input a patch of 128 samples."""
+    num_samples = round(seconds * sample_rate)
+    data = {"kind": "audio", "num_samples": num_samples, "sample_rate": sample_rate}
+    position = fourier(num_bands, num_samples // 128)
+    return data, {"kind": "audio", "patch_size": 128, "position_encoding": position}
+
+
+def mel(seconds: float, sample_rate: int, *, num_bands: int, **augmentation: Any) -> Input:
+    """A mel spectrogram, an input a bin of a frame."""
+    num_samples, hop, num_bins = round(seconds * sample_rate), 1024, 80
+    data = {"kind": "mel", "num_samples": num_samples, "sample_rate": sample_rate}
+    frames = {"num_bins": num_bins, "hop": hop, "window": 2 * hop}
+    off = {"time_masks": 0, "time_mask_width": 8, "frequency_masks": 0, "frequency_mask_width": 10}
+    position = fourier(num_bands, num_samples // hop, num_bins)
+    model = {"kind": "mel", "patch_size": (1, 1), "position_encoding": position}
+    return {**data, **frames, **off, **augmentation}, model
+
+
+def points(num_points: int, *, num_bands: int, max_resolution: int, **augmentation: Any) -> Input:
+    """Points of a shape, an input each."""
+    data = {"kind": "point_cloud", "num_points": num_points}
+    off = {"flip": False, "rotation_degrees": 0.0, "translation": 0.0, "max_dropped": 0.0}
+    scales = {"point_scale": 0.0, "axis_scale": (1.0, 1.0)}
+    position = fourier(num_bands, max_resolution, max_resolution, max_resolution)
+    model = {"kind": "point_cloud", "position_encoding": position}
+    return {**data, **off, **scales, **augmentation}, model
+
+
+def fourier(num_bands: int, *max_resolution: int) -> dict[str, Any]:
+    """Fourier features, up to the Nyquist frequency of so many positions along each axis."""
+    return {"kind": "fourier", "num_bands": num_bands, "max_resolution": max_resolution}
