@@ -1,14 +1,16 @@
 """Pictures: encoded bytes -> uint8 [H, W, channels]."""
 
+from collections.abc import Mapping
 import dataclasses
 import functools
 import io
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from jaxtyping import UInt8
 import numpy as np
 import PIL.ExifTags
 import PIL.Image
+import PIL.PngImagePlugin
 
 from perceiver_jax.data import augment, errors, rand_augment
 
@@ -19,7 +21,11 @@ _MODES = {1: "L", 3: "RGB"}
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "PPM", "TIFF", "AVIF", "JPEG2000")
 _HEIC_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx")
 _PNG_DEPTH = 24  # Where a PNG says how many bits a sample has.
-_TIFF_BITS, _TIFF_PHOTOMETRIC, _TIFF_SAMPLE_FORMAT = 258, 262, 339
+_TIFF_BITS, _TIFF_COMPRESSION, _TIFF_PHOTOMETRIC, _TIFF_PLANES = 258, 259, 262, 284
+_TIFF_PALETTE, _TIFF_SAMPLE_FORMAT = 320, 339
+_SIGNED = (2,)  # The sample format of whole numbers that may be below 0.
+# Of comments in a PNG; Pillow refuses pictures with more than 1 MiB, which editors' metadata has.
+PIL.PngImagePlugin.MAX_TEXT_CHUNK = PIL.PngImagePlugin.MAX_TEXT_MEMORY
 # How a picture is turned, by its orientation in EXIF. Pillow turns TIFFs by itself, and says so.
 _UPRIGHT = {
     2: PIL.Image.Transpose.FLIP_LEFT_RIGHT,
@@ -150,12 +156,14 @@ def decode(value: bytes, mode: str = "RGB", upright: bool = True) -> PIL.Image.I
         if image.width * image.height > MAX_PIXELS:
             raise errors.BadDataError("too large", f"{image.width} x {image.height} pixels")
         image.load()
+        tags = getattr(image, "tag_v2", {})
+        _check_tiff(image, tags)
         turn = _UPRIGHT.get(_orientation(image)) if upright else None
         transparent = image.has_transparency_data
         if transparent and image.format == "PNG":
             _correct_transparency(image, value[_PNG_DEPTH])
-        if image.mode.startswith(("I", "F")):
-            image = _to_grey(image)
+        if image.mode.startswith(("I", "F")) or tags.get(_TIFF_SAMPLE_FORMAT) == _SIGNED:
+            image = _to_grey(image, tags)
         elif transparent:
             image = _on_white(image)
         image = image if image.mode == mode else image.convert(mode)  # convert() always copies.
@@ -213,13 +221,26 @@ def _correct_transparency(image: PIL.Image.Image, depth: int) -> None:
         image.info["transparency"] = colour * 255 // (2**depth - 1)
 
 
-def _to_grey(image: PIL.Image.Image) -> PIL.Image.Image:
-    """Scales whole numbers of more than 8 bits, or floats, to 8 bits."""
-    tags = getattr(image, "tag_v2", {})
-    white = 1.0 if image.mode == "F" else 65_535.0
-    if image.mode.startswith("I;16"):
-        white = 2.0 ** tags.get(_TIFF_BITS, (16,))[0] - 1
+def _check_tiff(image: PIL.Image.Image, tags: Mapping[int, Any]) -> None:
+    """Mends, or refuses, the TIFFs that Pillow decodes to something else without a word."""
+    if tags.get(_TIFF_PLANES) == 2 and len(image.getbands()) > 1:
+        wide = 16 in tags[_TIFF_BITS] and tags.get(_TIFF_COMPRESSION) == 1
+        if wide or image.mode == "LA":
+            detail = f"a TIFF of {image.mode} in planes; expected the samples of a pixel together"
+            raise errors.BadDataError("unsupported", detail)
+    palette = tags.get(_TIFF_PALETTE, ())
+    if image.mode == "P" and palette and max(palette) < 256:  # Of 8 bits, where 16 are the rule.
+        image.putpalette(np.reshape(palette, (3, -1)).T.astype(np.uint8).tobytes())
+
+
+def _to_grey(image: PIL.Image.Image, tags: Mapping[int, Any]) -> PIL.Image.Image:
+    """Scales whole numbers of more than 8 bits, signed ones, or floats, to 8 bits."""
+    bits = tags.get(_TIFF_BITS, (16,))[0]
+    signed = tags.get(_TIFF_SAMPLE_FORMAT) == _SIGNED
+    white = 1.0 if image.mode == "F" else 2.0 ** min(bits - signed, 16) - 1
     pixels = np.asarray(image)
+    if signed and bits == 8:
+        pixels = pixels.view(np.int8)  # Pillow has no mode for signed ones.
     if image.mode == "I" and tags.get(_TIFF_SAMPLE_FORMAT, (1,)) == (1,):
         pixels = pixels.view(np.uint32)  # Pillow has no mode for unsigned ones.
     levels = pixels.astype(np.float32) * np.float32(255 / white)

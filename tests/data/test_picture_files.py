@@ -7,6 +7,7 @@ import zlib
 
 import numpy as np
 import PIL.Image
+import PIL.PngImagePlugin
 import pytest
 
 from perceiver_jax import data
@@ -64,15 +65,23 @@ def png(pixels, depth, colour_type, transparent=()):
     return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*c) for c in chunks if c[1] or c[0] == b"IEND")
 
 
-def tiff(pixels, bits, sample_format=1, photometric=1, shape=None):
-    """A grey TIFF of a kind that Pillow doesn't write."""
+def tiff(pixels, bits, sample_format=1, photometric=1, shape=None, more=()):
+    """A TIFF of a kind that Pillow doesn't write, grey but for what `more` tags say."""
     height, width = shape or pixels.shape
     content = pixels.tobytes()
     tags = [(256, width), (257, height), (258, bits), (259, 1), (262, photometric), (273, 8)]
     tags += [(277, 1), (278, height), (279, len(content)), (339, sample_format)]
-    entries = b"".join(struct.pack("<HHII", tag, LONG, 1, value) for tag, value in tags)
+    entries, lists = b"", b""
+    tags = dict(tags) | dict(more)
+    for tag, value in sorted(tags.items()):
+        values = np.atleast_1d(value).astype("<u4")
+        at = 8 + len(content) + 2 + 12 * len(tags) + 4 + len(lists)
+        lists += values.tobytes() if len(values) > 1 else b""
+        entries += struct.pack(
+            "<HHII", tag, LONG, len(values), values[0] if len(values) == 1 else at
+        )
     start = struct.pack("<2sHI", b"II", 42, 8 + len(content))
-    return start + content + struct.pack("<H", len(tags)) + entries + bytes(4)
+    return start + content + struct.pack("<H", len(tags)) + entries + bytes(4) + lists
 
 
 def packed_12_bits(pixels):
@@ -90,6 +99,13 @@ def test_pictures_are_upright_as_viewers_show_them(upright, file_format, number)
     assert decoded.size == (40, 24)
     difference = np.abs(np.asarray(decoded, float) - upright)
     assert np.median(difference) < 8
+
+
+def test_where_exif_says_nothing_of_it_xmp_says_which_way_is_up(upright):
+    stored = np.ascontiguousarray(STORED[6](upright))
+    for exif, size in ((PIL.Image.Exif(), (40, 24)), (orientation(1), (24, 40))):
+        xmp = b"<x:xmpmeta><tiff:Orientation>6</tiff:Orientation></x:xmpmeta>"
+        assert image.decode(encode(stored, "JPEG", xmp=xmp, exif=exif)).size == size
 
 
 def test_where_orientation_does_not_count_pictures_are_as_stored(upright):
@@ -127,15 +143,18 @@ def test_a_picture_is_not_lost_by_damaged_exif(upright):
         tiff(packed_12_bits(RAMP // 16), 12, shape=RAMP.shape),
         tiff(RAMP.max() - RAMP, 16, photometric=0),
         tiff(RAMP.astype(np.uint32), 32),
+        tiff((RAMP // 2).astype(np.int16), 16, sample_format=2),
+        tiff((RAMP >> 9).astype(np.int8), 8, sample_format=2),
     ],
     ids=[
         *("png", "png, colour", "tiff", "tiff, lzw", "tiff, big-endian", "jpeg2000", "int32"),
         *("float", "pgm", "pgm, 12 bits", "pfm", "tiff, 12 bits", "tiff, white is 0", "uint32"),
+        *("int16", "int8"),
     ],
 )
 def test_grey_of_more_than_8_bits_is_scaled(encoded):
     decoded = np.asarray(image.decode(encoded, "L"))
-    np.testing.assert_allclose(decoded, np.arange(256).reshape(2, 128), atol=1)
+    np.testing.assert_allclose(decoded, np.arange(256).reshape(2, 128), atol=1.01)
     assert abs(decoded.mean() - 127.5) < 0.5
 
 
@@ -152,6 +171,7 @@ def test_the_scale_of_brightness_is_that_of_the_type_and_not_of_the_picture():
         (encode(np.float32([[0.5, np.nan]]), "TIFF"), "no number"),
         (encode(np.int32([[0, 70_000]]), "TIFF"), "unknown scale: 0 to 70000; .*65535"),
         (tiff(np.int16([[-999, 9]]), 16, sample_format=2), "unknown scale: -999 to 9"),
+        (tiff(np.int8([[-5, 5]]), 8, sample_format=2), "unknown scale: -5 to 5"),
         (tiff(np.uint32([[0, 2**32 - 1]]), 32), "unknown scale: 0 to 4294967295"),
         (tiff(np.float64([[0, 1]]), 64, sample_format=3), "begins as TIFF, but Pillow can't"),
     ],
@@ -159,6 +179,41 @@ def test_the_scale_of_brightness_is_that_of_the_type_and_not_of_the_picture():
 def test_brightness_of_unknown_scale_is_refused(encoded, message):
     with pytest.raises(data.BadDataError, match=message):
         image.decode(encoded)
+
+
+def planes(pixels, compress=bytes):
+    """A TIFF whose samples are in a plane for each channel."""
+    parts = [compress(plane.tobytes()) for plane in np.moveaxis(pixels, -1, 0)]
+    sizes = [len(part) for part in parts]
+    channels = len(parts)
+    more = {258: [8 * pixels.itemsize] * channels, 277: channels, 284: 2, 279: sizes}
+    more |= {273: 8 + np.cumsum([0, *sizes[:-1]]), 339: [1] * channels}
+    more |= {259: 1 if compress is bytes else 8, 262: 2 if channels == 3 else 1}
+    more |= {} if channels == 3 else {338: 2}
+    content = np.frombuffer(b"".join(parts), np.uint8)
+    return tiff(content, 8, shape=pixels.shape[:2], more=more)
+
+
+def test_tiffs_in_planes_are_right_or_refused(upright):
+    np.testing.assert_array_equal(np.asarray(image.decode(planes(upright))), upright)
+    wide = upright.astype(np.uint16) * 257
+    np.testing.assert_array_equal(np.asarray(image.decode(planes(wide, zlib.compress))), upright)
+    for encoded in (planes(wide), planes(upright[..., :2], zlib.compress)):
+        with pytest.raises(data.BadDataError, match="unsupported: a TIFF of (RGB|LA) in planes"):
+            image.decode(encoded)
+
+
+@pytest.mark.parametrize("unit", [1, 257])
+def test_colours_of_a_tiff_palette_may_have_8_or_16_bits(unit):
+    palette = np.stack([np.arange(256), np.arange(256)[::-1], np.full(256, 7)])
+    encoded = tiff(np.uint8([[0, 200]]), 8, photometric=3, more={320: palette.ravel() * unit})
+    np.testing.assert_array_equal(np.asarray(image.decode(encoded)), [[(0, 255, 7), (200, 55, 7)]])
+
+
+def test_a_picture_is_not_lost_by_a_long_comment(upright):
+    comments = PIL.PngImagePlugin.PngInfo()
+    comments.add_text("history", "a" * (3 << 20), zip=True)
+    assert image.decode(encode(upright, "PNG", pnginfo=comments)).size == (40, 24)
 
 
 def discs(rng, channels):
