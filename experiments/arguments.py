@@ -6,11 +6,12 @@ one message that says what was given, what is allowed and what was probably mean
 
 import argparse
 import ast
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Callable, Container, Iterator, Sequence
 import contextlib
 import difflib
 import errno
 import importlib.machinery
+import io
 import pathlib
 import re
 import signal
@@ -85,13 +86,16 @@ def parse_arguments(
 
 
 def parse_command_line(
-    parser: argparse.ArgumentParser, argv: Sequence[str]
+    parser: argparse.ArgumentParser,
+    argv: Sequence[str],
+    loading: Callable[[], contextlib.AbstractContextManager] = contextlib.nullcontext,
 ) -> tuple[argparse.Namespace, ml_collections.ConfigDict]:
     """Parses a command line that has `--config` and any number of `--config.key=value`.
 
     Args:
       parser: knows the command's other flags; `--config` is added here.
       argv: the command line without the program's name.
+      loading: entered while the config is loaded, which takes seconds, for it imports JAX.
 
     Returns:
       The other flags, and the config with its overrides, locked.
@@ -113,7 +117,9 @@ def parse_command_line(
     if unknown:
         known = re.findall(r"--\w+", parser.format_usage())
         raise UsageError(_unknown("flag", unknown[0].partition("=")[0], known))
-    return flags, load_config_with(flags.config, overrides)
+    _require_recipe(flags.config)
+    with loading():
+        return flags, load_config_with(flags.config, overrides)
 
 
 def split_overrides(argv: Sequence[str]) -> tuple[list[str], list[tuple[str, str]]]:
@@ -149,13 +155,7 @@ def load_config(path_and_arg: str) -> ml_collections.ConfigDict:
     Raises:
       UsageError: if there is no such file, if it is not Python, or if it has no such argument.
     """
-    name, _, arg = path_and_arg.partition(":")
-    path = pathlib.Path(name)
-    if not path.is_file():
-        files = sorted((_ROOT / "experiments" / "configs").glob("*.py"))
-        recipes = [file for file in files if "\ndef get_config(" in file.read_text()]
-        known = [str(recipe.relative_to(_ROOT)) for recipe in recipes]
-        raise UsageError(_unknown("config file", name, known))
+    name, path, arg = _require_recipe(path_and_arg)
     loader = importlib.machinery.SourceFileLoader("experiments.config_file", str(path))
     module = types.ModuleType(loader.name)
     module.__file__ = str(path)
@@ -170,6 +170,18 @@ def load_config(path_and_arg: str) -> ml_collections.ConfigDict:
             "ml_collections.ConfigDict. Correct the file."
         )
     return config.lock()
+
+
+def _require_recipe(path_and_arg: str) -> tuple[str, pathlib.Path, str]:
+    """Returns the parts of `FILE[:arguments]`; raises if there is no such file."""
+    name, _, arg = path_and_arg.partition(":")
+    path = pathlib.Path(name)
+    if not path.is_file():
+        files = sorted((_ROOT / "experiments" / "configs").glob("*.py"))
+        recipes = [file for file in files if "\ndef get_config(" in file.read_text()]
+        known = [str(recipe.relative_to(_ROOT)) for recipe in recipes]
+        raise UsageError(_unknown("config file", name, known))
+    return name, path, arg
 
 
 def override(config: ml_collections.ConfigDict, key: str, text: str) -> None:
@@ -206,6 +218,9 @@ def user_errors_end_the_program() -> Iterator[None]:
     inside a library is a bug); or a directory that can't be written to. Ctrl-C has the exit code
     that shells use.
     """
+    for stream in (sys.stdout, sys.stderr):  # Names of files and classes may be in any encoding.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         yield
     except KeyboardInterrupt:

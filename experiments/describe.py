@@ -17,6 +17,7 @@ import ml_collections
 import numpy as np
 import rich.console
 import rich.table
+import rich.text
 
 from experiments import arguments
 import perceiver_jax
@@ -129,7 +130,8 @@ def print_summary(
     if jax.process_count() > 1:
         devices += f", {jax.process_count()} processes"
     resumes = any((workdir / "checkpoints").glob("[0-9]*"))
-    table = rich.table.Table(title=config.experiment, title_justify="left", show_header=False)
+    title = rich.text.Text(config.experiment)
+    table = rich.table.Table(title=title, title_justify="left", show_header=False)
     rows = {
         "inputs": inputs,
         "model": f"{_format_size(model['latents'])} latents, {model['parameters']:,} parameters, "
@@ -142,7 +144,7 @@ def print_summary(
         "workdir": f"{workdir} ({'goes on' if resumes else 'new'})",
     }
     for name, text in rows.items():
-        table.add_row(name, text)
+        table.add_row(name, rich.text.Text(text, overflow="fold"))
     console.print(table)
 
 
@@ -156,9 +158,10 @@ def format_count(number: float) -> str:
 
 def _print(summary: dict[str, Any]) -> None:
     console = rich.console.Console()
-    inputs = rich.table.Table("input", "M", "C", title=summary["experiment"], title_justify="left")
+    title = rich.text.Text(summary["experiment"])
+    inputs = rich.table.Table("input", "M", "C", title=title, title_justify="left")
     for name, size in summary["inputs"].items():
-        inputs.add_row(name, f"{size['number']:,}", str(size["channels"]))
+        inputs.add_row(rich.text.Text(name), f"{size['number']:,}", str(size["channels"]))
     if len(summary["inputs"]) > 1:
         inputs.add_row("together", *(f"{n:,}" for n in summary["input"].values()), style="bold")
 

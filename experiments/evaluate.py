@@ -73,6 +73,7 @@ def evaluate(
     from perceiver_jax.training import (
         checkpoints,
         devices,
+        display,
         evaluation,
         losses,
         optimizers,
@@ -101,9 +102,9 @@ def evaluate(
 
     checkpoint = checkpoints.load(workdir / "checkpoints", jax.eval_shape(initial_state))
     for note in checkpoint.notes:
-        console.print(note, highlight=False)
+        display.say(console, note)
     params = state.evaluation_params(checkpoint.state)
-    console.print(f"evaluating step {int(checkpoint.state.step)} of {workdir}", highlight=False)
+    display.say(console, f"evaluating step {int(checkpoint.state.step)} of {workdir}")
     parallelism = devices.build_parallelism(config.train.parallelism)
     apply = parallelism.with_whole_params(model.apply)
     run = evaluation.make_evaluate(steps.make_eval_step(apply, loss), parallelism)
@@ -170,6 +171,7 @@ def print_classes(console: Any, result: Any, class_names: Sequence[str]) -> None
       class_names: names of the classes.
     """
     import rich.table
+    import rich.text
 
     from perceiver_jax.training import metrics
 
@@ -184,7 +186,8 @@ def print_classes(console: Any, result: Any, class_names: Sequence[str]) -> None
         wrong = np.where(np.arange(len(class_names)) == label, 0, confusion[label])
         other = f"{class_names[wrong.argmax()]} ({wrong.max()})"
         count = f"{confusion[label].sum():,}"
-        table.add_row(class_names[label], f"{accuracy[label]:.4f}", count, other)
+        name = rich.text.Text(class_names[label])
+        table.add_row(name, f"{accuracy[label]:.4f}", count, rich.text.Text(other))
     if table.rows:
         console.print(table)
 

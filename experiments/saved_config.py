@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 import json
 import pathlib
+import shlex
 from typing import Any
 
 import ml_collections
@@ -43,7 +44,7 @@ def read(workdir: pathlib.Path) -> ml_collections.ConfigDict:
     if not path.is_file():
         raise arguments.UsageError(
             f"There is no {path}; expected the workdir of a training run. Train first: "
-            f"python -m experiments.train --config=... --workdir={workdir}"
+            f"python -m experiments.train --config=... {shlex.quote(f'--workdir={workdir}')}"
         )
     try:
         return from_json(json.loads(path.read_text()))

@@ -7,11 +7,15 @@ more machines, see docs/scaling.md.
 """
 
 import argparse
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+import contextlib
 import dataclasses
 import logging
+import os
 import pathlib
+import signal
 import sys
+import time
 from typing import TYPE_CHECKING
 
 import ml_collections
@@ -48,22 +52,51 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--process_id", type=int, help="elsewhere: which this is, from 0")
     compilation_cache.add_flag(parser)
     with arguments.user_errors_end_the_program():
-        flags, config = arguments.parse_command_line(parser, argv)
+        flags, config = arguments.parse_command_line(parser, argv, _loading)
+        from perceiver_jax.training import devices, lock, preemption
+
         join_processes(flags)
         workdir = flags.workdir or pathlib.Path("runs") / config.experiment
+        lock.check(workdir)  # Now, and not when the data are open.
         accept(saved_config.check_unchanged(config, workdir, flags.accept_changes))
-        from perceiver_jax.training import devices, preemption  # Here, for it takes seconds.
-
         compilation_cache.use(flags.compilation_cache, workdir)
         logging.getLogger("absl").setLevel("CRITICAL")  # What can't be saved is said by us.
+        # What killed workers leave in shared memory is removed by Python, which warns of it.
+        os.environ.setdefault("PYTHONWARNINGS", "ignore:resource_tracker")
+        signals = preemption.Preemption(coordinates=devices.is_first_of_several())
         try:
-            with preemption.Preemption() as signals:
+            with signals:
                 train(config, workdir, signals, accept_changes=flags.accept_changes)
+            preemption.kill_workers()
             devices.wait_for_processes("trained")
         except (preemption.Preempted, KeyboardInterrupt) as error:
-            what = str(error) or f"Ended before there was anything new to save in {workdir}"
+            what = str(error) or f"{preemption.NOTHING_NEW} in {workdir}"
             print(f"{what}. The same command goes on.", file=sys.stderr)
+            if not str(error):
+                signals.end()
+            preemption.kill_workers()
             sys.exit(preemption.EXIT_CODE)
+
+
+@contextlib.contextmanager
+def _loading() -> Iterator[None]:
+    """Says that libraries are being loaded; a signal meanwhile ends the program at once."""
+
+    def end(number: int, frame: object) -> None:
+        name = signal.Signals(number).name
+        print(f"\n{name}: ended before anything began. The same command goes on.", file=sys.stderr)
+        os._exit(75)  # preemption.EXIT_CODE, which is among what is being loaded.
+
+    old = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGINT)}
+    begin, taken = time.perf_counter(), "not finished"
+    print("loading libraries ...", end=" ", flush=True)
+    try:
+        yield
+        taken = f"{time.perf_counter() - begin:.1f} s"
+    finally:
+        print(taken, flush=True)
+        for number, handler in old.items():
+            signal.signal(number, handler)
 
 
 def train(

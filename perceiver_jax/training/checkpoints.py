@@ -9,7 +9,9 @@ import base64
 from collections.abc import Iterator
 import contextlib
 import json
+import os
 import pathlib
+import re
 import sys
 from types import TracebackType
 from typing import Any, NamedTuple
@@ -23,10 +25,12 @@ from perceiver_jax.training.state import TrainState
 
 # Directory beside that of the checkpoints, for those that can't be read.
 DAMAGED = "damaged_checkpoints"
+# What Orbax takes for a pattern of file names, and what its store can't hold.
+_SPECIAL = re.compile(r"[][*?{}\\\x00-\x1f\x7f\ud800-\udfff]")
 
 
 class SaveError(OSError):
-    """A checkpoint could not be written."""
+    """A checkpoint could not be written, or can't be read back."""
 
 
 class _DamagedError(Exception):
@@ -79,8 +83,10 @@ class Checkpointer:
         self._directory = pathlib.Path(directory).absolute()
         self._read_only = read_only
         self._saving: int | None = None  # The step of the save that may be going on.
+        self._proven = False  # Whether a checkpoint of this process has been read back.
+        self._plain_path = _PlainPath(self._directory)
         self._manager = ocp.CheckpointManager(
-            self._directory,
+            self._plain_path.path,
             item_handlers={
                 "state": ocp.StandardCheckpointHandler(),
                 "metadata": ocp.JsonCheckpointHandler(),
@@ -108,6 +114,7 @@ class Checkpointer:
             self.wait()
         with contextlib.suppress(Exception):  # It waits once more.
             self._manager.close()
+        self._plain_path.close()
 
     def latest_step(self) -> int | None:
         """Returns the step of the newest checkpoint; None if there is none."""
@@ -131,13 +138,16 @@ class Checkpointer:
     def save(self, state: TrainState, iterator_state: Any, metadata: dict[str, Any]) -> None:
         """Begins to write a checkpoint and returns; waits for the previous one first.
 
+        The first of a process is waited for and read back: what can't be read would not be noticed
+        before the run is to go on from it.
+
         Args:
           state: Of one device, as numpy arrays, to be left unchanged while it is written.
           iterator_state: What the training iterator's `get_state()` gave.
           metadata: JSON values.
 
         Raises:
-          SaveError: If this or the previous checkpoint could not be written.
+          SaveError: If this or the previous checkpoint could not be written, or not be read back.
         """
         self.wait()
         self._saving = int(state.step)
@@ -156,6 +166,20 @@ class Checkpointer:
                     metadata=args.JsonSave(content | {"checksum": _json_checksum(content)}),
                 ),
             )
+        if not self._proven:
+            self.wait()
+            self._read_back(int(state.step), state)
+
+    def _read_back(self, step: int, state: TrainState) -> None:
+        try:
+            self._read(step, state)
+        except _DamagedError as error:
+            raise SaveError(
+                f"The checkpoint of step {step} was written to {self._directory}, but can't be "
+                f"read back: {self._plain_path.unplain(error)}. The run would be lost. Choose another "
+                "workdir, on another disk if need be; earlier checkpoints are as they were."
+            ) from error
+        self._proven = True
 
     def restore(self, like: TrainState) -> Checkpoint:
         """Reads the newest checkpoint that is not damaged.
@@ -180,7 +204,7 @@ class Checkpointer:
             try:
                 checkpoint = self._read(step, like)
             except _DamagedError as error:
-                damaged[step] = str(error)
+                damaged[step] = self._plain_path.unplain(error)
             else:
                 return checkpoint._replace(notes=self._set_aside(damaged))
         reasons = "; ".join(f"step {step}: {reason}" for step, reason in damaged.items())
@@ -247,10 +271,11 @@ class Checkpointer:
             yield
         except Exception as error:
             step, self._saving = self._saving, None
+            reason = self._plain_path.unplain(_one_line(error))
             raise SaveError(
                 f"The checkpoint of step {step} could not be written to {self._directory}: "
-                f"{_one_line(error)}. Earlier ones are intact. Make room, or the directory "
-                "writable; the same command then goes on."
+                f"{reason}. Earlier ones are intact. Make room, "
+                "or the directory writable; the same command then goes on."
             ) from error
 
 
@@ -272,6 +297,46 @@ def load(directory: pathlib.Path, like: TrainState) -> Checkpoint:
         )
     with Checkpointer(directory, read_only=True) as checkpointer:
         return checkpointer.restore(like)
+
+
+class _PlainPath:
+    """Another path of a directory whose own has what Orbax does not take as it is.
+
+    Orbax looks for its files with glob and names them in JSON: below a directory such as `[v2]` it
+    would not find what it wrote. An open directory has a name in /proc that is numbers only.
+
+    Attributes:
+      path: For Orbax.
+    """
+
+    def __init__(self, directory: pathlib.Path):
+        """Opens the directory if need be.
+
+        Raises:
+          SaveError: If it can't be named in another way here.
+        """
+        self._directory, self._descriptor, self.path = directory, None, directory
+        if not _SPECIAL.search(str(directory)):
+            return
+        self._descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+        self.path = pathlib.Path(f"/proc/self/fd/{self._descriptor}")
+        if not self.path.is_dir():
+            self.close()
+            raise SaveError(
+                f"{directory} has one of the characters [ ] {{ }} * ? \\ or one that can't be "
+                "printed, with which checkpoints can be kept only where there is /proc (Linux). "
+                "Choose a workdir without them."
+            )
+
+    def unplain(self, message: Any) -> str:
+        """Returns a message with the directory's own name."""
+        return str(message).replace(str(self.path), str(self._directory))
+
+    def close(self) -> None:
+        """Closes the directory."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
 
 
 def _make(directory: pathlib.Path) -> None:

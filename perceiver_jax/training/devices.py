@@ -51,6 +51,11 @@ def join_processes(
     )
 
 
+def is_first_of_several() -> bool:
+    """Whether the others depend on this process: it brings them together."""
+    return jax.process_count() > 1 and jax.process_index() == 0
+
+
 def wait_for_processes(name: str) -> None:
     """Waits until all processes are here; `name` may be used once in a run.
 

@@ -1,17 +1,16 @@
 """What a run shows: a live bar on a terminal, plain lines elsewhere, a table at the end."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 import contextlib
 import pathlib
 import time
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any
 
 import rich.console
 import rich.progress
 import rich.table
-
-T = TypeVar("T")
+import rich.text
 
 # Metrics that are shown, and how; the files have all.
 LABELS = {
@@ -38,10 +37,10 @@ class Display:
         self._console, self._start, self._steps = console, start, steps
         self._begin = time.perf_counter()
         self._bar = rich.progress.Progress(
-            rich.progress.TextColumn("{task.description}"),
+            rich.progress.TextColumn("{task.description}", markup=False),
             rich.progress.MofNCompleteColumn(),
             rich.progress.BarColumn(bar_width=None),
-            rich.progress.TextColumn("{task.fields[metrics]}"),
+            rich.progress.TextColumn("{task.fields[metrics]}", markup=False),
             rich.progress.TimeElapsedColumn(),
             rich.progress.TimeRemainingColumn(),
             rich.progress.TextColumn("left"),
@@ -71,27 +70,23 @@ class Display:
 
     def say(self, text: str) -> None:
         """Prints a line; above the bar if there is one."""
-        self._console.print(text, highlight=False, soft_wrap=True)
+        say(self._console, text)
 
-    def timed(self, what: str, function: Callable[[], T]) -> T:
-        """Calls a function that takes a while; says so before, and how long it took after."""
-        if not self._console.is_terminal:
-            self._console.print(f"{what} ...", end=" ", highlight=False)
-            self._console.file.flush()
-        begin = time.perf_counter()
-        with self.busy(what):
-            result = function()
-        taken = _seconds(time.perf_counter() - begin)
-        self.say(f"{what} ... {taken}" if self._console.is_terminal else taken)
+    @contextlib.contextmanager
+    def timed(self, what: str) -> Iterator[None]:
+        """Says that something takes a while, and how long it took after."""
+        with _timed(self._console, what), self.busy(what):
+            yield
         self._begin = time.perf_counter()
-        return result
 
     @contextlib.contextmanager
     def busy(self, what: str) -> Iterator[None]:
         """Shows on the bar that something else than training goes on."""
         self._bar.update(self._task, description=what, metrics="")
-        yield
-        self._bar.update(self._task, description="")
+        try:
+            yield
+        finally:
+            self._bar.update(self._task, description="")
 
     def step(self, step: int, metrics: dict[str, float]) -> None:
         """Moves the bar to a step."""
@@ -142,6 +137,40 @@ class Display:
 
     def _line(self, split: str, step: int, text: str) -> None:
         self.say(f"{split:5} {step:{len(str(self._steps))}}/{self._steps}  {text}")
+
+
+def say(console: rich.console.Console, text: str) -> None:
+    """Prints a line as it is: what looks like markup or a pattern may be the name of a file."""
+    console.print(rich.text.Text(text), highlight=False, soft_wrap=True)
+
+
+@contextlib.contextmanager
+def timed(console: rich.console.Console, what: str) -> Iterator[None]:
+    """Says what is going on, with a clock on a terminal, and how long it took after."""
+    bar = rich.progress.Progress(
+        rich.progress.SpinnerColumn(),
+        rich.progress.TextColumn("{task.description}", markup=False),
+        rich.progress.TimeElapsedColumn(),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    )
+    bar.add_task(what, total=None)
+    with _timed(console, what), bar:
+        yield
+
+
+@contextlib.contextmanager
+def _timed(console: rich.console.Console, what: str) -> Iterator[None]:
+    if not console.is_terminal:
+        console.print(f"{what} ...", end=" ", highlight=False, markup=False, soft_wrap=True)
+        console.file.flush()
+    begin, taken = time.perf_counter(), "not finished"
+    try:
+        yield
+        taken = _seconds(time.perf_counter() - begin)
+    finally:
+        say(console, f"{what} ... {taken}" if console.is_terminal else taken)
 
 
 def _metrics(metrics: dict[str, float]) -> str:

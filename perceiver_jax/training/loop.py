@@ -1,13 +1,14 @@
 """The training loop: step, record, evaluate, save, and go on from where a run stopped."""
 
 import collections
-from collections.abc import Callable, Iterable, Mapping
-import functools
+from collections.abc import Callable, Iterable, Iterator, Mapping
+import contextlib
 import pathlib
 import time
 from typing import Any, Protocol, runtime_checkable
 
 import jax
+from jax.experimental import multihost_utils
 import numpy as np
 import rich.console
 
@@ -17,6 +18,7 @@ from perceiver_jax.training import (
     display,
     divergence,
     evaluation,
+    lock,
     preemption,
     recorder,
     writers,
@@ -88,6 +90,7 @@ def train(
       ValueError: If a batch cannot be divided over the devices, the workdir's checkpoint is of
         another model or optimizer, or all checkpoints are damaged.
       Preempted: If a signal came, once everything is saved.
+      InUseError: If another run has the workdir.
       DivergedError: If too many updates in a row were not finite.
       OSError: If something cannot be written.
     """
@@ -100,18 +103,25 @@ def train(
         batches = signals.interrupt(test_batches())
         return evaluate(state_lib.evaluation_params(state), batches)
 
-    with checkpoints.Checkpointer(workdir / "checkpoints", plan.max_checkpoints) as checkpointer:
+    shapes = jax.eval_shape(create_state)
+    count = f"{sum(x.size for x in jax.tree.leaves(shapes.params)):,} parameters"
+    with (
+        _only_run(workdir),
+        checkpoints.Checkpointer(workdir / "checkpoints", plan.max_checkpoints) as checkpointer,
+    ):
         start, recorded, skipped, notes = 0, None, (), ()
         if checkpointer.latest_step() is None:
-            state = parallelism.create_state(create_state)
+            with display.timed(console, f"initialising {count}"):
+                state = parallelism.create_state(create_state)
         else:
-            saved = checkpointer.restore(jax.eval_shape(create_state))
+            with display.timed(console, f"reading a checkpoint of {count}"):
+                saved = checkpointer.restore(shapes)
+                state = parallelism.place_state(saved.state)
             train_batches.set_state(saved.iterator_state)
             start, recorded = int(saved.state.step), saved.metadata["recorded"]
             skipped, notes = saved.metadata["skipped"], saved.notes
             key_data = np.array(saved.metadata["rng"], np.uint32)
             rng = jax.random.wrap_key_data(key_data, impl=jax.random.key_impl(rng))
-            state = parallelism.place_state(saved.state)
         metadata = {"config": config, "rng": jax.random.key_data(rng).tolist()}
         rng = parallelism.place_key(rng)
         diverging = divergence.Divergence(plan.max_skipped, skipped)
@@ -135,18 +145,24 @@ def train(
                     screen.say(f"going on from step {start}")
                 if plan.is_due(plan.eval_every, start) and record.evaluated < start:
                     record.test(start, test(state))  # A signal prevented it.
-                host_batch = next(train_batches)
+                with screen.timed("reading the first batch"):
+                    host_batch = next(train_batches)
+                size = len(host_batch["label"]) * jax.process_count()
                 batch = parallelism.place_batch(host_batch)
-                compile_update = functools.partial(
-                    parallelism.compile_update, update, state, batch, rng
-                )
-                step_fn = screen.timed("compiling the training step", compile_update)
+                with screen.timed("compiling the training step"):
+                    step_fn = parallelism.compile_update(update, state, batch, rng)
                 devices.wait_for_processes("compiled")
-                record.start(len(host_batch["label"]) * jax.process_count())
+                record.start(size)
             unread = collections.deque()  # Steps whose metrics may still be on the devices.
-            with signals.deferred():
+            with contextlib.ExitStack() as something_to_save:
                 for step in range(start + 1, plan.steps + 1):
-                    state, metrics = step_fn(state, batch, rng)
+                    if step == start + 1:
+                        with screen.timed(f"first step, {size:,} examples through {count}"):
+                            state, metrics = step_fn(state, batch, rng)
+                            jax.block_until_ready(metrics)
+                        something_to_save.enter_context(signals.deferred())
+                    else:
+                        state, metrics = step_fn(state, batch, rng)
                     unread.append((step, metrics, host_batch["index"]))
                     ending = signals.requested()
                     evaluating = plan.is_due(plan.eval_every, step)
@@ -188,3 +204,22 @@ def train(
                 checkpointer.wait()
             record.report(result, time.perf_counter() - begin)
     return result.metrics
+
+
+@contextlib.contextmanager
+def _only_run(workdir: pathlib.Path) -> Iterator[None]:
+    """Holds the lock of the workdir in the first process; all raise if it can't be had."""
+    problem = None
+    with contextlib.ExitStack() as stack:
+        if jax.process_index() == 0:
+            try:
+                stack.enter_context(lock.held(workdir))
+            except lock.InUseError as error:
+                problem = error
+        if jax.process_count() > 1 and multihost_utils.broadcast_one_to_all(
+            np.bool_(problem is not None)
+        ):
+            problem = problem or lock.InUseError(f"Another run is training in {workdir}.")
+        if problem is not None:
+            raise problem
+        yield

@@ -1,22 +1,28 @@
-"""Ends a run on SIGTERM and SIGINT: the first signal after a step and its save, the second at once.
+"""Ends a run on SIGTERM and SIGINT: at once where nothing would be lost, else after the step.
 
 Preemptible machines send SIGTERM and wait, often for 30 seconds; Ctrl-C sends SIGINT.
 """
 
 from collections.abc import Callable, Iterable, Iterator
 import contextlib
+import multiprocessing
 import os
 import signal
 import sys
 import threading
+import time
 from types import FrameType, TracebackType
-from typing import Any, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 T = TypeVar("T")
 
 # EX_TEMPFAIL of sysexits.h: nothing is wrong, try again.
 EXIT_CODE = 75
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
+NOTHING_NEW = "Ended before there was anything new to save"
+
+# Seconds that the main thread is given to notice a signal, and then to tidy up.
+_NOTICE, _TIDY = 1.0, 4.0
 
 
 class Preempted(BaseException):
@@ -27,12 +33,18 @@ class Preemption:
     """Knows whether a signal asked the run to end; listens while it is entered.
 
     Python runs its handlers between two instructions of the main thread, which may be minutes away
-    (the compiler, a device). So a thread of its own answers the first signal with a line, and ends
-    the program at the second, with the code that shells use (128 + the signal's number).
+    (the compiler, a device). So a thread of its own answers the first signal with a line, ends the
+    program if there is nothing to lose and the main thread does not, and ends it at the second,
+    with the code that shells use (128 + the signal's number).
+
+    Args:
+      coordinates: Whether this is the first of several processes. It ends a second after them:
+        without it they would not end by themselves, but fail.
     """
 
-    def __init__(self):
+    def __init__(self, coordinates: bool = False):
         """Begins without having been asked."""
+        self._patience = 1.0 if coordinates else 0.0
         self._requested = self._deferred = False
         self._any_process, self._asked = None, None
 
@@ -78,7 +90,10 @@ class Preemption:
 
     @contextlib.contextmanager
     def deferred(self) -> Iterator[None]:
-        """Within it the first signal only sets `requested`; elsewhere it raises `Preempted`."""
+        """Within it there is something to save: the first signal only sets `requested`.
+
+        Elsewhere it raises `Preempted`, or ends the program if that can't be raised soon.
+        """
         self._deferred = True
         try:
             yield
@@ -96,6 +111,12 @@ class Preemption:
                 raise Preempted
             yield item
 
+    def end(self) -> NoReturn:
+        """Ends the program at once, and its workers; what JAX still computes is not waited for."""
+        time.sleep(self._patience)
+        kill_workers()
+        _exit(EXIT_CODE)
+
     def _handle(self, number: int, frame: FrameType | None) -> None:
         first, self._requested = not self._requested, True
         if first and not self._deferred:
@@ -109,6 +130,30 @@ class Preemption:
             if name not in SIGNALS:
                 continue
             if ending:
-                os._exit(128 + name)
+                kill_workers()
+                _exit(128 + name)
             ending = True
-            print(f"\n{name.name}: ending after this step; again ends at once.", file=sys.stderr)
+            when = " after this step" if self._deferred else ""
+            print(f"\n{name.name}: ending{when}; again ends at once.", file=sys.stderr)
+            if not self._deferred:
+                threading.Thread(target=self._end_if_stuck, daemon=True).start()
+
+    def _end_if_stuck(self) -> None:
+        time.sleep(_NOTICE)
+        if self._requested:  # The main thread has noticed, and is on its way out.
+            time.sleep(_TIDY)
+        if not self._deferred:
+            print(f"{NOTHING_NEW}. The same command goes on.", file=sys.stderr)
+            self.end()
+
+
+def kill_workers() -> None:
+    """Ends processes that decode: they ignore signals, and would be waited for till their batch."""
+    for process in multiprocessing.active_children():
+        process.kill()
+
+
+def _exit(code: int) -> NoReturn:
+    if sys.stdout.isatty():
+        os.write(sys.stdout.fileno(), b"\x1b[?25h")  # Shows the cursor, which a live bar hides.
+    os._exit(code)

@@ -36,7 +36,7 @@ def lines(workdir):
 @pytest.fixture(scope="module")
 def workdir(tmp_path_factory):
     """That of a run of two steps, gone on with to four."""
-    workdir = tmp_path_factory.mktemp("run")
+    workdir = tmp_path_factory.mktemp("runs") / "[v2] [/old] a\\b"
     run(workdir, 2)
     run(workdir, 4)
     return workdir

@@ -173,3 +173,22 @@ def test_saved_state_is_a_copy_and_stays_when_the_buffers_are_donated(make_toy, 
     before = jax.tree.map(np.copy, fetched)
     jax.jit(lambda s: jax.tree.map(jnp.add, s, s), donate_argnums=0)(state)
     jax.tree.map(np.testing.assert_array_equal, fetched, before)
+
+
+@pytest.mark.parametrize("name", ["[v2]", "a\\b", "**", "{x}?*", "a\nb", "\udcff", "%20#: "])
+def test_directories_of_any_name_keep_checkpoints(tmp_path, make_toy, name):
+    state = jax.device_get(make_toy().state)
+    directory = _saved(tmp_path / name / "checkpoints", state, num_checkpoints=2)
+    assert checkpoints.load(directory, state).state.step == 1
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_first_save_that_cannot_be_read_back_ends_the_run(tmp_path, make_toy, monkeypatch):
+    state = jax.device_get(make_toy().state)
+    monkeypatch.setattr(checkpoints, "_checksum", lambda x, n=iter(range(1000)): next(n))
+    message = f"written to {tmp_path}/c, but can't be read back"
+    with (
+        checkpoints.Checkpointer(tmp_path / "c") as checkpointer,
+        pytest.raises(checkpoints.SaveError, match=message),
+    ):
+        checkpointer.save(state, b"", {})

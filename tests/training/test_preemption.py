@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 import time
 
 import pytest
@@ -43,3 +45,22 @@ def test_handlers_are_those_of_before_afterwards():
     with preemption.Preemption():
         pass
     assert [signal.getsignal(number) for number in preemption.SIGNALS] == before
+
+
+STUCK = """
+import hashlib
+from perceiver_jax.training import preemption
+with preemption.Preemption():
+    print("stuck", flush=True)
+    hashlib.pbkdf2_hmac("sha256", b"", b"", 10**9)
+"""
+
+
+def test_signal_ends_a_program_that_computes_and_has_nothing_to_save():
+    command = [sys.executable, "-c", STUCK]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout.readline() == b"stuck\n"
+        process.send_signal(signal.SIGTERM)
+        begin = time.monotonic()
+        assert process.wait(60) == preemption.EXIT_CODE
+        assert time.monotonic() - begin < 5
