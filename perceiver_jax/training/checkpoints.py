@@ -176,8 +176,8 @@ class Checkpointer:
         except _DamagedError as error:
             raise SaveError(
                 f"The checkpoint of step {step} was written to {self._directory}, but can't be "
-                f"read back: {self._plain_path.unplain(error)}. The run would be lost. Choose another "
-                "workdir, on another disk if need be; earlier checkpoints are as they were."
+                f"read back: {self._plain_path.unplain(error)}. The run would be lost. Choose "
+                "another workdir, on another disk if need be; earlier checkpoints are as they were."
             ) from error
         self._proven = True
 

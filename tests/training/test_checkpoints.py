@@ -1,5 +1,6 @@
 """Checkpoints give back what was saved, to the bit, or say why they cannot."""
 
+import itertools
 import pathlib
 import resource
 import shutil
@@ -185,7 +186,8 @@ def test_directories_of_any_name_keep_checkpoints(tmp_path, make_toy, name):
 
 def test_first_save_that_cannot_be_read_back_ends_the_run(tmp_path, make_toy, monkeypatch):
     state = jax.device_get(make_toy().state)
-    monkeypatch.setattr(checkpoints, "_checksum", lambda x, n=iter(range(1000)): next(n))
+    numbers = itertools.count()
+    monkeypatch.setattr(checkpoints, "_checksum", lambda x: next(numbers))
     message = f"written to {tmp_path}/c, but can't be read back"
     with (
         checkpoints.Checkpointer(tmp_path / "c") as checkpointer,

@@ -60,6 +60,7 @@ def test_signal_ends_a_program_that_computes_and_has_nothing_to_save():
     command = [sys.executable, "-c", STUCK]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdout.readline() == b"stuck\n"
+        time.sleep(0.5)  # It has printed, and is about to compute.
         process.send_signal(signal.SIGTERM)
         begin = time.monotonic()
         assert process.wait(60) == preemption.EXIT_CODE
