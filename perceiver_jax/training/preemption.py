@@ -47,6 +47,7 @@ class Preemption:
         self._patience = 1.0 if coordinates else 0.0
         self._requested = self._deferred = False
         self._any_process, self._asked = None, None
+        self._left = threading.Event()
 
     def __enter__(self) -> "Preemption":
         """Begins to listen; only the main thread can."""
@@ -65,6 +66,7 @@ class Preemption:
         traceback: TracebackType | None,
     ) -> None:
         """Leaves signals to whom they were before."""
+        self._left.set()
         for number, handler in self._old_handlers.items():
             signal.signal(number, handler)
         signal.set_wakeup_fd(self._old_fd)
@@ -139,10 +141,10 @@ class Preemption:
                 threading.Thread(target=self._end_if_stuck, daemon=True).start()
 
     def _end_if_stuck(self) -> None:
-        time.sleep(_NOTICE)
+        self._left.wait(_NOTICE)
         if self._requested:  # The main thread has noticed, and is on its way out.
-            time.sleep(_TIDY)
-        if not self._deferred:
+            self._left.wait(_TIDY)
+        if not self._deferred and not self._left.is_set():
             print(f"{NOTHING_NEW}. The same command goes on.", file=sys.stderr)
             self.end()
 
