@@ -80,7 +80,7 @@ def _last_checkpoint(workdir: pathlib.Path) -> int:
 def run(tmp_path_factory):
     """A run of two processes, one of which was killed: its workdir and the other one's end."""
     directory = tmp_path_factory.mktemp("processes")
-    workdir = directory / "run"
+    workdir = directory / "run [v2]"
     first, second = _start(workdir, 100_000, directory / "cache")
     try:
         deadline = time.monotonic() + SECONDS
