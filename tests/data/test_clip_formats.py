@@ -5,6 +5,7 @@ import struct
 import av
 import numpy as np
 import pytest
+import soundfile
 
 from perceiver_jax.data.builders.clips import builder, containers
 from tests.data import media
@@ -243,6 +244,45 @@ def test_of_other_channels_the_mean_is_taken(left, right, tmp_path):
     assert "opposite_channels" not in clip["causes"]
     loudest = np.abs(media.read_sound(clip["audio"])).max()
     assert loudest == pytest.approx(0.5 * abs(left + right) / 2, abs=0.03)
+
+
+@pytest.mark.parametrize(("part", "opposite"), [(0.0, False), (0.03, False), (0.5, True)])
+def test_channels_may_be_opposite_in_a_part_alone(part, opposite, tmp_path):
+    tone = 0.5 * np.sin(2 * np.pi * 1_000 * np.arange(2 * 48_000) / 48_000)
+    other = np.where(np.arange(len(tone)) < part * len(tone), -tone, tone)
+    soundfile.write(tmp_path / "clip.wav", np.stack([tone, other], 1), 48_000)
+    clip = stored(tmp_path / "clip.wav")
+    assert ("opposite_channels" in clip["causes"]) == opposite
+    if opposite:
+        assert np.abs(media.read_sound(clip["audio"])[:4_800]).max() > 0.4
+
+
+def test_one_channel_of_many_is_not_opposite_to_silence(tmp_path):
+    tone = 0.5 * np.sin(2 * np.pi * 1_000 * np.arange(2 * 48_000) / 48_000)
+    samples = np.pad(tone[:, None], [(0, 0), (3, 12)])
+    soundfile.write(tmp_path / "clip.wav", samples, 48_000)
+    assert stored(tmp_path / "clip.wav")["causes"] == {"no_picture": ""}
+
+
+def test_sound_far_beyond_full_scale_is_made_quieter_and_not_clipped(tmp_path):
+    tone = np.sin(2 * np.pi * 1_000 * np.arange(2 * 48_000) / 48_000)
+    soundfile.write(tmp_path / "clip.wav", 20_000 * tone, 48_000, subtype="FLOAT")
+    clip = stored(tmp_path / "clip.wav")
+    np.testing.assert_allclose(media.read_sound(clip["audio"]), tone, atol=1e-4)
+    assert clip["causes"]["beyond_full_scale"] == "peak 20000"
+
+
+def test_wav_of_big_endian_samples_is_refused_and_does_not_become_noise(tmp_path):
+    tone = 0.5 * np.sin(2 * np.pi * 1_000 * np.arange(2 * 48_000) / 48_000)
+    soundfile.write(tmp_path / "clip.wav", tone, 48_000, endian="BIG")
+    assert "RIFX" in refusal(tmp_path / "clip.wav")[1]
+
+
+def test_noise_with_the_suffix_of_sound_is_refused(tmp_path):
+    for seed in range(5):
+        noise = np.random.default_rng(seed).bytes(200_000)
+        (tmp_path / "clip.mp3").write_bytes(noise)
+        assert refusal(tmp_path / "clip.mp3")[0] == "undecodable"
 
 
 @pytest.mark.parametrize("suffix", [".avi", ".ts", ".mpg", ".wmv", ".au"])

@@ -3,6 +3,7 @@
 import fractions
 import io
 import itertools
+import struct
 
 import av
 import numpy as np
@@ -112,18 +113,36 @@ def test_the_short_side_has_256_pixels_and_the_aspect_is_kept(size, expected, tm
     assert PIL.Image.open(io.BytesIO(clip["video"][0])).size == expected
 
 
-def test_a_turned_video_is_shown_upright(tmp_path):
+def turn(path, matrix):
+    """Changes how a player turns the picture."""
+    contents = bytearray(path.read_bytes())
+    identity = struct.pack(">6i", 1 << 16, 0, 0, 0, 1 << 16, 0)
+    at = contents.index(identity, contents.index(b"tkhd"))
+    a, b, c, d = (x << 16 for x in matrix)
+    struct.pack_into(">6i", contents, at, a, b, 0, c, d, 0)
+    path.write_bytes(contents)
+
+
+@pytest.mark.parametrize(
+    ("matrix", "size", "white"),  # Where in what is shown the left of what is stored is.
+    [
+        ((1, 0, 0, 1), (427, 256), (20, 128)),
+        ((-1, 0, 0, -1), (427, 256), (407, 128)),
+        ((-1, 0, 0, 1), (427, 256), (407, 128)),
+        ((1, 0, 0, -1), (427, 256), (20, 128)),
+        ((0, 1, -1, 0), (256, 427), (128, 20)),  # As phones write it: to be turned clockwise.
+        ((0, -1, 1, 0), (256, 427), (128, 407)),
+        ((0, 1, 1, 0), (256, 427), (128, 20)),
+        ((0, -1, -1, 0), (256, 427), (128, 407)),
+    ],
+)
+def test_a_turned_or_mirrored_video_is_shown_upright(matrix, size, white, tmp_path):
     path = media.write_clip(tmp_path / "clip.mp4", seconds=0.2, sound=False, size=(160, 96))
-    upright = bytearray(path.read_bytes())
-    identity = b"".join(x.to_bytes(4, "big", signed=True) for x in (1 << 16, 0, 0, 0, 1 << 16, 0))
-    quarter = b"".join(x.to_bytes(4, "big", signed=True) for x in (0, 1 << 16, 0, -(1 << 16), 0, 0))
-    at = upright.index(identity, upright.index(b"tkhd"))
-    upright[at : at + len(quarter)] = quarter  # As phones write it: to be turned clockwise.
-    path.write_bytes(upright)
+    turn(path, matrix)
     pixels = PIL.Image.open(io.BytesIO(stored(path)["video"][1]))  # Shows 1: the left bar is white.
-    assert pixels.size == (256, 427)
-    assert pixels.getpixel((128, 10))[0] > 200  # Left has become top.
-    assert pixels.getpixel((128, 400))[0] < 50
+    assert pixels.size == size
+    assert pixels.getpixel(white)[0] > 200
+    assert pixels.getpixel(tuple(np.subtract(size, white) - 1))[0] < 50
 
 
 def test_a_cover_picture_is_no_video(tmp_path):

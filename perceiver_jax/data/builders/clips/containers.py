@@ -4,6 +4,7 @@ It is part of the program `decode.py`, so nothing of this package is imported.
 """
 
 from collections.abc import Iterable, Iterator
+import math
 import os
 import re
 import struct
@@ -21,7 +22,7 @@ OPTIONS = {
 # How files begin; the others FFmpeg guesses. Its guesses go wrong: regular sound in a WAV file can
 # look as packets of MPEG-TS do.
 _BEGINNINGS = (
-    (rb"RIFF....WAVE|RF64....WAVE|BW64....WAVE", "wav"),
+    (rb"(RIFF|RF64|BW64)....WAVE", "wav"),
     (rb"RIFF....AVI ", "avi"),
     (rb"riff\x2e\x91\xcf\x11", "w64"),
     (rb"FORM....AIF[FC]", "aiff"),
@@ -42,6 +43,9 @@ _BEGINNINGS = (
 ENDLESS = frozenset(("mpeg", "mpegvideo", "mpegts", "mp3", "aac", "amr"))
 # These have the order of pictures, not their times.
 WITHOUT_TIMES = frozenset(("avi", "mpegvideo"))
+_BACK = 0.5  # Seconds by which times go back where another recording begins.
+# Seconds by which they go ahead there, in formats that have joins, not gaps.
+_AHEAD = {"mpeg": 10.0, "mpegts": 10.0}
 # Tags may be in any encoding; PyAV 19 keeps what is not UTF-8, and has no such argument.
 _TAGS = {"metadata_errors": "ignore"} if int(av.__version__.split(".")[0]) < 19 else {}
 
@@ -50,6 +54,8 @@ def open_file(path: str) -> av.container.InputContainer:
     """Opens a file for reading; one that is none of what we take is an error of FFmpeg's."""
     with open(path, "rb") as file:
         head = file.read(16)
+    if head[:4] == b"RIFX":
+        raise ValueError("WAV of big-endian samples (RIFX), which FFmpeg takes for little-endian")
     kinds = [kind for begin, kind in _BEGINNINGS if re.match(begin, head, re.DOTALL)]
     return av.open(path, format=kinds[0] if kinds else None, options=OPTIONS, **_TAGS)
 
@@ -68,6 +74,13 @@ def claimed(
     if container.format.name in ("wav", "w64", "caf", "avi"):  # Then it is what is there.
         seconds *= _claimed_share(path)
     return seconds or None
+
+
+def origin(container: av.container.InputContainer) -> float:
+    """The file's time at its beginning, in seconds."""
+    begin = (container.start_time or 0) / av.time_base
+    # Below 0 a codec warms up; but in these the clock may have gone round, which FFmpeg undoes.
+    return begin if container.format.name in ("mpeg", "mpegts") else max(0.0, begin)
 
 
 def finds_times(container: av.container.InputContainer, streams: list[av.stream.Stream]) -> bool:
@@ -95,11 +108,12 @@ def _claimed_share(path: str) -> float:
     """How many times the data that is there the header of a file of chunks claims; 1 if whole."""
     with open(path, "rb") as file:
         head = file.read(40)
-        # Where chunks begin, how their name and size are written, what the size counts too.
-        at, form, too = {
-            b"caff": (8, ">4sq", 0),
-            b"riff": (40, "<16sq", 24),
-        }.get(head[:4], (12, "<4sI", 0))
+        # Where chunks begin, how their name and size are written, what the size counts too, and of
+        # how many bytes they are multiples.
+        at, form, too, unit = {
+            b"caff": (8, ">4sq", 0, 1),
+            b"riff": (40, "<16sq", 24, 8),
+        }.get(head[:4], (12, "<4sI", 0, 2))
         size_of_header = struct.calcsize(form)
         for _ in range(1_000):
             file.seek(at)
@@ -115,7 +129,7 @@ def _claimed_share(path: str) -> float:
                 unknown = size <= 0 or size >> 16 in (0x7FFF, 0x8000, 0xFFFF)
                 return 1.0 if unknown else max(1.0, (size - too) / max(there, 1))
             at += max(size - too, 0) + size_of_header
-            at += -at % (8 if too else 1 if form[0] == ">" else 2)
+            at += -at % unit
     return 1.0
 
 
@@ -141,10 +155,35 @@ def count_before(path: str, streams: list[av.stream.Stream], target: float) -> d
 def _read(path: str, streams: list[av.stream.Stream]) -> Iterator[tuple[av.Packet, float, float]]:
     """Yields packets, each with its time and length in seconds; without a time, it is 0."""
     with open_file(path) as container:
-        for packet in container.demux([container.streams[stream.index] for stream in streams]):
+        for packet in _packets(container, [container.streams[x.index] for x in streams]):
             time = packet.dts if packet.pts is None else packet.pts
             length, tick = packet.duration or 0, packet.stream.time_base
             yield packet, float((time or 0) * tick), float(length * tick)
+
+
+def _packets(
+    container: av.container.InputContainer, streams: list[av.stream.Stream]
+) -> Iterator[av.Packet]:
+    """Yields packets; where recordings were joined, their times go on instead of beginning anew."""
+    ahead = _AHEAD.get(container.format.name, math.inf)
+    ends: dict[int, float] = {}  # Where streams, by their index, are to go on.
+    shifts = dict.fromkeys((stream.index for stream in streams), 0.0)
+    for packet in container.demux(streams):
+        stream, tick = packet.stream.index, packet.time_base
+        if packet.dts is not None:
+            if packet.pts is not None and not -_BACK < (packet.pts - packet.dts) * tick < ahead:
+                packet.pts = packet.dts  # FFmpeg gives the first of a join a time of before it.
+            time = float(packet.dts * tick)
+            end = ends.get(stream, time)
+            if not end - _BACK < time + shifts[stream] < end + ahead:
+                # That of another stream, if it fits, keeps them in step.
+                fitting = [x for x in shifts.values() if abs(time + x - end) < _BACK]
+                shifts[stream] = fitting[0] if fitting else end - time
+            ends[stream] = time + shifts[stream] + float((packet.duration or 0) * tick)
+        if shift := round(shifts[stream] / tick):
+            packet.pts = None if packet.pts is None else packet.pts + shift
+            packet.dts = None if packet.dts is None else packet.dts + shift
+        yield packet
 
 
 def frames(
@@ -157,7 +196,7 @@ def frames(
     finished, skipped = set(), dict(skipped)
     in_order = _Order() if container.format.name in WITHOUT_TIMES else None
     try:
-        for packet in container.demux(streams):
+        for packet in _packets(container, streams):
             if skipped.get(packet.stream.index):
                 skipped[packet.stream.index] -= 1
                 continue

@@ -36,13 +36,24 @@ MAX_CHANNELS = 64
 SAMPLE_RATES = (1_000, 768_000)  # Range that is taken, in Hz.
 MAX_MEMORY = 4 << 30  # Bytes of address space of the process.
 
+_TURNS = {
+    (0, 1, -1, 0): PIL.Image.Transpose.ROTATE_270,  # Counter-clockwise.
+    (-1, 0, 0, -1): PIL.Image.Transpose.ROTATE_180,
+    (0, -1, 1, 0): PIL.Image.Transpose.ROTATE_90,
+    (-1, 0, 0, 1): PIL.Image.Transpose.FLIP_LEFT_RIGHT,
+    (1, 0, 0, -1): PIL.Image.Transpose.FLIP_TOP_BOTTOM,
+    (0, 1, 1, 0): PIL.Image.Transpose.TRANSPOSE,
+    (0, -1, -1, 0): PIL.Image.Transpose.TRANSVERSE,
+}
 _USUAL_RATES = {8_000, 11_025, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000, 96_000}
 _JPEG_QUALITY = 85
 _SLACK = 0.5  # Seconds that may lack of what a file claims to hold.
 _WHOLE = 1.0  # Seconds that a file is longer than its segment if it holds more than that.
 _PADDING = 0.1  # Seconds that codecs add to fill their last block.
 _PREROLL = 0.5  # Seconds of sound that codecs need before what they decode is right.
-_CANCELLED = 0.01  # Of the channels' power is left in their mean: they are opposite.
+_CANCELLED = 0.02  # Of the power that unrelated channels' mean had is left: they are opposite
+_OPPOSITE = 0.1  # if they are so in pieces that have as much of the power of all.
+_BEYOND = 2.0  # Peak that codecs don't add to sound that was within 1.
 _STEP = 0.001  # Seconds; Matroska keeps time in milliseconds.
 _GAP = 0.05  # Seconds by which sound is out of place before it is moved.
 
@@ -100,12 +111,14 @@ def _decode(
             _check(stream)
             stream.codec_context.thread_count = 1  # Each core has a decoder of its own.
 
-        origin = max(0, container.start_time or 0) / av.time_base  # Below 0: codec's warming up.
+        origin = containers.origin(container)
         target = origin + start - _PREROLL
         endless = container.format.name in containers.ENDLESS
         whole = claimed = containers.claimed(path, container, streams)
         guess = (container.duration or 0) / av.time_base
-        if (endless or claimed is None) and (not cut or guess > length):
+        # Most formats count lengths from time 0; which programs did so can't be told.
+        late = 0.0 if container.format.name.startswith("mov") else max(0.0, origin)
+        if (endless or claimed is None or late > _SLACK) and (not cut or guess > length):
             whole = containers.measure(path, streams) - origin
         begin = start if not cut and whole is not None and whole > length + _WHOLE else 0.0
         skipped = {}
@@ -116,7 +129,7 @@ def _decode(
 
         pictures = _Pictures(length, video)
         sound = _Sound(length, channel)
-        damaged = 0
+        damaged = good = 0
         for stream, frames in containers.frames(
             container, streams, skipped, origin + begin + length
         ):
@@ -128,6 +141,7 @@ def _decode(
                 if frame.is_corrupt:
                     damaged += 1
                 else:
+                    good += 1
                     sink.add(frame, origin + begin)
         pictures.finish()
 
@@ -142,7 +156,9 @@ def _decode(
         if channel is not None:
             causes["opposite_channels"] = f"channel {channel + 1} is taken"
         ends = {stream: (pictures if stream is video else sound).end for stream in streams}
-        _check_complete(ends, claimed, begin, length, damaged, endless)
+        if damaged > good:
+            raise Refused("undecodable", f"{damaged} of {damaged + good} packets or frames")
+        _check_complete(ends, claimed, begin + late, length, damaged, endless)
         seconds = max(ends.values())
         if claimed is not None and 0 < seconds - (claimed - begin) < _PADDING:
             seconds = claimed - begin
@@ -244,17 +260,24 @@ class _Pictures:
         _check_size(round(width), height)
         scale = SHORT_SIDE / min(width, height)
         size = round(width * scale), round(height * scale)
+        turn = _turn(frame)
         interpolation = "AREA" if scale < 1 else "BICUBIC"
         frame = self._scaler.reformat(
             frame, *size, format="rgb24", interpolation=interpolation, threads=1
         )
-        turned = {90: 2, -90: 4, 180: 3, -180: 3}  # Counter-clockwise; numbers are Pillow's.
-        image = frame.to_image()
-        if frame.rotation in turned:
-            image = image.transpose(PIL.Image.Transpose(turned[frame.rotation]))
+        image = frame.to_image() if turn is None else frame.to_image().transpose(turn)
         buffer = io.BytesIO()
         image.save(buffer, format="jpeg", quality=_JPEG_QUALITY)
         return buffer.getvalue()
+
+
+def _turn(frame: av.VideoFrame) -> PIL.Image.Transpose | None:
+    """How a picture is turned or mirrored to be shown."""
+    stored = frame.side_data.get("DISPLAYMATRIX")
+    if stored is None:
+        return None
+    a, b, _, c, d = np.frombuffer(stored, np.int32)[:5] / 2**16  # x' = a x + c y, y' = b x + d y
+    return _TURNS.get((round(a), round(b), round(c), round(d)))
 
 
 class _Sound:
@@ -264,7 +287,7 @@ class _Sound:
         self.rate = 0
         self.samples = np.zeros(0, np.float32)
         self._length, self._position, self._last = length, 0, 0
-        self._channel, self._powers, self._mixed = channel, np.zeros(MAX_CHANNELS), 0.0
+        self._channel, self._powers, self._cancelled = channel, np.zeros(MAX_CHANNELS), 0.0
 
     @property
     def end(self) -> float:
@@ -291,8 +314,7 @@ class _Sound:
 
     def loudest(self) -> int | None:
         """Which channel to take instead of the mean, if the channels cancel each other in it."""
-        used = np.count_nonzero(self._powers)
-        if self._mixed < _CANCELLED * self._powers.sum() / max(used, 1):
+        if self._cancelled > _OPPOSITE * self._powers.sum():
             return int(np.argmax(self._powers > 0.9 * self._powers.max()))
         return None
 
@@ -304,8 +326,11 @@ class _Sound:
         mixed = channels.mean(axis=0, dtype=np.float32)
         if len(channels) > 1:
             powers = np.einsum("cn,cn->c", channels, channels, dtype=np.float64)
-            self._powers[: len(channels)] += np.nan_to_num(powers, posinf=0)
-            self._mixed += np.nan_to_num(np.dot(mixed, mixed), posinf=0)
+            powers = np.nan_to_num(powers, posinf=0)
+            self._powers[: len(channels)] += powers
+            unrelated = powers.sum() / len(channels) ** 2
+            if np.nan_to_num(np.dot(mixed, mixed), posinf=0) < _CANCELLED * unrelated:
+                self._cancelled += powers.sum()
         return mixed
 
 
@@ -325,12 +350,16 @@ def _encode(
 ) -> dict:
     samples = sound.samples[: round(sound.end * sound.rate)]
     samples = np.nan_to_num(samples, posinf=0, neginf=0)
+    peak = np.abs(samples).max(initial=0)
+    if peak > _BEYOND:
+        causes["beyond_full_scale"] = f"peak {peak:g}"
+        samples = samples / peak
     if picture and not pictures.files:
         causes["no_picture"] = ""
     if not len(samples):
         causes["no_sound"] = ""
-    elif np.abs(samples).max() < SILENCE_PEAK:
-        causes["silent"] = f"peak {np.abs(samples).max():.1e}"
+    elif peak < SILENCE_PEAK:
+        causes["silent"] = f"peak {peak:.1e}"
         samples = samples[:0]
         if not pictures.files:
             raise Refused("silent", causes["silent"] + ", and without picture")

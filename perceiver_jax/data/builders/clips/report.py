@@ -30,6 +30,7 @@ KEPT = {
     "long": "longer than its segment, or than 60 s: the beginning is taken",
     "short": "shorter than a window of 1.28 s; filled up in training",
     "opposite_channels": "channels that cancel each other: one is taken, not their mean",
+    "beyond_full_scale": "sound far beyond full scale: made quieter, to full scale",
     "damaged": "some packets could not be decoded",
     "variable_frame_rate": "shown at its times in 25 frames a second",
     "unusual_sample_rate": "resampled to 48 kHz",
