@@ -53,13 +53,14 @@ def draw_sheet(kind: str, pairs: Pairs, title: str) -> mpl_figure.Figure:
     figure = mpl_figure.Figure(
         figsize=(max(columns * width, 6.0), rows * height + 0.7), dpi=110, layout="constrained"
     )
-    figure.suptitle(f"{title}\n{layout.describe(pairs)}", size=10)
+    figure.suptitle(f"{title}\n{layout.describe(pairs)}", size=10, parse_math=False)
     cells = np.atleast_1d(figure.subfigures(rows, columns, wspace=0.03, hspace=0.03)).flat
     norm = layout.norm(pairs) if layout.norm else None
     for i, (cell, label) in enumerate(zip(cells, pairs.labels, strict=False)):
         cell.set_facecolor("#f2f2f2" if (i // columns + i % columns) % 2 else "white")
         mixed = pairs.mixed_labels[i]
-        cell.suptitle(_shorten(label if mixed == label else f"{label} -> {mixed}", width), size=9)
+        text = _shorten(label if mixed == label else f"{label} -> {mixed}", width)
+        cell.suptitle(text, size=9, parse_math=False)
         layout.draw(cell, pairs, i, norm)
     return figure
 

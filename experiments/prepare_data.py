@@ -19,6 +19,7 @@ from experiments import arguments
 
 _SHOWN_CLASSES = 10
 _CLASS_FOLDERS = "a directory with a folder for each class"
+_DECIDES = ("test_fraction", "num_points", "up")  # Flags that change what is in a set.
 _ARCHIVES = (".7z", ".bz2", ".gz", ".rar", ".tar", ".tgz", ".xz", ".zip", ".zst")
 
 Builder = Any  # tfds.core.DatasetBuilder; importing TFDS takes seconds.
@@ -107,8 +108,9 @@ def require_path(flags: argparse.Namespace, what: str, may_be_file: bool = False
       UsageError: there is no such directory, or file.
     """
     path = pathlib.Path(flags.source).expanduser()
-    if not path.exists():
-        raise arguments.UsageError(f"There is no {path}; expected {what}. Correct --source.")
+    if not flags.source or not path.exists():
+        given = path if flags.source else "--source=''"
+        raise arguments.UsageError(f"There is no {given}; expected {what}. Correct --source.")
     if not may_be_file and not path.is_dir():
         todo = "name its directory" if path.suffix.lower() not in _ARCHIVES else "unpack it"
         raise arguments.UsageError(
@@ -123,7 +125,7 @@ def choose_name(flags: argparse.Namespace) -> str:
     Raises:
       UsageError: TFDS allows no such name.
     """
-    own = pathlib.Path(flags.source).expanduser().resolve().stem.lower()
+    own = pathlib.Path(flags.source).expanduser().resolve().name.lower()
     name = flags.name or re.sub("[^a-z0-9]+", "_", own).strip("_")
     if not re.fullmatch("[a-z][a-z0-9_]*", name):
         raise arguments.UsageError(
@@ -131,6 +133,17 @@ def choose_name(flags: argparse.Namespace) -> str:
             "and '_', all lower-case. Set --name."
         )
     return name
+
+
+def made_from(flags: argparse.Namespace) -> dict[str, Any]:
+    """Returns what a set of that name must have been made with, to be the one that is asked for.
+
+    What a folder of one's own is called says little; the other kinds' names say what is in the set.
+    """
+    given = {k: v for k, v in vars(flags).items() if k in ("kind", *_DECIDES) and v is not None}
+    if hasattr(flags, "test_fraction"):
+        given["source"] = str(pathlib.Path(flags.source).expanduser().resolve())
+    return given
 
 
 def write_report(builder: Builder) -> None:
@@ -152,7 +165,12 @@ def write_report(builder: Builder) -> None:
 
 
 def _check_data_dir(data_dir: str) -> None:
-    """Refuses what TFDS can't write to."""
+    """Refuses what TFDS can't write to, or training not read."""
+    if "://" in data_dir:
+        raise arguments.UsageError(
+            f"Got --data_dir={data_dir}; expected a directory of this machine. Mount it, or copy "
+            "the set there afterwards."
+        )
     if any("\ud800" <= letter <= "\udfff" for letter in data_dir) or "**" in data_dir:
         raise arguments.UsageError(
             f"Got --data_dir={data_dir}; expected a name in UTF-8 without '**', for TFDS can write "
@@ -182,7 +200,7 @@ def _prepare_tfds(flags: argparse.Namespace) -> Builder:
     manual_dir = require_path(flags, "a directory") if flags.source else None
     config = tfds.download.DownloadConfig(manual_dir=manual_dir)
     try:
-        datasets.build(builder, config, quiet=False)
+        datasets.build(builder, config, quiet=False, made_from=made_from(flags))
     except ImportError as error:
         if error.name != "tensorflow":
             raise
@@ -229,7 +247,7 @@ def _prepare_image_folder(flags: argparse.Namespace) -> Builder:
     builder = image_folder.ImageFolder(
         source, choose_name(flags), prepared.root(flags.data_dir), flags.test_fraction
     )
-    datasets.build(builder)
+    datasets.build(builder, made_from=made_from(flags))
     write_report(builder)
     return builder
 
@@ -247,7 +265,7 @@ def _prepare_modelnet40(flags: argparse.Namespace) -> Builder:
 
     source = require_path(flags, "the files of ModelNet40", may_be_file=True)
     builder = modelnet40.Modelnet40(source, prepared.root(flags.data_dir), flags.num_points)
-    datasets.build(builder)
+    datasets.build(builder, made_from=made_from(flags))
     for split, number in modelnet40.SIZES.items():
         if builder.found:  # Otherwise it was there already.
             print(f"Found {builder.found[split]:,} of the {number:,} {split} shapes.")
@@ -276,7 +294,7 @@ def _prepare_mesh_folder(flags: argparse.Namespace) -> Builder:
         flags.num_points,
         flags.up,
     )
-    datasets.build(builder)
+    datasets.build(builder, made_from=made_from(flags))
     write_report(builder)
     return prepared.find(builder.name, flags.data_dir)
 
@@ -332,7 +350,7 @@ def _prepare_clips(builder: Builder, flags: argparse.Namespace, beam_options: An
         )
     manual_dir = require_path(flags, "the directory of the clips")
     config = tfds.download.DownloadConfig(manual_dir=manual_dir, beam_options=beam_options)
-    datasets.build(builder, config)
+    datasets.build(builder, config, made_from=made_from(flags))
     if getattr(builder, "note", ""):
         print(builder.note)
     print(f"Which clips were left out, or are odd: {pathlib.Path(builder.data_dir, 'report.csv')}")

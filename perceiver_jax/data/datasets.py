@@ -4,16 +4,19 @@ from collections.abc import Iterator, Mapping
 import contextlib
 import dataclasses
 import io
+import json
 import pathlib
 import shutil
 import sys
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import filelock
 import tensorflow_datasets as tfds
 
 from perceiver_jax.data import errors, prepared
 from perceiver_jax.data.builders import atari_clips, base, furniture11, mnist5k
+
+_MADE_FROM = "made_from.json"  # Beside the records.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -163,6 +166,7 @@ def build(
     builder: tfds.core.DatasetBuilder,
     download_config: tfds.download.DownloadConfig | None = None,
     quiet: bool = True,
+    made_from: Mapping[str, Any] | None = None,
 ) -> None:
     """Builds a data set as ArrayRecord, unless another process is at it: then waits for that one.
 
@@ -170,20 +174,40 @@ def build(
         builder: of the set.
         download_config: TFDS's own: where the source is, how Beam runs.
         quiet: whether to silence TFDS's bars, for builders that show one of their own.
+        made_from: what makes the set what it is, such as its source; kept beside it.
+
+    Raises:
+        ValueError: the set is there already, made from something else.
     """
     directory = pathlib.Path(builder.data_dir)
-    if _is_prepared(builder):
-        print(f"{directory} is there already; delete it to prepare it again.", file=sys.stderr)
     directory.parent.mkdir(parents=True, exist_ok=True)
     with _locked(directory.parent / f".{directory.name}.lock", builder.name):
-        if not _is_prepared(builder):
+        if _is_prepared(builder):
+            _check_made_from(directory, made_from or {})
+            print(f"{directory} is there already; delete it to prepare it again.", file=sys.stderr)
+        else:
             for unfinished in directory.parent.glob(f"incomplete.*_{directory.name}"):
                 shutil.rmtree(unfinished)  # Left by a killed build: TFDS renames when it is done.
             with _quiet_tfds() if quiet else contextlib.nullcontext():
                 builder.download_and_prepare(
                     file_format="array_record", download_config=download_config
                 )
+            if made_from is not None:
+                (directory / _MADE_FROM).write_text(json.dumps(dict(made_from), indent=2) + "\n")
     builder.info.read_from_directory(builder.data_dir)
+
+
+def _check_made_from(directory: pathlib.Path, made_from: Mapping[str, Any]) -> None:
+    path = directory / _MADE_FROM
+    if not path.exists():  # Made by an earlier version.
+        return
+    before = json.loads(path.read_text())
+    for key, value in made_from.items():
+        if key in before and before[key] != value:
+            raise ValueError(
+                f"{directory} is there already, made with {key} {before[key]}; got {value}. Choose "
+                "another --name or --data_dir, or delete that directory to prepare it again."
+            )
 
 
 def _planned_splits(sizes: Mapping[str, int]) -> tfds.core.splits.SplitDict:

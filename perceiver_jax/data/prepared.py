@@ -51,8 +51,10 @@ def find(name: str, data_dir: str) -> tfds.core.DatasetBuilder | None:
                 f"of {[f'{name}/{config}' for config in configs]}. Set config.data.dataset to one."
             )
         directory = directory / "".join(configs)
-    found = [path.parent for path in directory.glob(f"{version or '*'}/{_INFO}")]
+    found = [path.parent for path in directory.glob(f"*/{_INFO}")]
     found = [path for path in found if tfds.core.Version.is_valid(path.name)]
+    if version:
+        found = [path for path in found if _is_version(path.name, version)]
     if not found:
         return None
     newest = max(found, key=lambda path: tfds.core.Version(path.name))
@@ -72,6 +74,14 @@ def find(name: str, data_dir: str) -> tfds.core.DatasetBuilder | None:
             f"experiments.prepare_data tfds --name={name} --data_dir=DIR"
         )
     return builder
+
+
+def _is_version(version: str, wanted: str) -> bool:
+    """Whether a version is the wanted one, such as '1.0.0', or TFDS's '1.*.*'."""
+    numbers, allowed = version.split("."), wanted.split(".")
+    return len(numbers) == len(allowed) and all(
+        part in ("*", number) for number, part in zip(numbers, allowed, strict=True)
+    )
 
 
 def num_bytes(builder: tfds.core.DatasetBuilder, split: str) -> int:

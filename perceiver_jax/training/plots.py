@@ -51,8 +51,8 @@ def draw_confusion(confusion: np.ndarray, class_names: Sequence[str], path: path
     axes.set_xlabel("predicted")
     axes.set_ylabel("true")
     if named:
-        axes.set_xticks(range(size), class_names, rotation=90)
-        axes.set_yticks(range(size), class_names)
+        axes.set_xticks(range(size), class_names, rotation=90, parse_math=False)
+        axes.set_yticks(range(size), class_names, parse_math=False)
     if size <= 20:
         for (row, column), x in np.ndenumerate(fractions):
             if x > 0.0:
@@ -84,7 +84,7 @@ def draw_per_class(
     axes.barh(range(len(shown)), values[shown], color="#7aa6c9", height=0.7)
     for row, x in enumerate(values[shown]):
         axes.text(1.02, row, f"{x:.2f}", va="center", size=8)
-    axes.set_yticks(range(len(shown)), [class_names[i] for i in shown])
+    axes.set_yticks(range(len(shown)), [class_names[i] for i in shown], parse_math=False)
     axes.set_ylim(len(shown) - 0.4, -0.6)
     axes.set_xlim(0.0, 1.08)
     mean = values[occurs].mean()

@@ -1,20 +1,22 @@
 """Folders as people have them: which are splits, which are classes, and what can't be told."""
 
 import os
+import re
 
 import pytest
 
 from experiments import prepare_data
 from perceiver_jax.data.builders import class_folders, folder_names
 from perceiver_jax.data.builders.audioset import segments
-from tests.data import media
+from tests.data import media, photographs
 
 
 def find(root, *names, test_fraction=0.2):
     for name in names:
         path = os.path.join(os.fsencode(root), os.fsencode(name))
         os.makedirs(os.path.dirname(path), exist_ok=True)
-        open(path, "wb").close()
+        if not path.endswith(b"/"):
+            open(path, "wb").close()
     return class_folders.find(root, {".jpg"}, test_fraction)
 
 
@@ -90,7 +92,10 @@ def test_what_lies_beside_splits_is_counted(tmp_path):
         (["a/1.jpg", "b/1.jpg"], "None of the files .* is for the test split"),
         (["a/1.avi", "b/2.avi"], "Found 2 x .avi"),
         (["1.jpg"], "give the folder above it"),
-        (["a/1.jpg", "a /2.jpg"], "differ in white space alone"),
+        (["a/1.jpg", "a /2.jpg"], "differ in white space or spelling"),
+        (["e\u0301/1.jpg", "\u00e9/2.jpg"], "differ in white space or spelling of accents"),
+        (["jpg/1.jpg", "jpg/2.jpg"], "jpg: says what kind of files there are"),
+        (["images/1.jpg", "images/2.jpg", "labels/masks/1.jpg"], "images, labels: says what kind"),
     ],
 )
 def test_folders_that_can_not_be_understood_are_refused_with_what_was_found(
@@ -98,6 +103,32 @@ def test_folders_that_can_not_be_understood_are_refused_with_what_was_found(
 ):
     with pytest.raises(ValueError, match=message):
         find(tmp_path, *names)
+
+
+def test_what_systems_leave_among_files_is_passed_over(tmp_path):
+    junk = ["__MACOSX/set/train/a/1.jpg", "$RECYCLE.BIN/1.jpg", "a/Thumbs.db", "a/desktop.ini"]
+    junk += ["a/@eaDir/1.jpg/SYNO_THUMB.jpg", "lost+found/x/1.jpg", "a/.DS_Store", "Icon\r"]
+    files = find(tmp_path, *below("."), *junk)
+    assert files.classes == ("a", "b") and not files.skipped
+    assert sum(map(len, files.splits.values())) == 6
+
+
+def test_archives_made_on_a_mac_have_the_same_classes(tmp_path):
+    names = [f"train/caf\u00e9/{i}.jpg" for i in "12"] + ["test/cafe\u0301/3.jpg"]
+    assert find(tmp_path, *names).classes == ("caf\u00e9",)
+
+
+@pytest.mark.parametrize(
+    "names, note",
+    [
+        ([f"{label}/{i}.jpg" for label in ("a", "test") for i in "12"], "like the others: test,"),
+        ([*below("."), "c/"], "Empty, and so no classes: c."),
+        ([*below("train", "test"), "train/c/"], "Empty, and so no classes: train/c."),
+        (below("amazon/images", "dslr/images"), "Taken for classes: amazon, dslr; .* folders a, b"),
+    ],
+)
+def test_what_may_be_a_mistake_is_told(tmp_path, names, note):
+    assert re.search(note, find(tmp_path, *names).note)
 
 
 @pytest.mark.parametrize("kind", ["image_folder", "sound_folder", "video_folder", "mesh_folder"])
@@ -150,6 +181,43 @@ def test_brackets_in_names_are_printed_as_they_are(tmp_path, capsys):
     assert "classes: [red] car, b\n" in told.out
     assert f"'--config.data.data_dir={data_dir}'" in told.out
     assert f"Looking for clips in {source}\n" in told.err
+
+
+@pytest.mark.parametrize(
+    "flags, message",
+    [
+        (["--source="], "There is no --source=''; expected a directory"),
+        (["--source=.", "--data_dir=gs://bucket/sets"], "expected a directory of this machine"),
+    ],
+)
+def test_what_is_no_directory_is_explained(capsys, flags, message):
+    with pytest.raises(SystemExit) as exit_:
+        prepare_data.main(["image_folder", *flags])
+    assert exit_.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "flags, message",
+    [
+        (["--source={}/other/set"], "made with source .*; got .*other/set"),
+        (["--source={}/set", "--test_fraction=0.5"], "made with test_fraction 0.1; got 0.5"),
+    ],
+)
+def test_a_set_of_that_name_from_elsewhere_is_not_taken_for_this_one(
+    tmp_path, capsys, flags, message
+):
+    for folder in ("set", "other/set"):
+        for name in ("a/1", "a/2", "b/1"):
+            path = tmp_path / folder / f"{name}.jpg"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(photographs.photograph(1))
+    data_dir = f"--data_dir={tmp_path / 'sets'}"
+    prepare_data.main(["image_folder", f"--source={tmp_path / 'set'}", data_dir])
+    with pytest.raises(SystemExit) as exit_:
+        prepare_data.main(["image_folder", data_dir, *(flag.format(tmp_path) for flag in flags)])
+    assert exit_.value.code == 2
+    assert re.search(message, capsys.readouterr().err)
 
 
 def test_a_file_as_source_is_explained(tmp_path, capsys):

@@ -74,7 +74,8 @@ def test_what_is_left_out_is_listed_with_its_cause(own):
 
 
 def test_the_command_that_trains_on_it_has_its_number_of_points(own, capsys):
-    prepare_data.main(["mesh_folder", f"--source={own / 'My shapes'}", f"--data_dir={own}"])
+    source = own / "My shapes"
+    prepare_data.main(["mesh_folder", f"--source={source}", f"--data_dir={own}", "--up=z"])
     assert "points.num_points=53" in capsys.readouterr().out.splitlines()[-1]
 
 

@@ -1,5 +1,6 @@
 """ModelNet40 from small files in each of the forms that its users have."""
 
+import os
 import zipfile
 
 import h5py
@@ -75,6 +76,18 @@ def test_an_archive_of_fewer_meshes_gives_the_same_points(from_folder, tmp_path)
         np.testing.assert_array_equal(points, expected["train"][name]["points"])
 
 
+def test_meshes_of_any_name_are_found_or_told(tmp_path):
+    shape_files.write_files(tmp_path, {"sofa/train/sofa_0001.OFF": b"OFF\n"})
+    with open(os.fsencode(tmp_path) + b"/sofa/train/caf\xe9.off", "wb"):
+        pass
+    built = modelnet40.Modelnet40(tmp_path, tmp_path / "tfds")
+    assert [(one.name, one.cause) for one in built.skipped] == [
+        ("sofa/train/caf\udce9.off", "name is not UTF-8")
+    ]
+    with pytest.raises(ValueError, match="sofa/train/sofa_0001.OFF: unreadable"):
+        shape_files.build(built)
+
+
 @pytest.fixture
 def clouds(rng):
     return rng.normal(size=(7, 61, 3)).astype(np.float32)
@@ -120,7 +133,8 @@ def test_npz_clouds_of_other_classes_are_refused(tmp_path, clouds):
 @pytest.mark.parametrize(
     "files, message",
     [
-        ([], "Found nothing of ModelNet40"),
+        ([], "Found nothing of ModelNet40 .* no files"),
+        (["airplane/1.txt", "airplane/2.txt", "README"], r"but 2 x .txt, 1 x \(no suffix\)"),
         (["ply_data_train0.h5", "train.npz"], "several times"),
         (["ply_data_train0.h5"], "Found no .*shape_names.txt"),
         (["mug/train/a.off"], "the class 'mug'.*kind mesh_folder"),

@@ -173,3 +173,8 @@ def test_a_feature_that_needs_tensorflow_is_explained(tmp_path):
 
 def test_names_lists_what_is_on_disk(data_dir):
     assert prepared.names(data_dir) == ["deep", "flowers", "imagenet_of_flowers", "tagged"]
+
+
+@pytest.mark.parametrize("version, found", [("1.0.0", True), ("1.*.*", True), ("[1].0.?", False)])
+def test_a_version_is_no_pattern_of_files(data_dir, version, found):
+    assert (prepared.find(f"flowers:{version}", data_dir) is not None) == found

@@ -1,5 +1,7 @@
 """`python -m experiments.show_data`."""
 
+import dataclasses
+
 import numpy as np
 import PIL.Image
 import pytest
@@ -59,6 +61,12 @@ def test_a_label_that_augmentation_changes_is_shown_in_both_forms(pairs):
     figure = contact_sheets.draw_sheet("image", pairs, "title")
     cells = np.ravel(figure.subfigs)
     assert [cell.get_suptitle() for cell in cells] == ["cat", "dog -> fox"]
+
+
+def test_names_of_classes_are_no_formulas(pairs, tmp_path):
+    named = dataclasses.replace(pairs, labels=[r"$\frac$", "a$x$b"], mixed_labels=["$x$"] * 2)
+    contact_sheets.draw_sheet("image", named, r"$\frac$").savefig(tmp_path / "sheet.png")
+    assert (tmp_path / "sheet.png").exists()
 
 
 def test_unchanged_examples_are_drawn_once(pairs):

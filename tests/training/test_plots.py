@@ -38,3 +38,10 @@ def test_classes_are_drawn_where_some_never_occur(tmp_path, num_classes):
     names = [f"class {i}" for i in range(num_classes)]
     plots.draw_per_class(values, names, "accuracy", tmp_path / "classes.png")
     assert _is_drawn(tmp_path / "classes.png")
+
+
+def test_names_of_classes_are_no_formulas(tmp_path):
+    names = [r"$\frac$", "a$x$b"]
+    plots.draw_confusion(np.eye(2, dtype=int), names, tmp_path / "confusion.png")
+    plots.draw_per_class(np.array([0.2, 0.7]), names, "accuracy", tmp_path / "classes.png")
+    assert _is_drawn(tmp_path / "confusion.png") and _is_drawn(tmp_path / "classes.png")

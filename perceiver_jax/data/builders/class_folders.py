@@ -6,10 +6,12 @@ import dataclasses
 import hashlib
 import os
 import pathlib
+import unicodedata
 
 from perceiver_jax.data.builders import folder_names, report, tree
 
 _LOOSE = "not in the folder of a class"
+_SPLITS = [(split, ()) for split in ("train", "validation", "test", "eval")]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,8 +40,8 @@ def find(
     of splits, or with `train` alone, a part of the files becomes the test split: those whose name
     has a small hash, so that a file stays where it is when others are added. There is at least one
     to test on, and one of each class to train on.
-    Folders in the folder of a class belong to that class. Links are followed. Hidden files are
-    passed over.
+    Folders in the folder of a class belong to that class. Links are followed. Hidden files, and
+    those that systems leave there (`Thumbs.db`, `__MACOSX`), are passed over.
 
     Args:
         source: has a folder for each class, or for each split.
@@ -89,7 +91,15 @@ def find(
                 f"Classes {unknown} have files in the {split} split only; expected some to train "
                 f"on. Add them, or take these classes out. {layout.describe(splits)}"
             )
-    return Files(tuple(classes), splits, skipped, _note(classes, wanted, layout, splits))
+    if all(folder_names.says_nothing(label) for label in classes):
+        folder_names.refuse(
+            source,
+            (),
+            f"{folder_names.listed(classes)}: says what kind of files there are, not what they "
+            "show",
+        )
+    note = _note(classes, wanted, layout, splits)
+    return Files(tuple(classes), splits, skipped, f"{note} {_note_empty(found, layout)}".strip())
 
 
 def _once(
@@ -119,7 +129,7 @@ def _sort(
 ) -> dict[str, list[tuple[str, str]]]:
     """Returns the files of each split with their classes."""
     splits: dict[str, list[tuple[str, str]]] = {split: [] for split in layout.roots.values()}
-    folders: dict[str, str] = {}
+    folders: dict[tuple[str, str], str] = {}
     for file in files:
         name = "/".join(file)
         split, folder = layout.place(file)
@@ -127,11 +137,13 @@ def _sort(
             of = "a class" if split or not layout.has_splits else "a split"
             skipped.append(report.Skipped(name, f"not in the folder of {of}"))
             continue
-        label = report.printable(folder).strip()  # TFDS keeps labels so, each on a line.
-        if not label or folders.setdefault(label, folder) != folder:
+        # TFDS keeps labels so, each on a line. Archives made on a Mac spell letters in parts.
+        label = unicodedata.normalize("NFC", report.printable(folder).strip())
+        if not label or (first := folders.setdefault((split, label), folder)) != folder:
             raise ValueError(
-                f"The names of the folders of classes {sorted({folder, folders.get(label, '')})} "
-                f"in {source} differ in white space alone; expected others. Rename them."
+                f"The names of the folders of classes {sorted({folder, first if label else ''})} "
+                f"in {source} differ in white space or spelling of accents alone; expected others. "
+                "Rename them."
             )
         splits[split].append((name, label))
     return splits
@@ -200,7 +212,16 @@ def _note(
     within = collections.defaultdict(set)
     for file in files:
         if len(file) > len(root) + 1:
-            within[file[len(root)]].add(file[len(root) + 1] if len(file) > len(root) + 2 else "")
+            below = [
+                part for part in file[len(root) + 1 : -1] if not folder_names.says_nothing(part)
+            ]
+            within[file[len(root)]].add(below[0] if below else "")
+    asked = [label for label in classes if folder_names.meaning(label) in _SPLITS]
+    if asked:
+        return (
+            f"Taken for a class like the others: {folder_names.listed(asked)}, for there are files "
+            "and no folders in it. If it is no class, move it away."
+        )
     inner = next(iter(within.values()))
     if len(inner) > 1 and "" not in inner and all(names == inner for names in within.values()):
         return (
@@ -209,6 +230,19 @@ def _note(
             "them to train and test."
         )
     return ""
+
+
+def _note_empty(found: tree.Tree, layout: folder_names.Layout) -> str:
+    """Names folders that are where those of classes are, and have nothing to use in them."""
+    if layout.class_is_above:
+        return ""
+    full = {file[:depth] for file in found.files for depth in range(1, len(file))}
+    empty = sorted(
+        "/".join(folder)
+        for folder in found.folders
+        if folder and folder[:-1] in layout.roots and folder not in full
+    )
+    return f"Empty, and so no classes: {folder_names.listed(empty)}." if empty else ""
 
 
 def _hash(name: str) -> float:

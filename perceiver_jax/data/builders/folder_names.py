@@ -24,6 +24,10 @@ _FILLERS = (
 _FILLED = rf"(?:{_FILLERS}|\d)*"
 _MEANINGS = {word: re.compile(f"{_FILLED}(?:{names}){_FILLED}") for word, names in _WORDS.items()}
 _NOTHING = re.compile(_FILLED)
+_KIND = re.compile(
+    rf"(?:{_FILLERS}|annotations?|bbox(?:es)?|gt|groundtruth|ground|truth|image|jpe?g|labels?|masks?"
+    "|mp3|mp4|picture|png|segmentations?|trimaps?|wav|xmls?)+"
+)
 _FOLD = re.compile(r"(?:cv|folds?|cross.?validation)[\W_]*\d+")
 # Stands beside splits, and is left out.
 _LEFT_OVER = re.compile("unlabell?ed|extra|additional|pred|predict|predictions?|samples?")
@@ -93,7 +97,7 @@ def understand(source: pathlib.Path, files: Sequence[Parts], folders: Iterable[P
         inner = _only_folder(root, inside)
         if inner is None:
             if len(inside) > 1 and all(_FOLD.fullmatch(name.lower()) for name in inside):
-                _refuse(source, root, f"{listed(inside)}: called as folds, which are no classes")
+                refuse(source, root, f"{listed(inside)}: called as folds, which are no classes")
             return Layout({root: "train"}, has_splits=False)
         root = inner
 
@@ -117,6 +121,15 @@ def _split_of(word: str) -> str:
     return next((split for split, names in _MEANINGS.items() if names.fullmatch(word)), "")
 
 
+def refuse(source: pathlib.Path, root: Parts, what: str) -> NoReturn:
+    """Raises the ValueError of folders that can't be understood."""
+    raise ValueError(
+        f"The folders in {source.joinpath(*root)} can't be understood: {what}. Expected a folder "
+        "for each class with files in it, or such folders in train/ and test/ (or validation/). "
+        "Rename or move folders, or name another one with --source."
+    )
+
+
 def listed(names: Iterable[str]) -> str:
     """Returns the first names, and how many more there are."""
     names = list(names)
@@ -135,7 +148,7 @@ def _splits_above(
         full = {named[name] for name in named if name in inside}
         if len(full) > 1 or (full and not others):
             names = listed(name for name in named if name in inside)
-            _refuse(source, root, f"{names}: called as splits, but without folders of classes")
+            refuse(source, root, f"{names}: called as splits, but without folders of classes")
         return None
     if {named[name] for name in deep} == {"train"} and others:
         files = inner[deep[0]][1]
@@ -144,10 +157,10 @@ def _splits_above(
         rivals = [name for name in others if not _LEFT_OVER.fullmatch(name.lower())]
         if len(rivals) > 1:
             both = f"{listed(deep)} could be the training split, or a class as {listed(rivals)}"
-            _refuse(source, root, both)
+            refuse(source, root, both)
     if "train" not in (named[name] for name in deep):
         beside = listed(name for name in inside if name not in deep)
-        _refuse(
+        refuse(
             source,
             root,
             f"{listed(deep)} is the {named[deep[0]]} split by its name, and nothing is for "
@@ -171,9 +184,9 @@ def _classes_above(
     files = [file for name in both for file in inside[name] if file[0] in within[name]]
     without = [name for name in inside if not within[name]]
     if without:
-        _refuse(source, root, f"{listed(both)} has splits in it, and {listed(without)} has not")
+        refuse(source, root, f"{listed(both)} has splits in it, and {listed(without)} has not")
     if all(len(file) > 2 for file in files):
-        _refuse(source, root, f"each of {listed(both)} has folders of splits; name one of them")
+        refuse(source, root, f"each of {listed(both)} has folders of splits; name one of them")
     roots = {}
     for name, named in within.items():
         for folder, split in sorted(_choose(source, (*root, name), named, list(named)).items()):
@@ -212,8 +225,14 @@ def _named(
     pairs = [named for named in pairs if "train" in named.values()]
     if len(pairs) > 1:
         folders = listed(name for named in pairs for name in named)
-        _refuse(source, root, f"{folders}: the names are of classes and of splits at once")
+        refuse(source, root, f"{folders}: the names are of classes and of splits at once")
     return pairs[0] if pairs else plain
+
+
+def says_nothing(name: str) -> bool:
+    """Whether a folder's name tells what kind of files are in it, and not what they show."""
+    words = re.split(r"[\W_]+", re.sub("(?<=[a-z])(?=[A-Z])", " ", name).lower())
+    return all(_KIND.fullmatch(word) for word in words)
 
 
 def _plain(names: Iterable[str]) -> dict[str, str]:
@@ -242,17 +261,9 @@ def _choose(
         called = [name for name in named if named[name] == word]
         called = [name for name in called if name in full] or called
         if len([name for name in called if name in full]) > 1:
-            _refuse(source, root, f"each of {listed(called)} would be the {word} split")
+            refuse(source, root, f"each of {listed(called)} would be the {word} split")
         splits = [word] if word != "eval" else ["test", "validation"]
         free = [split for split in splits if split not in chosen.values()]
         if called and free:
             chosen[called[0]] = free[0]
     return chosen
-
-
-def _refuse(source: pathlib.Path, root: Parts, what: str) -> NoReturn:
-    raise ValueError(
-        f"The folders in {source.joinpath(*root)} can't be understood: {what}. Expected a folder "
-        "for each class with files in it, or such folders in train/ and test/ (or validation/). "
-        "Rename or move folders, or name another one with --source."
-    )

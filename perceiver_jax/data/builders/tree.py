@@ -1,6 +1,7 @@
 """What lies below a folder: links are followed, and what can't be used is told."""
 
 import collections
+from collections.abc import Iterable
 import dataclasses
 import os
 import pathlib
@@ -9,6 +10,14 @@ from perceiver_jax.data.builders import report
 
 Parts = tuple[str, ...]  # Of a path below the source: names of folders, and that of a file.
 
+# What systems leave among one's files, in lower case; archives made on a Mac have `__MACOSX`.
+_JUNK = frozenset(
+    {
+        *("__macosx", "$recycle.bin", "#recycle", "@eadir", "lost+found", "__pycache__"),
+        *("system volume information", "thumbs.db", "ehthumbs.db", "ehthumbs_vista.db"),
+        *("desktop.ini", "icon\r"),
+    }
+)
 _PREFIX = 3  # Within a folder of so many parts, such as dataset/train/cat, a folder counts once.
 
 
@@ -36,7 +45,7 @@ class Tree:
 
 
 def walk(source: pathlib.Path) -> Tree:
-    """Looks for all files below a folder, but hidden ones.
+    """Looks for all files below a folder, but hidden ones and those that systems leave there.
 
     Folders that are links are entered last, so that what is below the source itself keeps its own
     name; a link to a folder above it, or to one that was entered nearby, is not.
@@ -64,7 +73,7 @@ def walk(source: pathlib.Path) -> Tree:
                 continue
             linked = []
             for entry in inside:
-                if not entry.name.startswith("."):
+                if not entry.name.startswith(".") and entry.name.lower() not in _JUNK:
                     _sort(entry, (*folder, entry.name), found, folders, linked)
             links += reversed(linked)
     found.files.sort()
@@ -74,6 +83,12 @@ def walk(source: pathlib.Path) -> Tree:
 def suffix(file: Parts) -> str:
     """Returns what a file's name ends in, in lower case, such as '.jpg'."""
     return pathlib.PurePath(file[-1]).suffix.lower()
+
+
+def count_suffixes(files: Iterable[Parts]) -> str:
+    """Returns which suffixes there are, the most frequent first, such as '3 x .txt, 1 x .csv'."""
+    counts = collections.Counter(suffix(file) or "(no suffix)" for file in files)
+    return ", ".join(f"{n:,} x {report.printable(end)}" for end, n in counts.most_common(9))
 
 
 def _enter(
@@ -100,7 +115,9 @@ def _sort(
         if entry.is_dir():
             (links if entry.is_symlink() else folders).append(parts)
         elif not entry.is_file():
-            cause = "a broken link" if entry.is_symlink() else "not a file"
+            cause = (
+                "not a file" if os.path.lexists(os.path.realpath(entry.path)) else "a broken link"
+            )
             found.skipped.append(report.Skipped(name, cause))
         elif not report.is_utf8(name):
             found.skipped.append(report.Skipped(name, "name is not UTF-8"))

@@ -11,6 +11,7 @@ import re
 from typing import Any
 import zipfile
 
+from perceiver_jax.data.builders import report, tree
 from perceiver_jax.data.builders.shapes import builder, tables
 
 CLASSES = (
@@ -57,7 +58,7 @@ CLASSES = (
 )
 SIZES = {"train": 9_843, "test": 2_468}
 
-_OFF = re.compile(r"(?:.*/)?(\w+)/(train|test)/([^/]+)\.off")
+_OFF = re.compile(r"(?:.*/)?(\w+)/(train|test)/([^/]+)((?i:\.off))")
 _EXPECTED = (
     "the official ModelNet40.zip or its folder (CLASS/train/NAME.off, CLASS/test/NAME.off), the "
     "unpacked HDF5 release (ply_data_train*.h5, ply_data_test*.h5, shape_names.txt), or .npz files "
@@ -89,17 +90,20 @@ class Modelnet40(builder.ShapeBuilder):
         """
         form, files = _recognise(source)
         make = {"off": _off_tasks, "zip": _zip_tasks, "hdf5": _hdf5_tasks, "npz": _npz_tasks}[form]
-        tasks = make(files, num_points)
+        tasks, skipped = make(files, num_points)
+        if not any(tasks.values()):
+            report.check_any(0, "meshes", str(source), skipped)
         super().__init__(
             tasks={split: tasks[split] for split in SIZES if tasks[split]},
             classes=CLASSES,
             num_points=next(task["num_points"] for split in SIZES for task in tasks[split]),
-            skipped=(),
+            skipped=skipped,
             data_dir=data_dir,
         )
 
 
-Tasks = dict[str, list[dict[str, Any]]]
+# For each split, and what is left out.
+Tasks = tuple[dict[str, list[dict[str, Any]]], list[report.Skipped]]
 
 
 def _recognise(source: pathlib.Path) -> tuple[str, list[pathlib.Path]]:
@@ -123,7 +127,11 @@ def _recognise(source: pathlib.Path) -> tuple[str, list[pathlib.Path]]:
         }
         found |= {(form, folder): files for form, files in forms.items() if files}
     if not found:
-        raise ValueError(f"Found nothing of ModelNet40 in {source}; expected {_EXPECTED}.")
+        there = tree.count_suffixes(tree.walk(source).files) or "no files"
+        raise ValueError(
+            f"Found nothing of ModelNet40 in {source}, but {there}; expected {_EXPECTED}. Correct "
+            "--source."
+        )
     if len(found) > 1:
         where = [files[0] if form == "zip" else folder for (form, folder), files in found.items()]
         raise ValueError(
@@ -136,7 +144,8 @@ def _recognise(source: pathlib.Path) -> tuple[str, list[pathlib.Path]]:
 
 def _off_files(folder: pathlib.Path) -> Iterator[pathlib.Path]:
     for split in SIZES:
-        yield from sorted(folder.glob(f"*/{split}/*.off"))
+        files = sorted(folder.glob(f"*/{split}/*"))
+        yield from (path for path in files if path.suffix.lower() == ".off")
 
 
 def _off_tasks(folders: Sequence[pathlib.Path], num_points: int | None) -> Tasks:
@@ -165,21 +174,25 @@ def _mesh_tasks(
     num_points: int | None,
     source: pathlib.Path,
 ) -> Tasks:
-    tasks: Tasks = {split: [] for split in SIZES}
+    tasks: dict[str, list[dict[str, Any]]] = {split: [] for split in SIZES}
+    skipped = []
     for name, path, extra in members:
         match = _OFF.fullmatch(name)
         if not match or match[3].startswith("."):
             continue
-        label, split, stem = match.groups()
+        label, split, stem, suffix = match.groups()
         if label not in CLASSES:
             raise ValueError(
                 f"Got the class {label!r} in {source}; expected the 40 of ModelNet40, such as "
                 "'airplane'. Prepare other meshes as a folder of your own (kind mesh_folder)."
             )
+        if not report.is_utf8(stem):
+            skipped.append(report.Skipped(f"{label}/{split}/{stem}{suffix}", "name is not UTF-8"))
+            continue
         tasks[split].append(
             {
                 "path": str(path),
-                "name": f"{label}/{split}/{stem}.off",  # In an archive as in its folder.
+                "name": f"{label}/{split}/{stem}{suffix}",  # In an archive as in its folder.
                 "key": stem,
                 "class": label,
                 "num_points": builder.NUM_POINTS if num_points is None else num_points,
@@ -187,9 +200,13 @@ def _mesh_tasks(
                 **extra,
             }
         )
-    if not any(tasks.values()):
-        raise ValueError(f"Found no mesh in {source}; expected {_EXPECTED}.")
-    return tasks
+    if not any(tasks.values()) and not skipped:
+        there = tree.count_suffixes((name,) for name, _, _ in members if not name.endswith("/"))
+        raise ValueError(
+            f"Found no mesh in {source}, but {there or 'no files'}; expected {_EXPECTED}. Correct "
+            "--source."
+        )
+    return tasks, skipped
 
 
 def _hdf5_tasks(files: Sequence[pathlib.Path], num_points: int | None) -> Tasks:
@@ -214,7 +231,7 @@ def _npz_tasks(files: Sequence[pathlib.Path], num_points: int | None) -> Tasks:
 
 
 def _table_tasks(files: Sequence[pathlib.Path], prefix: str, settings: dict[str, Any]) -> Tasks:
-    return {
+    tasks = {
         split: [
             {"path": str(path), "name": path.name, **settings}
             for path in files
@@ -222,3 +239,4 @@ def _table_tasks(files: Sequence[pathlib.Path], prefix: str, settings: dict[str,
         ]
         for split in SIZES
     }
+    return tasks, []
