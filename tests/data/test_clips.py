@@ -124,25 +124,31 @@ def turn(path, matrix):
 
 
 @pytest.mark.parametrize(
-    ("matrix", "size", "white"),  # Where in what is shown the left of what is stored is.
+    ("matrix", "corner"),  # Where the upper left one of what is stored is shown.
     [
-        ((1, 0, 0, 1), (427, 256), (20, 128)),
-        ((-1, 0, 0, -1), (427, 256), (407, 128)),
-        ((-1, 0, 0, 1), (427, 256), (407, 128)),
-        ((1, 0, 0, -1), (427, 256), (20, 128)),
-        ((0, 1, -1, 0), (256, 427), (128, 20)),  # As phones write it: to be turned clockwise.
-        ((0, -1, 1, 0), (256, 427), (128, 407)),
-        ((0, 1, 1, 0), (256, 427), (128, 20)),
-        ((0, -1, -1, 0), (256, 427), (128, 407)),
+        ((1, 0, 0, 1), "upper left"),
+        ((-1, 0, 0, -1), "lower right"),
+        ((-1, 0, 0, 1), "upper right"),
+        ((1, 0, 0, -1), "lower left"),
+        ((0, 1, -1, 0), "upper right"),  # As phones write it: to be turned clockwise.
+        ((0, -1, 1, 0), "lower left"),
+        ((0, 1, 1, 0), "upper left"),
+        ((0, -1, -1, 0), "lower right"),
     ],
 )
-def test_a_turned_or_mirrored_video_is_shown_upright(matrix, size, white, tmp_path):
-    path = media.write_clip(tmp_path / "clip.mp4", seconds=0.2, sound=False, size=(160, 96))
+def test_a_turned_or_mirrored_video_is_shown_upright(matrix, corner, tmp_path, monkeypatch):
+    picture = np.zeros((96, 160, 3), np.uint8)
+    picture[:48, :80] = 255
+    monkeypatch.setattr(media, "numbered", lambda number, size: picture)
+    path = media.write_clip(tmp_path / "clip.mp4", seconds=0.2, sound=False)
     turn(path, matrix)
-    pixels = PIL.Image.open(io.BytesIO(stored(path)["video"][1]))  # Shows 1: the left bar is white.
-    assert pixels.size == size
-    assert pixels.getpixel(white)[0] > 200
-    assert pixels.getpixel(tuple(np.subtract(size, white) - 1))[0] < 50
+    shown = PIL.Image.open(io.BytesIO(stored(path)["video"][1]))
+    assert shown.size == ((427, 256) if matrix[0] else (256, 427))
+    white = np.asarray(shown.resize((2, 2), PIL.Image.Resampling.BOX).convert("L")) > 200
+    assert white.sum() == 1
+    rows, columns = ["upper", "lower"], ["left", "right"]
+    y, x = np.argwhere(white)[0]
+    assert f"{rows[y]} {columns[x]}" == corner
 
 
 def test_a_cover_picture_is_no_video(tmp_path):
