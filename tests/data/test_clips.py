@@ -178,6 +178,11 @@ def test_a_clip_without_sound_has_its_picture(tmp_path):
     assert (len(clip["video"]), clip["audio"]) == (50, b"")
 
 
+def test_a_film_without_sound_is_no_sound_and_the_cause_says_so(tmp_path):
+    path = media.write_clip(tmp_path / "clip.mp4", sound=False)
+    assert refusal(path, picture=False) == ("undecodable", "holds no sound that FFmpeg knows")
+
+
 def test_silence_is_as_no_sound_and_alone_is_refused(tmp_path):
     clip = stored(media.write_clip(tmp_path / "clip.mp4", level=0))
     assert list(clip["causes"]) == ["silent"]

@@ -106,7 +106,8 @@ def _decode(
         audio = next(iter(container.streams.audio), None)
         streams = [s for s in (video, audio) if s is not None and s.codec_context is not None]
         if not streams:
-            raise Refused("undecodable", "has nothing of what is wanted")
+            wanted = "sound or picture" if picture else "sound"
+            raise Refused("undecodable", f"holds no {wanted} that FFmpeg knows")
         for stream in streams:
             _check(stream)
             stream.codec_context.thread_count = 1  # Each core has a decoder of its own.
