@@ -3,8 +3,10 @@
 from collections.abc import Iterator, Mapping
 import contextlib
 import dataclasses
+import errno
 import io
 import json
+import os
 import pathlib
 import shutil
 import sys
@@ -16,6 +18,7 @@ import tensorflow_datasets as tfds
 from perceiver_jax.data import errors, prepared
 from perceiver_jax.data.builders import atari_clips, base, furniture11, mnist5k
 
+_DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
 _MADE_FROM = "made_from.json"  # Beside the records.
 
 
@@ -178,6 +181,7 @@ def build(
 
     Raises:
         ValueError: the set is there already, made from something else.
+        OSError: there is no room for it, say.
     """
     directory = pathlib.Path(builder.data_dir)
     directory.parent.mkdir(parents=True, exist_ok=True)
@@ -188,7 +192,8 @@ def build(
         else:
             for unfinished in directory.parent.glob(f"incomplete.*_{directory.name}"):
                 shutil.rmtree(unfinished)  # Left by a killed build: TFDS renames when it is done.
-            with _quiet_tfds() if quiet else contextlib.nullcontext():
+            quietly = _quiet_tfds() if quiet else contextlib.nullcontext()
+            with _disk_errors(directory), quietly:
                 builder.download_and_prepare(
                     file_format="array_record", download_config=download_config
                 )
@@ -254,6 +259,20 @@ def _locked(path: pathlib.Path, name: str) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+@contextlib.contextmanager
+def _disk_errors(directory: pathlib.Path) -> Iterator[None]:
+    """Tells what the disk refuses; the library that writes records has but a text of it."""
+    try:
+        yield
+    except RuntimeError as error:
+        told = [text for text in map(os.strerror, _DISK_ERRORS) if text in str(error)]
+        if not told:
+            raise
+        raise OSError(
+            f"Can't write {directory}: {told[0]}. Make room, or choose another --data_dir."
+        ) from error
 
 
 @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
 import os
 import re
+import resource
 
 import pytest
 
@@ -218,6 +219,23 @@ def test_a_set_of_that_name_from_elsewhere_is_not_taken_for_this_one(
         prepare_data.main(["image_folder", data_dir, *(flag.format(tmp_path) for flag in flags)])
     assert exit_.value.code == 2
     assert re.search(message, capsys.readouterr().err)
+
+
+def test_a_full_disk_is_explained(tmp_path, capsys):
+    for name in ("a/1", "a/2", "b/1"):
+        path = tmp_path / f"set/{name}.ppm"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"P6 199 199 255 " + os.urandom(3 * 199 * 199))
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
+    try:
+        with pytest.raises(SystemExit) as exit_:
+            data_dir = f"--data_dir={tmp_path / 'sets'}"
+            prepare_data.main(["image_folder", f"--source={tmp_path / 'set'}", data_dir])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert exit_.value.code == 2
+    assert "File too large. Make room, or choose" in capsys.readouterr().err
 
 
 def test_a_file_as_source_is_explained(tmp_path, capsys):

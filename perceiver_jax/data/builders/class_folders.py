@@ -236,7 +236,8 @@ def _note_empty(found: tree.Tree, layout: folder_names.Layout) -> str:
     """Names folders that are where those of classes are, and have nothing to use in them."""
     if layout.class_is_above:
         return ""
-    full = {file[:depth] for file in found.files for depth in range(1, len(file))}
+    there = [*found.files, *((*one.name.split("/"), "") for one in found.skipped)]
+    full = {file[:depth] for file in there for depth in range(1, len(file))}
     empty = sorted(
         "/".join(folder)
         for folder in found.folders

@@ -26,7 +26,7 @@ _MEANINGS = {word: re.compile(f"{_FILLED}(?:{names}){_FILLED}") for word, names 
 _NOTHING = re.compile(_FILLED)
 _KIND = re.compile(
     rf"(?:{_FILLERS}|annotations?|bbox(?:es)?|gt|groundtruth|ground|truth|image|jpe?g|labels?|masks?"
-    "|mp3|mp4|picture|png|segmentations?|trimaps?|wav|xmls?)+"
+    "|mp3|mp4|picture|png|recordings?|frames?|segmentations?|trimaps?|wav|xmls?)+"
 )
 _FOLD = re.compile(r"(?:cv|folds?|cross.?validation)[\W_]*\d+")
 # Stands beside splits, and is left out.
