@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from experiments import prepare_data
-from perceiver_jax.data import datasets, source
+from perceiver_jax.data import datasets, image, source
 from perceiver_jax.data.builders import class_folders
 from tests.data.photographs import photograph
 
@@ -122,6 +122,7 @@ def test_folders_that_make_no_data_set_are_explained(tmp_path, capsys, files, mo
 
 def test_a_heic_picture_without_its_package_ends_the_command(tmp_path, capsys, monkeypatch):
     monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    image._register_heic.cache_clear()  # Another test may have registered it.
     write(tmp_path / "source", ["cat/1.jpg", "cat/2.jpg"])
     (tmp_path / "source/cat/3.jpg").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic")
     with pytest.raises(SystemExit) as exit_:
