@@ -43,10 +43,10 @@ test-faults: $(STAMP)
 clean:
 	rm -rf $(VENV) .venv-newest $(PEERS) build dist *.egg-info .pytest_cache .ruff_cache
 
-# PyTorch and its Perceivers, which `python -m experiments.benchmark --peers=...` compares with.
+# PyTorch and its Perceivers, which `python -m experiments.benchmarks.step --peers=...` compares with.
 install-peers: $(PEERS)/installed
 	@if nvidia-smi >/dev/null 2>&1; then $(MAKE) --no-print-directory $(PEERS)/installed-flash; fi
-	@echo 'Installed in $(PEERS); next: $(VENV)/bin/python -m experiments.benchmark --help'
+	@echo 'Installed in $(PEERS); next: $(VENV)/bin/python -m experiments.benchmarks.step --help'
 
 $(STAMP): setup.py $(LOCK)
 	$(call make_venv,$(VENV))

@@ -61,7 +61,7 @@ setuptools.setup(
             "scikit-learn>=1.5",
             "sktime>=1.0",  # Has the series of docs/new_modality.md.
         ],
-        # The PyTorch projects of experiments.benchmark, for an environment of their own, and what
+        # The PyTorch projects of experiments.benchmarks, for an environment of their own, and what
         # building flash-attn needs; `flash_peer` comes second, with --no-build-isolation, where
         # there is a CUDA device: flash-attn is built against the torch that is there.
         "peers": [

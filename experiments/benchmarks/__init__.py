@@ -1,0 +1,1 @@
+"""Commands that measure: steps, their growth, reading data, start-up, saving."""

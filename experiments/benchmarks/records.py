@@ -1,0 +1,172 @@
+"""Data sets of the form and size of the real ones, for timing: photographs, clips, point clouds.
+
+Pictures are JPEG at 500 x 375 as most of ImageNet; clips are 10 s as our AudioSet builder stores
+them, 250 JPEG frames whose short side is 256 and FLAC at 48 kHz; clouds have 2,048 points.
+"""
+
+from collections.abc import Iterator
+import io
+import pathlib
+
+import numpy as np
+import PIL.Image
+import soundfile
+import tensorflow_datasets as tfds
+
+from perceiver_jax.data import datasets
+from perceiver_jax.data.builders import base
+
+PICTURE_SIZE = (500, 375)
+FRAME_SIZE = (340, 256)
+NUM_FRAMES = 250  # 10 s at 25 a second.
+SAMPLE_RATE = 48_000
+NUM_POINTS = 2_048
+FORMATS = (".jpg", ".jpeg")
+
+
+def write_records(kind: str, directory: pathlib.Path, source: pathlib.Path | None) -> str:
+    """Writes a data set that `Data` reads; one that is there already is kept.
+
+    Args:
+      kind: a key of `KINDS`.
+      directory: TFDS's, for `config.data.data_dir`.
+      source: a folder of the user's JPEG files, which become the pictures as they are, and the
+        scenery of clips; None: two photographs that come with scikit-learn, cropped at random.
+
+    Returns:
+      The name for `config.data.dataset`.
+
+    Raises:
+      ValueError: `source` has no pictures.
+    """
+    builder = BenchmarkRecords(config=kind, data_dir=str(directory))
+    if not pathlib.Path(builder.data_dir).exists():
+        builder.examples = list(KINDS[kind][1](source))
+        datasets.build(builder)
+    return f"{builder.name}/{kind}"
+
+
+def pictures(source: pathlib.Path | None) -> list[bytes]:
+    """Returns photographs as JPEG files: those of a folder, or 64 made of two."""
+    if source is not None:
+        paths = sorted(path for path in source.rglob("*") if path.suffix.lower() in FORMATS)
+        if not paths:
+            raise ValueError(
+                f"Found no JPEG files in {source}; expected names that end with one of "
+                f"{', '.join(FORMATS)}. Give another --source, or none."
+            )
+        return [path.read_bytes() for path in paths]
+    import sklearn.datasets  # librosa needs it, so it is there; takes a second.
+
+    rng = np.random.default_rng(0)
+    photos = [PIL.Image.fromarray(photo) for photo in sklearn.datasets.load_sample_images().images]
+    return [_encode(_random_view(rng, photos[i % 2]), quality=92) for i in range(64)]
+
+
+def clip(
+    rng: np.random.Generator, photo: PIL.Image.Image
+) -> tuple[list[PIL.Image.Image], np.ndarray]:
+    """Returns frames and mono sound of 10 s: a camera that moves over a photograph, and a melody.
+
+    Args:
+      rng: source of randomness.
+      photo: of any size.
+    """
+    photo = photo.convert("RGB").resize([2 * side for side in FRAME_SIZE])
+    times = np.linspace(0, 1, NUM_FRAMES)
+    zoom, x, y = (
+        np.sin(2 * np.pi * (rng.random() + times * rng.uniform(0.5, 2))) for _ in range(3)
+    )
+    frames = []
+    for i in range(NUM_FRAMES):
+        size = np.array(FRAME_SIZE) * (1.2 + 0.6 * zoom[i])
+        corner = (np.array(photo.size) - size) * (0.5 + 0.5 * x[i], 0.5 + 0.5 * y[i])
+        box = (*corner, *(corner + size))
+        frames.append(photo.resize(FRAME_SIZE, PIL.Image.Resampling.BILINEAR, box))
+    pitch = np.repeat(rng.choice(55 * 2 ** (np.arange(40) / 12), 40), SAMPLE_RATE // 4)
+    phase = 2 * np.pi * np.cumsum(pitch) / SAMPLE_RATE
+    tone = sum(np.sin(n * phase) / n for n in range(1, 12))
+    noise = rng.normal(size=len(tone)) * np.abs(np.sin(phase / 200)) ** 8
+    return frames, (0.15 * tone + 0.03 * noise).astype(np.float32)
+
+
+def _pictures(source: pathlib.Path | None) -> Iterator[dict]:
+    for i, picture in enumerate(pictures(source)):
+        yield {"image": io.BytesIO(picture), "label": i % 1_000}
+
+
+def _clips(source: pathlib.Path | None) -> Iterator[dict]:
+    photos = pictures(source)
+    for i in range(12):
+        photo = PIL.Image.open(io.BytesIO(photos[i * len(photos) // 12]))
+        frames, sound = clip(np.random.default_rng(i), photo)
+        audio = io.BytesIO()
+        soundfile.write(audio, sound, SAMPLE_RATE, format="FLAC")
+        video = [io.BytesIO(_encode(frame, quality=85)) for frame in frames]
+        yield {"video": video, "audio": audio.getvalue(), "labels": [i, 526 - i]}
+
+
+def _clouds(source: pathlib.Path | None) -> Iterator[dict]:
+    """Points on the surfaces of ellipsoids."""
+    del source
+    rng = np.random.default_rng(0)
+    for i in range(256):
+        points = rng.normal(size=(NUM_POINTS, 3))
+        points *= rng.uniform(0.3, 1, 3) / np.linalg.norm(points, axis=1, keepdims=True)
+        yield {"points": points.astype(np.float32), "label": i % 40}
+
+
+_JPEG = tfds.features.Image(encoding_format="jpeg")
+KINDS = {
+    "pictures": ({"image": _JPEG, "label": tfds.features.ClassLabel(num_classes=1_000)}, _pictures),
+    "clips": (
+        {
+            "video": tfds.features.Sequence(_JPEG),
+            "audio": tfds.features.Tensor(shape=(), dtype=np.object_),
+            "labels": tfds.features.Sequence(tfds.features.ClassLabel(num_classes=527)),
+        },
+        _clips,
+    ),
+    "clouds": (
+        {
+            "points": tfds.features.Tensor(shape=(NUM_POINTS, 3), dtype=np.float32),
+            "label": tfds.features.ClassLabel(num_classes=40),
+        },
+        _clouds,
+    ),
+}
+
+
+class BenchmarkRecords(base.EmbeddedBuilder, skip_registration=True):
+    """One configuration a kind; `examples` are set before it is built."""
+
+    BUILDER_CONFIGS = [tfds.core.BuilderConfig(name=kind) for kind in KINDS]
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Number of examples of each split."""
+        return {"train": len(self.examples)}
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        features, _ = KINDS[self.builder_config.name]
+        return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict(features))
+
+    def _generate_examples(self, split: str) -> Iterator[tuple[int, dict]]:
+        yield from enumerate(self.examples)
+
+
+def _random_view(rng: np.random.Generator, photo: PIL.Image.Image) -> PIL.Image.Image:
+    """A part of a photograph, 320 to 544 pixels wide, at the usual size; every other mirrored."""
+    width, height = PICTURE_SIZE
+    part_width = round(photo.width * rng.uniform(0.5, 0.85))
+    part_height = min(part_width * height // width, photo.height)
+    left, upper = rng.integers((photo.width - part_width + 1, photo.height - part_height + 1))
+    box = (left, upper, left + part_width, upper + part_height)
+    view = photo.resize(PICTURE_SIZE, PIL.Image.Resampling.BICUBIC, box)
+    return view.transpose(PIL.Image.Transpose.FLIP_LEFT_RIGHT) if rng.integers(2) else view
+
+
+def _encode(picture: PIL.Image.Image, quality: int) -> bytes:
+    buffer = io.BytesIO()
+    picture.save(buffer, format="jpeg", quality=quality)
+    return buffer.getvalue()
