@@ -96,6 +96,7 @@ def test_what_lies_beside_splits_is_counted(tmp_path):
         (["a/1.jpg", "a /2.jpg"], "differ in white space or spelling"),
         (["e\u0301/1.jpg", "\u00e9/2.jpg"], "differ in white space or spelling of accents"),
         (["jpg/1.jpg", "jpg/2.jpg"], "jpg: says what kind of files there are"),
+        ([*below(".", "set")], "set has in it what is beside it, too: a, b"),
         (["images/1.jpg", "images/2.jpg", "labels/masks/1.jpg"], "images, labels: says what kind"),
     ],
 )
@@ -125,6 +126,11 @@ def test_archives_made_on_a_mac_have_the_same_classes(tmp_path):
         ([f"{label}/{i}.jpg" for label in ("a", "test") for i in "12"], "like the others: test,"),
         ([*below("."), "c/"], "Empty, and so no classes: c."),
         ([*below("train", "test"), "train/c/"], "Empty, and so no classes: train/c."),
+        (below("data/pets", "pets"), "Taken for classes: data, pets; each of them has .* a, b"),
+        (
+            [f"{c}/{kind}/{i}.jpg" for c in "ab" for kind in ("images", "masks") for i in "12"],
+            "files in the folders images, masks are all taken",
+        ),
         (below("amazon/images", "dslr/images"), "Taken for classes: amazon, dslr; .* folders a, b"),
     ],
 )

@@ -98,7 +98,14 @@ def find(
             f"{folder_names.listed(classes)}: says what kind of files there are, not what they "
             "show",
         )
+    _refuse_copies(source, set(classes), wanted, layout)
     note = _note(classes, wanted, layout, splits)
+    kinds = sorted(filter(folder_names.says_nothing, {f[-2] for f in wanted if len(f) > 2}))
+    if len(kinds) > 1:
+        note += (
+            f" The {what} in the folders {folder_names.listed(kinds)} are all taken; move away "
+            "what is no example of its class, such as masks."
+        )
     return Files(tuple(classes), splits, skipped, f"{note} {_note_empty(found, layout)}".strip())
 
 
@@ -198,6 +205,28 @@ def _explain_nothing(
     )
 
 
+def _refuse_copies(
+    source: pathlib.Path,
+    classes: Collection[str],
+    files: list[tree.Parts],
+    layout: folder_names.Layout,
+) -> None:
+    """Refuses a folder with the same classes in it as there are beside it: a second copy, say."""
+    within = collections.defaultdict(set)
+    for root in () if layout.class_is_above else layout.roots:
+        for file in files:
+            if file[: len(root)] == root and len(file) > len(root) + 2:
+                within[file[: len(root) + 1]].add(file[len(root) + 1])
+    for folder, inner in within.items():
+        same = sorted(inner & (set(classes) - {folder[-1]}))
+        if len(same) > 1:
+            folder_names.refuse(
+                source,
+                folder[:-1],
+                f"{folder[-1]} has in it what is beside it, too: {', '.join(same)}",
+            )
+
+
 def _note(
     classes: Sequence[str],
     files: list[tree.Parts],
@@ -215,7 +244,7 @@ def _note(
             below = [
                 part for part in file[len(root) + 1 : -1] if not folder_names.says_nothing(part)
             ]
-            within[file[len(root)]].add(below[0] if below else "")
+            within[file[len(root)]].add(below[-1] if below else "")
     asked = [label for label in classes if folder_names.meaning(label) in _SPLITS]
     if asked:
         return (
