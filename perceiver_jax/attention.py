@@ -17,7 +17,7 @@ from jax import ad_checkpoint
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Key
 
-from perceiver_jax import products, streaming
+from perceiver_jax import products, streaming, tokens
 
 Params = Mapping[str, Mapping[str, jax.Array]]
 
@@ -57,7 +57,7 @@ def attend(
 
     Args:
       query: queries, already divided by √P.
-      key: keys.
+      key: keys; finite, as the values are, under the mask as well.
       value: values.
       mask: True where an input is real. A row that may attend to nothing gives zeros.
 
@@ -144,7 +144,8 @@ def cross_attend(
       latents: the queries.
       inputs: the byte array.
       mask: True where an input is real.
-      input_scale: `inverse_deviation(inputs)`, which serves several blocks; None computes it.
+      input_scale: `inverse_deviation(inputs)`, which serves several blocks; the inputs are finite
+        then, under the mask as well. None blanks the inputs under the mask and computes it.
       num_heads: attention heads; 1 in the paper.
       use_query_residual: whether the latents are added to what they attended to.
       fast: absorb the projections (one head) and stream over the inputs; same numbers.
@@ -155,6 +156,8 @@ def cross_attend(
     Returns:
       The updated latents.
     """
+    if input_scale is None:
+        inputs = tokens.blank(inputs, mask)
     query = linear(params["query"], layer_norm(params["query_norm"], latents))
     query = query / (query.shape[-1] // num_heads) ** 0.5
     if fast and num_heads == 1:

@@ -1,6 +1,7 @@
 """The functional API: a config becomes a pair of pure functions. `hk.transform` lives only here."""
 
 from collections.abc import Callable, Mapping
+import contextlib
 import functools
 from typing import Any, NamedTuple
 
@@ -11,6 +12,7 @@ import numpy as np
 
 from perceiver_jax import (
     attention,
+    checks,
     construct,
     decoders,
     perceiver,
@@ -51,7 +53,9 @@ def build_model(config: Mapping[str, Any]) -> Model:
 
     Returns:
       Pure functions. A batch maps each input's name to an array, and optionally `<name>_mask` to
-      True where the input (or an element of it) is real; other entries are ignored.
+      booleans, True where the input (or an element of it) is real; what is masked may be anything,
+      NaN as well. Other entries are ignored. What does not fit the model or the parameters raises
+      a ValueError.
 
     Raises:
       ValueError: for an unknown key, kind or value.
@@ -81,12 +85,15 @@ def _build(num_classes, inputs, encoder, decoder=None, fusion=None, dtype="float
         )
 
     def tokens(batch, rng, is_training):
-        rng = _keys(rng, _batch_size(batch, inputs)) if is_training else None
         children = {name: _preprocessor(name, keys) for name, keys in inputs.items()}
-        arrays = {name: _entry(batch, name) for name in inputs}
-        masks = {
-            name: jnp.asarray(batch[f"{name}_mask"]) for name in inputs if f"{name}_mask" in batch
-        }
+        arrays, masks = checks.read_inputs(
+            batch, {name: getattr(child, "axes", "B ...") for name, child in children.items()}
+        )
+        rng = _keys(rng, arrays[next(iter(inputs))].shape[0]) if is_training else None
+        for name, mask in masks.items():
+            if mask.ndim == 1:  # A preprocessor with weights must not meet what is missing, either.
+                arrays[name] = tokens_lib.blank(arrays[name], mask)
+        children = {name: _naming(name, child) for name, child in children.items()}
         if fusion is not None:
             join = construct.construct(
                 functools.partial(preprocessors.multimodal.MultimodalPreprocessor, name="inputs"),
@@ -115,22 +122,69 @@ def _build(num_classes, inputs, encoder, decoder=None, fusion=None, dtype="float
         return decode(latents)
 
     def apply(params, rng, batch, is_training=False):
+        got = checks.shapes(params)
+        used = set()
         params = _cast(params, dtype)
-        out = forward.apply(params, batch, rng, is_training, dtype)
+        with _explaining(got, batch, inputs, init):
+            out = forward.apply(params, used, batch, rng, is_training, dtype)
+        checks.check_used(got, used)
         return out.astype(jnp.promote_types(dtype, jnp.float32))
 
     def init(rng, batch):
-        return forward.init(rng, batch, None, False, jnp.float32)
+        return forward.init(rng, set(), batch, None, False, jnp.float32)
 
-    forward = hk.without_apply_rng(hk.transform(logits))
-    encode_inputs = hk.without_apply_rng(hk.transform(tokens))
-    return Model(
-        init,
-        apply,
-        lambda params, rng, batch, is_training=False: encode_inputs.apply(
-            params, batch, rng, is_training
-        ),
-    )
+    def apply_tokens(params, rng, batch, is_training=False):
+        with _explaining(checks.shapes(params), batch, inputs, init_tokens):
+            return encode_inputs.apply(params, set(), batch, rng, is_training)
+
+    def init_tokens(rng, batch):
+        return encode_inputs.init(rng, set(), batch, None, False)
+
+    forward, encode_inputs = _transform(logits), _transform(tokens)
+    return Model(init, apply, apply_tokens)
+
+
+def _transform(function):
+    """Makes a pair of pure functions, whose first argument collects the parameters' paths."""
+
+    def call(used, *args):
+        def note(next_getter, value, context):
+            used.add(context.full_name)
+            return next_getter(value)
+
+        with hk.custom_getter(note):
+            return function(*args)
+
+    return hk.without_apply_rng(hk.transform(call))
+
+
+@contextlib.contextmanager
+def _explaining(got, batch, inputs, init):
+    """Says in our words where parameters don't fit a batch: Haiku knows only the parameter."""
+    try:
+        yield
+    except ValueError as error:
+        try:
+            params = jax.eval_shape(lambda: init(jax.random.key(0), batch))
+        except ValueError:
+            raise error from None  # The batch fits no parameters.
+        given = {name: np.shape(batch[name]) for name in inputs}
+        message = checks.mismatch(got, checks.shapes(params), given)
+        if message is None:
+            raise
+        raise ValueError(message) from None
+
+
+def _naming(name, preprocess):
+    """Lets the errors of a preprocessor name its input."""
+
+    def named(array, mask):
+        try:
+            return preprocess(array, mask)
+        except ValueError as error:
+            raise ValueError(f"Input {name!r} of shape {array.shape}: {error}") from error
+
+    return named
 
 
 def _preprocessor(name, keys):
@@ -148,24 +202,18 @@ def _preprocessor(name, keys):
     return construct.from_table(preprocessors.PREPROCESSORS, keys, where, **given)
 
 
-def _entry(batch, name):
-    if name not in batch:
-        raise ValueError(
-            f"The batch has no {name!r}; it has {sorted(batch)}. Give an array for each of "
-            "model.inputs."
-        )
-    return jnp.asarray(batch[name])
-
-
-def _batch_size(batch, inputs):
-    return _entry(batch, next(iter(inputs))).shape[0]
-
-
 def _keys(rng, batch_size):
     """One key an example."""
     if rng is None:
         raise ValueError("rng is None in training; expected a key, or one key an example.")
+    if not hasattr(rng, "dtype"):
+        raise ValueError(f"rng is {rng!r}; expected a key, such as jax.random.key(0).")
     if jnp.issubdtype(rng.dtype, jax.dtypes.prng_key) and rng.ndim == 1:
+        if rng.shape[0] != batch_size:
+            raise ValueError(
+                f"rng has {rng.shape[0]} keys for {batch_size} examples; expected one key, or one "
+                "an example."
+            )
         return rng
     return jax.random.split(rng, batch_size)
 

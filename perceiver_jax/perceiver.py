@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Key
 
-from perceiver_jax import attention
+from perceiver_jax import attention, tokens
 
 CROSS_ATTEND = "cross_attend"
 LATENT_TRANSFORMER = "latent_transformer"
@@ -132,6 +132,7 @@ class PerceiverEncoder(hk.Module):
                     f"{size} is {getattr(self, size)}; expected at least 1. For no latent "
                     "Transformer, leave it out of layers."
                 )
+        inputs = tokens.blank(inputs, mask)  # Once for all cross-attends.
         latents = hk.get_parameter(
             "latents",
             [self.num_latents, self.latent_channels],
@@ -140,7 +141,7 @@ class PerceiverEncoder(hk.Module):
         latents = latents.astype(inputs.dtype)
         latents = jnp.broadcast_to(latents[None], (inputs.shape[0], *latents.shape))
         weights = {name: self._weights(name, inputs.shape[-1]) for name in self.layers}
-        input_scale = attention.inverse_deviation(inputs)  # Once for all cross-attends.
+        input_scale = attention.inverse_deviation(inputs)
         step = functools.partial(self._layer, inputs=inputs, mask=mask, input_scale=input_scale)
         rng = rng if self.dropout_rate else None
 

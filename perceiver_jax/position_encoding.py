@@ -5,8 +5,10 @@ import dataclasses
 
 import haiku as hk
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Shaped
 import numpy as np
+
+from perceiver_jax import tokens
 
 
 def linear_positions(index_dims: Sequence[int]) -> Float[np.ndarray, "M X"]:
@@ -23,7 +25,7 @@ def linear_positions(index_dims: Sequence[int]) -> Float[np.ndarray, "M X"]:
 
 
 def fourier_features(
-    positions: Float[Array, "*M X"] | Float[np.ndarray, "*M X"],
+    positions: Shaped[Array, "*M X"] | Shaped[np.ndarray, "*M X"],
     num_bands: int,
     max_resolution: Sequence[int | float],
     *,
@@ -36,7 +38,7 @@ def fourier_features(
     logarithmically.
 
     Args:
-      positions: coordinates, in [-1, 1].
+      positions: coordinates, in [-1, 1]; whole numbers count as floats.
       num_bands: K, frequencies a dimension.
       max_resolution: μ of each dimension, the sampling rate whose Nyquist frequency μ / 2 is the
         highest one; for a grid usually its size.
@@ -59,7 +61,7 @@ def fourier_features(
     frequencies = np.stack(
         [np.linspace(1.0, mu / 2, num_bands, dtype=np.float32) for mu in max_resolution]
     )  # [X, K]
-    positions = jnp.asarray(positions)
+    positions = tokens.to_floats(jnp.asarray(positions))
     phases = (
         jnp.pi
         * positions[..., None]

@@ -31,7 +31,7 @@ def attend(
 
     Args:
       query: queries, already divided by √P.
-      key: keys.
+      key: keys; finite, as the values are, under the mask as well.
       value: values; None if the keys, times `scale`, are the values as well.
       mask: True where an input is real. A row that may attend to nothing gives zeros.
       chunk_size: inputs a chunk; 0 = automatic.

@@ -1,12 +1,16 @@
 """Tokens: what every preprocessor gives the encoder, whatever the modality."""
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+import math
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Shaped
 import numpy as np
+
+# Integers that hold pixels of 0 to 255: as they are stored, or after arithmetic.
+_PIXEL_DTYPES = ("uint8", "int16", "int32", "int64")
 
 
 class Tokens(NamedTuple):
@@ -22,30 +26,75 @@ class Tokens(NamedTuple):
 
 
 def from_grid(
-    features: Float[Array, "B *X C"],
+    features: Shaped[Array, "B *X C"],
     encoding: Callable[[Sequence[int]], Array] | None,
     mask: Bool[Array, "B *M"] | None = None,
 ) -> Tokens:
     """Flattens a grid of features and concatenates its position encoding.
 
     Args:
-      features: a grid with any number of axes.
+      features: a grid with any number of axes; whole numbers and booleans count as floats.
       encoding: gives one vector for each element of a grid of that size; None adds nothing.
-      mask: for each example, or for each element of each example.
+      mask: see `spread_mask`.
 
     Returns:
       Tokens of `[features, positions]` channels.
     """
     batch_size, *index_dims, channels = features.shape
-    values = features.reshape(batch_size, -1, channels)
+    values = to_floats(features.reshape(batch_size, -1, channels))
     if encoding is not None:
         positions = encoding(index_dims)
         positions = jnp.broadcast_to(positions[None], (batch_size, *positions.shape))
-        values = jnp.concatenate([values, positions.astype(values.dtype)], axis=-1)
-    if mask is not None:
-        mask = mask.reshape(batch_size, -1)
-        mask = jnp.broadcast_to(mask, values.shape[:2])
-    return Tokens(values, mask)
+        values = jnp.concatenate([values, positions], axis=-1)
+    return Tokens(values, spread_mask(mask, batch_size, index_dims))
+
+
+def to_floats(x: Shaped[Array, "*X"]) -> Float[Array, "*X"]:
+    """Floats of at least 32 bits, in which positions keep their differences."""
+    if jnp.issubdtype(x.dtype, jnp.floating):
+        return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    return x.astype(jnp.result_type(float))
+
+
+def spread_mask(
+    mask: Bool[Array, "B *M"] | None, batch_size: Any, index_dims: Sequence[int]
+) -> Bool[Array, "B M"] | None:
+    """One truth value an input.
+
+    Args:
+      mask: for each example; or for each element of its grid, flat or not.
+      batch_size: B, a number or the symbol of one.
+      index_dims: the grid's size along each axis.
+
+    Returns:
+      The mask of the flat grid; None stays None.
+
+    Raises:
+      ValueError: for a mask of another shape.
+    """
+    if mask is None:
+        return None
+    num_inputs = math.prod(index_dims)
+    allowed = dict.fromkeys([(batch_size,), (batch_size, num_inputs), (batch_size, *index_dims)])
+    if mask.shape not in allowed:
+        raise ValueError(
+            f"The mask has shape {mask.shape}; expected {' or '.join(map(str, allowed))}: one "
+            "for each example, or for each of its inputs. Correct the mask."
+        )
+    return jnp.broadcast_to(mask.reshape(batch_size, -1), (batch_size, num_inputs))
+
+
+def blank(x: Shaped[Array, "B *X"], mask: Bool[Array, "B *M"] | None) -> Shaped[Array, "B *X"]:
+    """Zeros where the mask is False, so that NaN there meets no weight, not even one of zero.
+
+    Args:
+      x: an array whose first axes are those of the mask.
+      mask: True where x is real; None for everywhere.
+    """
+    if mask is None:
+        return x
+    mask = jnp.expand_dims(mask, tuple(range(mask.ndim, x.ndim)))
+    return jnp.where(mask, x, jnp.zeros((), x.dtype))
 
 
 def to_patches(grid: Array, patch_size: Sequence[int]) -> Array:
@@ -71,15 +120,23 @@ def to_patches(grid: Array, patch_size: Sequence[int]) -> Array:
 def normalize_pixels(
     pixels: Array, mean: Sequence[int | float], std: Sequence[int | float]
 ) -> Float[Array, "..."]:
-    """Turns uint8 pixels into floats of about zero mean; floats are taken as already normalised.
+    """Turns pixels of 0 to 255 into floats of about zero mean; floats are taken as normalised.
 
     Args:
-      pixels: `[..., C]`, in 0-255 if uint8.
+      pixels: `[..., C]`; integers are in 0-255, whatever their width.
       mean: of each channel, in 0-1.
       std: standard deviation of each channel, in 0-1.
+
+    Raises:
+      ValueError: for another number of channels than means, or a dtype of another range.
     """
     if jnp.issubdtype(pixels.dtype, jnp.floating):
         return pixels
+    if pixels.dtype not in _PIXEL_DTYPES:
+        raise ValueError(
+            f"Pixels are {pixels.dtype}; expected integers of 0 to 255 "
+            f"({', '.join(_PIXEL_DTYPES)}), or floats that are normalised. Scale and convert them."
+        )
     if pixels.shape[-1] != len(mean) or len(mean) != len(std):
         raise ValueError(
             f"Pixels of {pixels.shape[-1]} channels with {len(mean)} means and {len(std)} "

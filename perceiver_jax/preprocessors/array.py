@@ -2,9 +2,10 @@
 
 from collections.abc import Callable
 import dataclasses
+from typing import ClassVar
 
 import haiku as hk
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Shaped
 
 from perceiver_jax import tokens
 
@@ -20,8 +21,10 @@ class ArrayPreprocessor(hk.Module):
     position_encoding: Callable | None = None
     name: str | None = None
 
+    axes: ClassVar[str] = "B *X C"
+
     def __call__(
-        self, array: Float[Array, "B *X C"], mask: Bool[Array, "B *M"] | None = None
+        self, array: Shaped[Array, "B *X C"], mask: Bool[Array, "B *M"] | None = None
     ) -> tokens.Tokens:
         """Gives one input for each element of the grid."""
         return tokens.from_grid(array, self.position_encoding, mask)

@@ -2,9 +2,10 @@
 
 from collections.abc import Callable, Sequence
 import dataclasses
+from typing import ClassVar
 
 import haiku as hk
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Shaped
 
 from perceiver_jax import tokens
 
@@ -22,8 +23,10 @@ class AudioPreprocessor(hk.Module):
     position_encoding: Callable | None = None
     name: str | None = None
 
+    axes: ClassVar[str] = "B S"
+
     def __call__(
-        self, audio: Float[Array, "B S"], mask: Bool[Array, " B"] | None = None
+        self, audio: Shaped[Array, "B S"], mask: Bool[Array, "B *M"] | None = None
     ) -> tokens.Tokens:
         """Gives S / patch_size inputs of patch_size channels and positions."""
         patches = tokens.to_patches(audio[..., None], (self.patch_size,))
@@ -43,8 +46,10 @@ class MelPreprocessor(hk.Module):
     position_encoding: Callable | None = None
     name: str | None = None
 
+    axes: ClassVar[str] = "B T F"
+
     def __call__(
-        self, mel: Float[Array, "B T F"], mask: Bool[Array, " B"] | None = None
+        self, mel: Shaped[Array, "B T F"], mask: Bool[Array, "B *M"] | None = None
     ) -> tokens.Tokens:
         """Gives one input a patch of the spectrogram of T frames and F bins."""
         patches = tokens.to_patches(mel[..., None], self.patch_size)

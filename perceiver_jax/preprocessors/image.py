@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 import dataclasses
+from typing import ClassVar
 
 import haiku as hk
 from jaxtyping import Array, Bool, Shaped
@@ -27,10 +28,12 @@ class ImagePreprocessor(hk.Module):
     permutation_seed: int = -1
     name: str | None = None
 
+    axes: ClassVar[str] = "B H W C"
+
     def __call__(
-        self, images: Shaped[Array, "B H W C"], mask: Bool[Array, " B"] | None = None
+        self, images: Shaped[Array, "B H W C"], mask: Bool[Array, "B *M"] | None = None
     ) -> tokens.Tokens:
-        """Gives H * W inputs; images are uint8, or floats that are already normalised."""
+        """Gives H * W inputs; images are integers of 0 to 255, or floats that are normalised."""
         pixels = tokens.normalize_pixels(images, self.mean, self.std)
         inputs = tokens.from_grid(pixels, self.position_encoding, mask)
         if self.permutation_seed < 0:

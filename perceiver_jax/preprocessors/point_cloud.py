@@ -1,9 +1,10 @@
 """Point clouds: every point is an input (section 4.3)."""
 
 import dataclasses
+from typing import ClassVar
 
 import haiku as hk
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Shaped
 
 from perceiver_jax import position_encoding as position_encodings
 from perceiver_jax import tokens
@@ -21,8 +22,12 @@ class PointCloudPreprocessor(hk.Module):
     position_encoding: position_encodings.FourierEncoding
     name: str | None = None
 
+    axes: ClassVar[str] = "B M X"
+
     def __call__(
-        self, points: Float[Array, "B M X"], mask: Bool[Array, "B M"] | None = None
+        self, points: Shaped[Array, "B M X"], mask: Bool[Array, "B *M"] | None = None
     ) -> tokens.Tokens:
         """Gives one input a point."""
-        return tokens.Tokens(self.position_encoding.encode(points), mask)
+        mask = tokens.spread_mask(mask, points.shape[0], points.shape[1:2])
+        # Before the sines: the derivative of one is NaN at NaN.
+        return tokens.Tokens(self.position_encoding.encode(tokens.blank(points, mask)), mask)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 import dataclasses
+from typing import ClassVar
 
 import haiku as hk
 from jaxtyping import Array, Bool, Shaped
@@ -26,10 +27,12 @@ class VideoPreprocessor(hk.Module):
     position_encoding: Callable | None = None
     name: str | None = None
 
+    axes: ClassVar[str] = "B T H W C"
+
     def __call__(
-        self, video: Shaped[Array, "B T H W C"], mask: Bool[Array, " B"] | None = None
+        self, video: Shaped[Array, "B T H W C"], mask: Bool[Array, "B *M"] | None = None
     ) -> tokens.Tokens:
-        """Gives one input a patch; frames are uint8, or floats that are already normalised."""
+        """Gives one input a patch; frames are integers of 0 to 255, or normalised floats."""
         pixels = tokens.normalize_pixels(video, self.mean, self.std)
         patches = tokens.to_patches(pixels, self.patch_size)
         return tokens.from_grid(patches, self.position_encoding, mask)
