@@ -410,14 +410,14 @@ KINDS: Mapping[str, Kind] = {
         "experiments/configs/audioset.py",
     ),
     "sound_folder": Kind(
-        "sounds (WAV, FLAC, M4A, Opus, Ogg, MP3, or of videos), in a folder per class",
+        "sounds (WAV, FLAC, MP3, Opus, AIFF, AU, ..., or of videos), in a folder per class",
         _folder_arguments,
         _prepare_sound_folder,
         "experiments/configs/audioset.py:audio_mel",
         _own_clips_overrides,
     ),
     "video_folder": Kind(
-        "videos (MP4, MKV, WebM, MOV) with or without sound, in a folder per class",
+        "videos (MP4, MKV, AVI, MPEG, WMV, ...) with or without sound, in a folder per class",
         _folder_arguments,
         _prepare_video_folder,
         "experiments/configs/audioset.py",
