@@ -264,6 +264,14 @@ def check(
             f"config.model.num_classes is {config.model.num_classes}; {data.name} has "
             f"{data.num_classes} classes. {remedy}."
         )
+    masks = {f"{name}_mask" for name in config.model.inputs}
+    missing = set(config.model.inputs) - set(data.inputs)
+    unused = set(data.inputs) - set(config.model.inputs) - masks
+    if missing or unused:
+        raise ValueError(
+            f"config.model.inputs are {sorted(config.model.inputs)}; {data.name} is read as "
+            f"{sorted(data.inputs)}. Use the same names; <input>_mask is the mask of an input."
+        )
     if config.model.dtype == "float64" and not jax.config.jax_enable_x64:
         raise ValueError(
             "config.model.dtype is 'float64', which JAX has off; expected 'float32' or 'bfloat16'. "

@@ -1,21 +1,26 @@
 """Arrays in memory as a `Data`, in a call."""
 
 import collections
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 import dataclasses
+import logging
+import math
+import numbers
 import traceback
 from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
-from perceiver_jax.data import errors, pipeline, stores
+from perceiver_jax.data import errors, pipeline, reader, stores
 
 Augment = Callable[[np.ndarray, np.random.Generator], np.ndarray]
 
 
+_LOGGER = logging.getLogger(__name__)
+
 # What a batch has besides the inputs.
-_RESERVED = ("index", "label", "weight")
+_RESERVED = (reader.BAD_RECORDS, "index", "label", "weight")
 _MASK = "_mask"
 _MAX_CLASSES = 1_000_000  # More are IDs that were taken for classes.
 _MAX_LISTED = 5  # Examples that a message names.
@@ -95,24 +100,25 @@ def from_arrays(
     test_inputs: Mapping[str, npt.ArrayLike],
     test_labels: npt.ArrayLike,
     *,
-    batch_size: int,
+    batch_size: int | np.integer,
     class_names: Sequence[str] | np.ndarray | None = None,
     augment: Mapping[str, Augment] | None = None,
-    num_workers: int = 0,
+    num_workers: int | np.integer = 0,
 ) -> pipeline.Data:
     """Makes a `Data`, as the trainer takes it, of arrays in memory.
 
     Args:
         inputs: to train on, by the names that `config.model.inputs` has: numbers [E, ...] of any
             type. uint8 stays as it is and is not copied; all others become float32. Beside an
-            input there may be `<input>_mask` [E] or [E, ...], false for what is to be left out.
+            input there may be `<input>_mask` [E] or one for each element of its grid, flat or not;
+            false for what is to be left out.
         labels: classes counted from 0, integers [E] or a column of them [E, 1]; or several labels
             an example, zeros and ones [E, L].
         test_inputs: as `inputs`, to evaluate on.
         test_labels: as `labels`.
         batch_size: number of examples of a training batch, over all processes.
-        class_names: names of the classes, each another one; without, their numbers. Of classes
-            [E] there may be more than occur.
+        class_names: names of the classes in their order, each another one; without, their numbers.
+            Of classes [E] there may be more than occur.
         augment: for some inputs a function of one example's array, a copy, and a random generator
             that returns an array of the same shape, and for uint8 of the same type; in training
             only.
@@ -121,6 +127,8 @@ def from_arrays(
     Raises:
         ValueError: the arrays do not fit each other, or hold what can't be learned from.
     """
+    batch_size = _whole("batch_size", batch_size, 1)
+    num_workers = _whole("num_workers", num_workers, 0)
     train = _split(inputs, labels, "")
     test = _split(test_inputs, test_labels, "test_")
     for name in train.keys() | test.keys():
@@ -137,7 +145,13 @@ def from_arrays(
             )
     multi_label = train["label"].ndim == 2
     names = _class_names(class_names, train["label"], test["label"])
-    augment = dict(augment or {})
+    augment = dict(_by_name("augment", augment or {}, "a function"))
+    for name, function in augment.items():
+        if function is not None and not callable(function):
+            raise ValueError(
+                f"Got augment of {name!r} of type {type(function).__name__}; expected a function "
+                "of an array and a random generator. Correct it."
+            )
     modalities = {
         name: Array(name, array.shape[1:], array.dtype, augment.pop(name, None))
         for name, array in train.items()
@@ -152,9 +166,7 @@ def from_arrays(
     return pipeline.Data(store, "train", "test", batch_size, num_workers, modalities)
 
 
-def _split(
-    inputs: Mapping[str, npt.ArrayLike], labels: npt.ArrayLike, prefix: str
-) -> dict[str, np.ndarray]:
+def _split(inputs: Any, labels: Any, prefix: str) -> dict[str, np.ndarray]:
     """Returns the arrays of a split, `label` among them.
 
     Args:
@@ -163,7 +175,7 @@ def _split(
         prefix: of the arguments' names, for messages.
     """
     arrays = {"label": _labels(_array(f"{prefix}labels", labels), f"{prefix}labels")}
-    for name, values in inputs.items():
+    for name, values in _by_name(f"{prefix}inputs", inputs, "an array").items():
         if name in _RESERVED:
             raise ValueError(
                 f"Got an input {name!r}, which each batch has already; expected another name than "
@@ -181,7 +193,18 @@ def _split(
                 f"Got {size} examples of {name!r} and {len(arrays['label'])} labels; expected as "
                 "many of the one as of the other, and at least one."
             )
+        if not array.size:
+            raise ValueError(
+                f"Got {what} {list(array.shape)}, whose examples hold nothing; expected at least "
+                "one number in each. Leave it out."
+            )
         if name.removesuffix(_MASK) in inputs.keys() - {name}:
+            _refuse(
+                ((array != 0) & (array != 1)).reshape(size, -1).any(axis=1),
+                f"{what} that are not only true and false",
+                f"true where {name.removesuffix(_MASK)!r} is to be read. Convert them, such as by "
+                "mask > 0.",
+            )
             array = array.astype(bool)
         elif array.dtype != np.uint8:
             with np.errstate(over="ignore"):  # Is infinite then, and refused.
@@ -200,17 +223,18 @@ def _split(
 
 def _is_finite(array: np.ndarray, mask: np.ndarray | None, name: str) -> np.ndarray:
     """Returns for each example [E] whether all is finite that a mask doesn't leave out."""
-    size = len(array)
-    finite = np.isfinite(array)
+    size, *grid = array.shape[:-1] if array.ndim > 1 else array.shape
+    finite = np.isfinite(array).reshape(size, math.prod(grid), -1).all(axis=2)
     if mask is None:
-        return finite.reshape(size, -1).all(axis=1)
-    finite, mask = finite.reshape(size, -1, array.shape[-1]).all(axis=2), mask.reshape(size, -1)
-    if mask.shape[1] not in (1, finite.shape[1]):
+        return finite.all(axis=1)
+    allowed = dict.fromkeys([(), (1,), tuple(grid), (math.prod(grid),)])
+    if mask.shape[1:] not in allowed:
         raise ValueError(
-            f"Got {name + _MASK!r} of {mask.shape[1]} elements an example and {finite.shape[1]} of "
-            f"{name!r}; expected one for each of these, or one for all. Make them alike."
+            f"Got {name + _MASK!r} of {list(mask.shape[1:])} an example for {name!r} of "
+            f"{list(array.shape[1:])}; expected one of {', '.join(str(list(x)) for x in allowed)}: "
+            "one for all, or for each element of its grid. Make them alike."
         )
-    return (finite | ~mask).all(axis=1)
+    return (finite | ~mask.reshape(size, -1)).all(axis=1)
 
 
 def _labels(labels: np.ndarray, what: str) -> np.ndarray:
@@ -246,17 +270,27 @@ def _labels(labels: np.ndarray, what: str) -> np.ndarray:
     )
 
 
-def _class_names(
-    given: Sequence[str] | np.ndarray | None, train: np.ndarray, test: np.ndarray
-) -> tuple[str, ...]:
+def _class_names(given: Any, train: np.ndarray, test: np.ndarray) -> tuple[str, ...]:
     """Returns a name for each class that labels have, or may have."""
     multi_label = train.ndim == 2
     num_classes = train.shape[1] if multi_label else 1 + int(max(train.max(), test.max()))
+    if not multi_label:
+        _warn_of_unseen(train, test if given is not None else np.arange(num_classes))
     if given is None:
         return tuple(map(str, range(num_classes)))
-    if isinstance(given, str):
-        raise ValueError(f"Got class_names={given!r}; expected a list of names. Put it in a list.")
-    names = tuple(map(str, given))
+    listed = isinstance(given, Iterable) and not isinstance(given, str | Mapping | Set)
+    if not listed or (isinstance(given, np.ndarray) and given.ndim != 1):
+        raise ValueError(
+            f"Got class_names={given!r}; expected a list of names, of which the first is that of "
+            "class 0. Make it one."
+        )
+    names = list(given)
+    wrong = [name for name in names if not isinstance(name, str | numbers.Integral) or name == ""]
+    if wrong:
+        raise ValueError(
+            f"Got {wrong[:_MAX_LISTED]} among the class names; expected texts. Convert them."
+        )
+    names = tuple(map(str, names))
     if len(names) < num_classes or (multi_label and len(names) > num_classes):
         from_0 = multi_label or min(train.min(), test.min()) == 0
         hint = "" if from_0 else " Count classes from 0."
@@ -269,13 +303,15 @@ def _class_names(
     return names
 
 
-def _array(what: str, values: npt.ArrayLike) -> np.ndarray:
+def _array(what: str, values: Any) -> np.ndarray:
     try:
         array = np.asarray(values)
-    except ValueError as error:  # Lists of different lengths.
+    except MemoryError:
+        raise
+    except Exception as error:  # Lists of different lengths, tensors of another device.
         raise ValueError(
-            f"Got {what} that make no array: {error}. Expected the same shape of each example. Cut "
-            "or fill them."
+            f"Got {what} that make no array: {error}. Expected numbers, in the same shape for each "
+            "example. Cut or fill them, or make them a numpy array."
         ) from error
     if isinstance(values, np.ma.MaskedArray) and np.ma.is_masked(values):
         raise ValueError(
@@ -283,6 +319,39 @@ def _array(what: str, values: npt.ArrayLike) -> np.ndarray:
             "them in with filled(value)."
         )
     return array
+
+
+def _whole(what: str, value: Any, least: int) -> int:
+    """Returns a whole number as Python's own, which can be written as JSON."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < least:
+        raise ValueError(
+            f"Got {what}={value!r}; expected a whole number, {least} or more. Correct it."
+        )
+    return int(value)
+
+
+def _by_name(what: str, given: Any, value: str) -> Mapping[str, Any]:
+    if not isinstance(given, Mapping) or not all(isinstance(name, str) for name in given):
+        raise ValueError(
+            f"Got {what} of type {type(given).__name__}"
+            + (f" with keys {list(given)}" if isinstance(given, Mapping) else "")
+            + f"; expected {value} by the name of each input. Give {{'name': ...}}."
+        )
+    return given
+
+
+def _warn_of_unseen(train: np.ndarray, classes: np.ndarray) -> None:
+    """Names those of the classes that no example to train on has."""
+    unseen = np.setdiff1d(classes, train)
+    if unseen.size:
+        more = ", ..." if unseen.size > _MAX_LISTED else ""
+        _LOGGER.warning(
+            "No training example is of %d of the classes: %s%s. If classes are counted from 1, "
+            "subtract 1; np.unique(labels, return_inverse=True) makes classes of any numbers.",
+            unseen.size,
+            ", ".join(map(str, unseen[:_MAX_LISTED])),
+            more,
+        )
 
 
 def _is_numbers(dtype: np.dtype) -> bool:

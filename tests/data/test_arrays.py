@@ -1,5 +1,8 @@
 """Arrays in memory make the same kind of batches as a data set on disk."""
 
+import inspect
+import json
+
 import numpy as np
 import pytest
 
@@ -157,3 +160,77 @@ def test_a_mask_stays_a_mask_and_may_hide_what_is_not_finite(rng):
     mask[5, 2], signal[5, 2] = True, np.nan
     with pytest.raises(ValueError, match=r"in 1 of 12 examples \(5\)"):
         data.from_arrays(split, CLASSES, split, CLASSES, batch_size=6)
+
+
+class OfADevice:
+    """As a tensor that numpy can't read."""
+
+    def __array__(self, *args, **kwargs):
+        raise TypeError("can't convert cuda:0 device type tensor to numpy")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"class_names": {"b": 1, "a": 0, "c": 2}}, "class_names={'b': 1.*expected a list"),
+        ({"class_names": {"b", "a", "c"}}, "class_names={.*expected a list of names"),
+        ({"class_names": 3}, "class_names=3; expected a list"),
+        ({"class_names": np.array([["a"], ["b"], ["c"]])}, "class_names=array"),
+        ({"class_names": ["a", None, ""]}, r"\[None, ''\] among the class names"),
+        ({"class_names": [b"a", b"b", b"c"]}, "among the class names; expected texts"),
+        ({"inputs": np.ones((12, 5))}, "inputs of type ndarray; expected an array by the name"),
+        ({"inputs": {3: np.ones((12, 5))}}, r"inputs of type dict with keys \[3\]; expected"),
+        ({"inputs": {"tone": OfADevice()}}, r"inputs\['tone'\] that make no array: can't convert"),
+        ({"inputs": {"tone": np.ones((12, 0))}}, r"\[12, 0\], whose examples hold nothing"),
+        ({"inputs": {"bad_records": np.ones(12)}}, "which each batch has already"),
+        ({"augment": abs}, "augment of type builtin.*; expected a function by the name"),
+        ({"augment": {"tone": 3}}, "augment of 'tone' of type int; expected a function of"),
+        ({"batch_size": 0}, "batch_size=0; expected a whole number, 1 or more"),
+        ({"batch_size": 2.0}, "batch_size=2.0; expected"),
+        ({"num_workers": -1}, "num_workers=-1; expected a whole number, 0 or more"),
+        ({"num_workers": None}, "num_workers=None; expected"),
+    ],
+)
+def test_what_would_be_taken_for_something_else_is_refused(rng, changes, message, monkeypatch):
+    unchecked = inspect.unwrap(data.from_arrays)  # Users have no checks of types.
+    monkeypatch.setattr(data, "from_arrays", unchecked)
+    with pytest.raises(ValueError, match=message):
+        make(rng, **changes)
+
+
+@pytest.mark.parametrize(
+    ("mask", "message"),
+    [
+        (np.full((12, 7, 5), np.nan), "not only true and false, in 12 of 12"),
+        (np.full((12, 7, 5), 255), "true where 'grid' is to be read"),
+        (np.ones((12, 5, 7), bool), r"\[5, 7\] an example for 'grid' of \[7, 5, 3\]; expected"),
+        (np.ones((12, 7, 5, 3), bool), r"one of \[\], \[1\], \[7, 5\], \[35\]"),
+    ],
+)
+def test_a_mask_is_of_true_and_false_in_the_shape_of_the_grid(mask, message):
+    split = {"grid": np.ones((12, 7, 5, 3)), "grid_mask": mask}
+    with pytest.raises(ValueError, match=message):
+        data.from_arrays(split, CLASSES, split, CLASSES, batch_size=6)
+
+
+def test_one_number_an_example_may_have_a_mask():
+    split = {"x": np.ones(12), "x_mask": np.ones(12)}
+    made = data.from_arrays(split, CLASSES, split, CLASSES, batch_size=np.int64(6))
+    assert made.batch_spec()["x_mask"].dtype == bool
+    json.dumps(made.describe())
+
+
+@pytest.mark.parametrize(
+    ("labels", "test_labels", "names", "unseen"),
+    [
+        (CLASSES + 1, CLASSES + 1, None, "1 of the classes: 0. If"),
+        (CLASSES * 7, CLASSES, None, "12 of the classes: 1, 2, 3, 4, 5, ...."),
+        (CLASSES, CLASSES + 1, list("abcde"), "1 of the classes: 3."),
+        (CLASSES, CLASSES, list("abcde"), ""),
+    ],
+)
+def test_classes_without_a_training_example_are_told(labels, test_labels, names, unseen, caplog):
+    split = {"x": np.ones((12, 5))}
+    data.from_arrays(split, labels, split, test_labels, batch_size=6, class_names=names)
+    assert unseen in caplog.text
+    assert bool(caplog.records) == bool(unseen)

@@ -72,3 +72,12 @@ def test_classes_that_do_not_fit_are_explained(config, tmp_path):
     )
     with pytest.raises(ValueError, match="num_classes is 10; arrays has 2 classes"):
         train.train(config, tmp_path, data=two)
+
+
+@pytest.mark.parametrize("names", [("pixels", "pixel_mask"), ("picture",)])
+def test_inputs_that_the_model_does_not_read_are_refused(config, tmp_path, names):
+    split = {name: np.ones((10, 8, 8, 1)) for name in names}
+    labels = np.arange(10)
+    other = data_lib.from_arrays(split, labels, split, labels, batch_size=4)
+    with pytest.raises(ValueError, match=r"inputs are \['pixels'\]; arrays is read as \['pi"):
+        train.train(config, tmp_path, data=other)
