@@ -42,7 +42,7 @@ def draw_sheet(kind: str, pairs: Pairs, title: str) -> mpl_figure.Figure:
     """Draws one modality of the examples; kinds without an own form are drawn as lines.
 
     Args:
-      kind: of the modality, as in `config.data.modalities`.
+      kind: of the modality, as in `config.data.fields`.
       pairs: the examples.
       title: the sheet's first line.
     """

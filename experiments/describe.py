@@ -95,7 +95,7 @@ def main(argv: list[str]) -> None:
         flags, config = arguments.parse_command_line(parser, argv)
         from perceiver_jax import data  # Takes a second.
 
-        batch = data.build_data(**config.data.to_dict() | {"batch_size": 1}).batch_spec()
+        batch = data.build_data(**config.data.to_dict() | {"batch_size": 1}).zero_batch()
         summary = describe_model(config, batch)
         summary["activation_bytes"] = activation_bytes(config, batch)
     if flags.json:

@@ -96,7 +96,7 @@ def evaluate(
     optimizer, _ = optimizers.build_optimizer(**config.optimizer, total_steps=config.train.steps)
 
     def initial_state() -> state.TrainState:
-        example = dataclasses.replace(data, batch_size=1).batch_spec()
+        example = dataclasses.replace(data, batch_size=1).zero_batch()
         params = model.init(jax.random.key(0), example)
         return state.create_state(params, optimizer, config.train.ema_decay)
 

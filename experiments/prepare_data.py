@@ -387,7 +387,7 @@ def _shape_overrides(builder: Builder) -> list[str]:
     num_points, _ = builder.info.features["points"].shape
     if num_points == shapes.NUM_POINTS:
         return []  # The recipe's own.
-    return [f"--config.data.modalities.points.num_points={num_points}"]
+    return [f"--config.data.fields.points.num_points={num_points}"]
 
 
 KINDS: Mapping[str, Kind] = {

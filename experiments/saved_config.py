@@ -56,8 +56,8 @@ def read(workdir: pathlib.Path) -> ml_collections.ConfigDict:
 
 
 def from_json(values: dict[str, Any]) -> ml_collections.ConfigDict:
-    """Returns the config that was written as JSON."""
-    return ml_collections.ConfigDict(_with_tuples(values))
+    """Returns the config that was written as JSON, by this version or one before."""
+    return ml_collections.ConfigDict(_with_tuples(_upgraded(values)))
 
 
 def check_unchanged(
@@ -133,6 +133,14 @@ def check_same_data(
             "on all the same."
         )
     return changed
+
+
+def _upgraded(values: dict[str, Any]) -> dict[str, Any]:
+    """Gives a config that an earlier version wrote the names of this one."""
+    data = dict(values["data"])
+    if "modalities" in data:
+        data["fields"] = data.pop("modalities")
+    return values | {"data": data}
 
 
 def _has_checkpoints(workdir: pathlib.Path) -> bool:

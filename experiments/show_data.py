@@ -68,12 +68,12 @@ def show(
     data = dataclasses.replace(data, batch_size=num, num_workers=0)
     with contextlib.closing(data.train_batches(config.seed)) as batches:
         after = next(batches)
-    before = data.read_train(after["index"], config.seed, augmented=False)
+    before = data.read_train(after["example_id"], config.seed, augmented=False)
     labels = label_texts(before["label"], data.class_names)
     out.mkdir(parents=True, exist_ok=True)
     title = f"{config.experiment}: {num} of {data.num_train:,} examples of {config.data.dataset}"
     for name, modality in data.inputs.items():
-        kind = config.data.modalities[name].kind
+        kind = config.data.fields[name].kind
         pairs = contact_sheets.Pairs(
             modality,
             before[name],
@@ -86,7 +86,7 @@ def show(
         how = "before and after augmentation" if pairs.augmented else "not augmented"
         yield path, f"{num} examples of {name!r} ({kind}), {how}"
         if kind in ("audio", "mel"):
-            yield from _write_sounds(data, config.seed, name, pairs, after["index"], out)
+            yield from _write_sounds(data, config.seed, name, pairs, after["example_id"], out)
 
 
 def label_texts(labels: np.ndarray, class_names: Sequence[str]) -> list[str]:
@@ -116,7 +116,7 @@ def _write_sounds(
     """Writes the windows of `pairs` as wav files: of raw sound also as the model gets it."""
     import soundfile
 
-    from perceiver_jax.data import audio
+    from perceiver_jax.data.fields import audio
 
     rate = pairs.modality.sample_rate
     raw = isinstance(pairs.modality, audio.Audio)

@@ -170,7 +170,7 @@ def train(
     # ---------------------------------------------------------------- model
     model = perceiver_jax.build_model(config.model)
     apply = parallelism.with_whole_params(model.apply)
-    example = dataclasses.replace(data, batch_size=1).batch_spec()
+    example = dataclasses.replace(data, batch_size=1).zero_batch()
     init_key, train_key = jax.random.split(jax.random.key(config.seed))
 
     def create_state() -> state.TrainState:

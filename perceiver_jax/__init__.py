@@ -4,35 +4,57 @@ Letters of shapes, everywhere in this package (M, C, N, D, K are the paper's):
 B batch · M inputs · C input channels · N latents · D latent channels · H heads · P channels per
 head (V for values) · K Fourier bands · X position dimensions or axes of a grid · F features ·
 L classes.
+
+Names below are imported when they are first asked for: recipes and the processes that decode data
+import parts of this package, and need no JAX.
 """
 
-from perceiver_jax.attention import CrossAttention, SelfAttention
-from perceiver_jax.decoders import MeanPoolDecoder, QueryDecoder
-from perceiver_jax.model import Model, build_model, param_count
-from perceiver_jax.perceiver import PerceiverEncoder, make_layers
-from perceiver_jax.position_encoding import (
-    FourierEncoding,
-    LearnedEncoding,
-    fourier_features,
-    linear_positions,
-)
-from perceiver_jax.tokens import Tokens
+import importlib
+from typing import TYPE_CHECKING, Any
+
+# ruff: noqa: F401
+if TYPE_CHECKING:  # What editors follow.
+    from perceiver_jax.attention import CrossAttention, SelfAttention
+    from perceiver_jax.decoders import MeanPoolDecoder, QueryDecoder
+    from perceiver_jax.encoder import PerceiverEncoder
+    from perceiver_jax.layers import make_layers
+    from perceiver_jax.model import Model, build_model, param_count
+    from perceiver_jax.position_encoding import (
+        FourierEncoding,
+        LearnedEncoding,
+        fourier_features,
+        linear_positions,
+    )
+    from perceiver_jax.tokens import Tokens
 
 __version__ = "0.1.0"
 
-__all__ = [
-    "CrossAttention",
-    "FourierEncoding",
-    "LearnedEncoding",
-    "MeanPoolDecoder",
-    "Model",
-    "PerceiverEncoder",
-    "QueryDecoder",
-    "SelfAttention",
-    "Tokens",
-    "build_model",
-    "fourier_features",
-    "linear_positions",
-    "make_layers",
-    "param_count",
-]
+_MODULES = {
+    "CrossAttention": "attention",
+    "FourierEncoding": "position_encoding",
+    "LearnedEncoding": "position_encoding",
+    "MeanPoolDecoder": "decoders",
+    "Model": "model",
+    "PerceiverEncoder": "encoder",
+    "QueryDecoder": "decoders",
+    "SelfAttention": "attention",
+    "Tokens": "tokens",
+    "build_model": "model",
+    "fourier_features": "position_encoding",
+    "linear_positions": "position_encoding",
+    "make_layers": "layers",
+    "param_count": "model",
+}
+__all__ = sorted(_MODULES)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module = importlib.import_module(f"{__name__}.{_MODULES[name]}")
+    globals()[name] = getattr(module, name)
+    return globals()[name]
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *__all__]

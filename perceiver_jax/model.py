@@ -13,12 +13,12 @@ import numpy as np
 from perceiver_jax import (
     attention,
     checks,
-    construct,
     decoders,
-    perceiver,
     position_encoding,
-    preprocessors,
 )
+from perceiver_jax import config as config_lib
+from perceiver_jax import encoder as encoder_lib
+from perceiver_jax import inputs as inputs_lib
 from perceiver_jax import tokens as tokens_lib
 
 Params = Mapping[str, Mapping[str, jax.Array]]
@@ -60,7 +60,7 @@ def build_model(config: Mapping[str, Any]) -> Model:
     Raises:
       ValueError: for an unknown key, kind or value.
     """
-    return construct.construct(_build, config, "model")
+    return config_lib.build(_build, config, "model")
 
 
 def param_count(params: Mapping[str, Mapping[str, Any]]) -> int:
@@ -95,11 +95,12 @@ def _build(num_classes, inputs, encoder, decoder=None, fusion=None, dtype="float
                 arrays[name] = tokens_lib.blank(arrays[name], mask)
         children = {name: _naming(name, child) for name, child in children.items()}
         if fusion is not None:
-            join = construct.construct(
-                functools.partial(preprocessors.multimodal.MultimodalPreprocessor, name="inputs"),
+            join = config_lib.build(
+                inputs_lib.multimodal.MultimodalPreprocessor,
                 fusion,
                 "model.fusion",
                 preprocessors=children,
+                name="inputs",
             )
             return join(arrays, masks, attention.fold_in(rng, 0))
         ((name, child),) = children.items()
@@ -108,10 +109,12 @@ def _build(num_classes, inputs, encoder, decoder=None, fusion=None, dtype="float
     def logits(batch, rng, is_training, compute_dtype):
         values, mask = tokens(batch, rng, is_training)
         rng = _keys(rng, values.shape[0]) if is_training else None
-        encode = construct.construct(
-            functools.partial(perceiver.PerceiverEncoder, name="encoder"), encoder, "model.encoder"
+        encode = config_lib.build(
+            functools.partial(encoder_lib.PerceiverEncoder, name="encoder"),
+            encoder,
+            "model.encoder",
         )
-        decode = construct.from_table(
+        decode = config_lib.build_from_table(
             decoders.DECODERS,
             decoder or {"kind": "mean_pool"},
             "model.decoder",
@@ -193,13 +196,13 @@ def _preprocessor(name, keys):
     encoding = keys.pop("position_encoding", None)
     where = f"model.inputs.{name}"
     if encoding is not None:
-        given["position_encoding"] = construct.from_table(
+        given["position_encoding"] = config_lib.build_from_table(
             position_encoding.ENCODINGS,
             encoding,
             f"{where}.position_encoding",
             name=f"{name}_position_encoding",
         )
-    return construct.from_table(preprocessors.PREPROCESSORS, keys, where, **given)
+    return config_lib.build_from_table(inputs_lib.INPUTS, keys, where, **given)
 
 
 def _keys(rng, batch_size):

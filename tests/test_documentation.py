@@ -32,14 +32,14 @@ def files():
 @pytest.fixture
 def with_sensors(files, monkeypatch):
     """The package as it is with the page's two files and two lines."""
-    from perceiver_jax import preprocessors
-    from perceiver_jax.data import modalities
+    from perceiver_jax import inputs
+    from perceiver_jax.data import fields
 
-    tables = {"data": modalities.KINDS, "preprocessors": preprocessors.PREPROCESSORS}
+    tables = {"data/fields": fields.FIELDS, "inputs": inputs.INPUTS}
     lines = LINE.findall(PAGE.read_text())
     assert len(lines) == 2
     for (key, module_name, member), (folder, table) in zip(lines, tables.items(), strict=True):
-        name = f"perceiver_jax.{folder}.{module_name}"
+        name = f"perceiver_jax.{folder.replace('/', '.')}.{module_name}"
         module = types.ModuleType(name)
         monkeypatch.setitem(sys.modules, name, module)  # Dataclasses look themselves up.
         source = files[f"perceiver_jax/{folder}/{module_name}.py"]

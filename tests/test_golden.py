@@ -12,7 +12,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from perceiver_jax import attention, decoders, perceiver, position_encoding
+from perceiver_jax import attention, decoders, position_encoding
+from perceiver_jax import encoder as encoder_lib
+from perceiver_jax import layers as layers_lib
 
 GOLDEN = pathlib.Path(__file__).parent / "golden"
 CROSS = {"layer_norm": "query_norm", "layer_norm_1": "input_norm", "layer_norm_2": "mlp_norm"}
@@ -163,7 +165,7 @@ def test_self_attention_equals_the_authors():
 
 
 def make_encoder(layers, num_self_attends, form):
-    return perceiver.PerceiverEncoder(
+    return encoder_lib.PerceiverEncoder(
         11, 24, layers, num_self_attends, num_self_attend_heads=4, name="encoder", **FORMS[form]
     )
 
@@ -171,7 +173,7 @@ def make_encoder(layers, num_self_attends, form):
 @pytest.mark.parametrize("form", FORMS)
 def test_encoder_equals_the_authors(form):
     fixture = Fixture("encoder_io", encoder())
-    layers = perceiver.make_layers(1, 3)
+    layers = layers_lib.make_layers(1, 3)
     (name,) = [n for n in fixture.data if n.startswith("in:")]
     fixture.check(
         lambda x: make_encoder(layers, 2, form)(x), jnp.asarray(fixture.data[name], jnp.float32)
@@ -195,7 +197,7 @@ def test_classifier_equals_the_authors(decoder):
         inputs = jnp.concatenate(
             [pixels, jnp.broadcast_to(positions[None], (2, *positions.shape))], axis=-1
         )
-        latents = make_encoder(perceiver.make_layers(1, 3), 2, "fast")(inputs)
+        latents = make_encoder(layers_lib.make_layers(1, 3), 2, "fast")(inputs)
         if decoder == "mean_pool":
             return decoders.MeanPoolDecoder(13, name="decoder")(latents)
         return decoders.QueryDecoder(13, 24, name="decoder")(latents)
@@ -207,8 +209,8 @@ def test_classifier_equals_the_authors(decoder):
 @pytest.mark.parametrize(
     "name, layers, num_self_attends",
     [
-        ("iterative_shared", perceiver.make_layers(4, 4), 2),
-        ("iterative_unshared", perceiver.make_layers(2, 2, sharing="none"), 3),
+        ("iterative_shared", layers_lib.make_layers(4, 4), 2),
+        ("iterative_unshared", layers_lib.make_layers(2, 2, sharing="none"), 3),
     ],
 )
 def test_iterative_perceiver_equals_the_authors_blocks(name, layers, num_self_attends, form):

@@ -62,9 +62,9 @@ def test_data_is_numpy_only():
         assert not _packages(path) & {"haiku", "jax", "optax"}, path
 
 
-def test_preprocessors_do_not_import_their_siblings():
-    parent = "perceiver_jax.preprocessors."
-    for path in (PACKAGE / "preprocessors").glob("[!_]*.py"):
+def test_inputs_do_not_import_their_siblings():
+    parent = "perceiver_jax.inputs."
+    for path in (PACKAGE / "inputs").glob("[!_]*.py"):
         imported = {name.removeprefix(parent) for name in _imports(path) if name.startswith(parent)}
         assert not imported, path
 

@@ -100,7 +100,7 @@ def measure(
     configs = {OURS: config} | others | ({"plain": plain(config)} if "plain" in flags.peers else {})
     one = {"batch_size": 1}
     summaries = {
-        name: describe.describe_model(c, data_lib.build_data(**c.data.to_dict() | one).batch_spec())
+        name: describe.describe_model(c, data_lib.build_data(**c.data.to_dict() | one).zero_batch())
         for name, c in configs.items()
     }
     torch_peers = [name for name in flags.peers if name in TORCH_PEERS]

@@ -9,7 +9,7 @@ from typing import Any
 
 import ml_collections
 
-# Sections data.modalities.NAME, which reads an input, and model.inputs.NAME.
+# Sections data.fields.NAME, which reads an input, and model.inputs.NAME.
 Input = tuple[dict[str, Any], dict[str, Any]]
 
 INCEPTION = {"crop_area": (0.08, 1.0), "crop_aspect": (3 / 4, 4 / 3)}  # Random crops.
@@ -54,7 +54,7 @@ def recipe(
                 "max_bad_records": 0,  # Left out because they can't be decoded, before a run ends.
                 "mixup_alpha": 0.0,  # Off.
                 "cutmix_alpha": 0.0,  # Off.
-                "modalities": {name: data for name, (data, _) in inputs.items()},
+                "fields": {name: data for name, (data, _) in inputs.items()},
             },
             "model": {
                 "num_classes": num_classes,

@@ -77,7 +77,7 @@ def changes(steps: int) -> dict[str, dict]:
     augmented = dict(axis_scale=(0.75, 1.33), flip=True, rotation_degrees=10.0, translation=0.05)
     schedule = {"name": "cosine", "warmup_steps": min(1000, steps // 10)}
     return {
-        "augment": {"data": {"modalities": {"points": augmented}}},
+        "augment": {"data": {"fields": {"points": augmented}}},
         "cosine": {"optimizer": {"schedule": schedule}},
         "dropout": {"model": {"encoder": {"dropout_rate": 0.1}}},
         "ema": {"train": {"ema_decay": 0.999}},
@@ -99,7 +99,7 @@ def _shrink(config: ml_collections.ConfigDict) -> None:
     """The mini: furniture11, 318 shapes of 11 classes to train on; 0.76 top-1 in minutes."""
     config.experiment = "modelnet40_mini"
     config.data.dataset = "furniture11"
-    config.data.modalities.points.update(axis_scale=(0.8, 1.25), flip=True)
+    config.data.fields.points.update(axis_scale=(0.8, 1.25), flip=True)
     config.model.num_classes = 11
     config.model.encoder.dropout_rate = 0.1
     common.on_cpu(config, batch_size=32, learning_rate=1e-3, warmup_steps=50)

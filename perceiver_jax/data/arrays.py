@@ -20,7 +20,7 @@ Augment = Callable[[np.ndarray, np.random.Generator], np.ndarray]
 _LOGGER = logging.getLogger(__name__)
 
 # What a batch has besides the inputs.
-_RESERVED = (reader.BAD_RECORDS, "index", "label", "weight")
+_RESERVED = (reader.BAD_RECORDS, "example_id", "label", "mask")
 _MASK = "_mask"
 _MAX_CLASSES = 1_000_000  # More are IDs that were taken for classes.
 _MAX_LISTED = 5  # Examples that a message names.
@@ -45,19 +45,17 @@ class Array:
     feature: ClassVar[str] = "array"
     has_windows: ClassVar[bool] = False
 
-    def spec(self) -> np.ndarray:
+    def zeros(self) -> np.ndarray:
         """Returns zeros of the array's shape and type."""
         return np.zeros(self.shape, self.dtype)
 
-    def read(
-        self, value: np.ndarray, position: float, rng: np.random.Generator | None
-    ) -> np.ndarray:
+    def read(self, value: np.ndarray, window: float, rng: np.random.Generator | None) -> np.ndarray:
         """Returns the array, augmented if `rng` is given (training).
 
         Raises:
             errors.AugmentError: `augment` failed, or returned what can't take the array's place.
         """
-        del position
+        del window
         if rng is None or self.augment is None:
             return value
         what = f"augment of input {self.name!r}"
@@ -152,18 +150,16 @@ def from_arrays(
                 f"Got augment of {name!r} of type {type(function).__name__}; expected a function "
                 "of an array and a random generator. Correct it."
             )
-    modalities = {
+    fields = {
         name: Array(name, array.shape[1:], array.dtype, augment.pop(name, None))
         for name, array in train.items()
         if name != "label"
     }
     if augment:
-        raise ValueError(
-            f"Got augment for {sorted(augment)}; expected some of {sorted(modalities)}."
-        )
+        raise ValueError(f"Got augment for {sorted(augment)}; expected some of {sorted(fields)}.")
     splits = {"train": stores.Arrays(train), "test": stores.Arrays(test)}
     store = stores.InMemory("arrays", splits, names, multi_label)
-    return pipeline.Data(store, "train", "test", batch_size, num_workers, modalities)
+    return pipeline.Data(store, "train", "test", batch_size, num_workers, fields)
 
 
 def _split(inputs: Any, labels: Any, prefix: str) -> dict[str, np.ndarray]:

@@ -48,10 +48,10 @@ class Batches:
         bad = batch.pop(reader.BAD_RECORDS)
         for record in bad:
             self._note(record)
-        if bad and not batch["weight"].any():
+        if bad and not batch["mask"].any():
             raise errors.BadDataError(
                 f"A whole batch of {self._name} could not be read",
-                f"{bad[-1].name}: {bad[-1].cause}. Expected records as the config's modalities "
+                f"{bad[-1].name}: {bad[-1].cause}. Expected records as the config's fields "
                 "read them. Check config.data, or prepare the data set again.",
             )
         return batch

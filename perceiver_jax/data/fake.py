@@ -11,10 +11,10 @@ def fake_batches(data: pipeline.Data, seed: int) -> Iterator[pipeline.Batch]:
     """Yields endless batches of noise and random labels; needs no data set on disk.
 
     Args:
-        data: whose `batch_spec` the batches have.
+        data: whose `zero_batch` the batches have.
         seed: decides the contents.
     """
-    spec = data.batch_spec()
+    spec = data.zero_batch()
     rng = np.random.default_rng(seed)
     while True:
         batch = {name: _noise(rng, spec[name]) for name in data.inputs}
@@ -23,8 +23,8 @@ def fake_batches(data: pipeline.Data, seed: int) -> Iterator[pipeline.Batch]:
         batch["label"] = label.astype(spec["label"].dtype)
         masks = spec.keys() & {f"{name}_mask" for name in data.inputs}
         batch |= {name: np.ones(data.batch_size, bool) for name in masks}
-        batch["index"] = np.arange(data.batch_size, dtype=np.int32)
-        batch["weight"] = np.ones(data.batch_size, np.float32)
+        batch["example_id"] = np.arange(data.batch_size, dtype=np.int32)
+        batch["mask"] = np.ones(data.batch_size, bool)
         yield batch
 
 

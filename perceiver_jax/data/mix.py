@@ -24,7 +24,7 @@ def mix(
 
     Example i of the global batch is mixed with example i + 1 if i is even, and with i - 1 if it is
     odd, by random numbers that depend on (seed, step, i) alone. So it makes no difference how many
-    processes share the batch, as long as each has an even share. Examples of weight 0 and their
+    processes share the batch, as long as each has an even share. Masked examples and their
     neighbours stay as they are.
 
     Args:
@@ -40,9 +40,9 @@ def mix(
     Returns:
         The batch with other pictures, and with labels float32 [B, L].
     """
-    size = len(batch["weight"])
+    size = len(batch["mask"])
     neighbours = np.arange(size) ^ 1
-    both = (batch["weight"] > 0) & (batch["weight"][neighbours] > 0)
+    both = batch["mask"] & batch["mask"][neighbours]
     labels = one_hot(batch["label"], num_classes)
     mixed = batch | {"label": labels.copy()} | {name: batch[name].copy() for name in inputs}
     for i in np.flatnonzero(both):

@@ -13,8 +13,9 @@ import ml_collections
 import numpy as np
 
 from perceiver_jax.data import batches as batches_lib
-from perceiver_jax.data import errors, image, mix, prepared, reader, stores, workers
-from perceiver_jax.data import modalities as modality_kinds
+from perceiver_jax.data import errors, mix, prepared, reader, stores, workers
+from perceiver_jax.data import fields as fields_lib
+from perceiver_jax.data.fields import image
 
 Batch = batches_lib.Batch
 
@@ -25,12 +26,12 @@ _NUM_THREADS = min(os.cpu_count() or 1, 8)
 class Data:
     """A data set as a model sees it. Nothing is read, or built, before the first batch.
 
-    A batch has one array for each modality, `label` (int32 [B], or float32 [B, L] of zeros and
-    ones if there may be several, or of fractions if pictures are mixed), `index` (int32 [B], of the
-    example in its split) and `weight` (float32 [B]: 1, or 0 for padding).
+    A batch has one array for each field, `label` (int32 [B], or float32 [B, L] of zeros and
+    ones if there may be several, or of fractions if pictures are mixed), `example_id` (int32
+    [B], its place in its split) and `mask` (bool [B]: False for padding).
 
     Where the data set may lack an input (a clip without sound), there is also `<input>_mask` (bool
-    [B]: whether it is there); an example that lacks all of a model's inputs has weight 0.
+    [B]: whether it is there); an example that lacks all of a model's inputs is masked.
 
     Attributes:
         store: where the examples come from.
@@ -38,7 +39,7 @@ class Data:
         test_split: name of the split to evaluate on.
         batch_size: number of examples of a training batch, over all processes.
         num_workers: number of processes that decode; with 0, threads of this one do.
-        inputs: the modalities by name.
+        inputs: the fields by name.
         mixup_alpha: pictures of a training batch are mixed by fractions from Beta(alpha, alpha),
             see `mix.mix`; 0 is off.
         cutmix_alpha: as mixup_alpha, for boxes.
@@ -51,15 +52,15 @@ class Data:
     test_split: str
     batch_size: int
     num_workers: int
-    inputs: dict[str, modality_kinds.Modality]
+    inputs: dict[str, fields_lib.Field]
     mixup_alpha: int | float = 0.0
     cutmix_alpha: int | float = 0.0
     max_bad_records: int = 0
 
     def __post_init__(self):
         """Checks that what is to be mixed can be."""
-        for name, modality in self.inputs.items():
-            if self._mixes and not isinstance(modality, image.Image):
+        for name, field in self.inputs.items():
+            if self._mixes and not isinstance(field, image.Image):
                 raise ValueError(
                     f"Got mixup_alpha={self.mixup_alpha} and cutmix_alpha={self.cutmix_alpha}, but "
                     f"input {name!r} is no picture; expected 0. Set both to 0."
@@ -181,7 +182,7 @@ class Data:
     ) -> batches_lib.Batches:
         """Returns batches that hold every pair of a test example and a window exactly once.
 
-        What can't be decoded has weight 0.
+        What can't be decoded is masked.
 
         Args:
             batch_size: number of pairs in a batch, over all processes.
@@ -191,7 +192,7 @@ class Data:
             process_count: number of shares.
 
         Returns:
-            A finite iterator; the last batches are padded with examples of weight 0.
+            A finite iterator; the last batches are padded with masked examples.
 
         Raises:
             ValueError: several windows are wanted of inputs that have but one.
@@ -227,7 +228,7 @@ class Data:
             examples.append(split.read(index, rng.random(), rng if augmented else None))
         return {name: np.stack([example[name] for example in examples]) for name in examples[0]}
 
-    def batch_spec(self, process_count: int = 1) -> Batch:
+    def zero_batch(self, process_count: int = 1) -> Batch:
         """Returns a training batch of zeros of one process; needs no data set on disk."""
         share = _share(self.batch_size, process_count)
         example = self._reader(None).empty()
@@ -275,7 +276,7 @@ def build_data(
     max_bad_records: int,
     mixup_alpha: int | float,
     cutmix_alpha: int | float,
-    modalities: Mapping[str, Mapping[str, Any]] | ml_collections.ConfigDict,
+    fields: Mapping[str, Mapping[str, Any]] | ml_collections.ConfigDict,
 ) -> Data:
     """Builds the input pipeline from `config.data`; see `Data` for the arguments.
 
@@ -291,17 +292,17 @@ def build_data(
         max_bad_records: how many records of a split may be left out because they can't be decoded.
         mixup_alpha: of MixUp; 0 is off.
         cutmix_alpha: of CutMix; 0 is off.
-        modalities: for each input its `kind` and that kind's settings.
+        fields: for each input its `kind` and that kind's settings.
 
     Raises:
         ValueError: unknown data set, kind, setting or name.
     """
-    names = prepared.parse_feature_names(feature_names, [*modalities, "label"])
+    names = prepared.parse_feature_names(feature_names, [*fields, "label"])
     store = stores.OnDisk(dataset, data_dir, names)
     inputs = {}
-    for name, settings in modalities.items():
+    for name, settings in fields.items():
         defaults = {"upright": store.upright} if settings.get("kind") == "image" else {}
-        inputs[name] = modality_kinds.build_modality(name, **defaults | dict(settings))
+        inputs[name] = fields_lib.build_field(name, **defaults | dict(settings))
     return Data(
         store,
         train_split,
@@ -319,7 +320,7 @@ def _mix_batch(
     data: Data, seed: int, process_count: int, number: int, batch: dict[str, Any]
 ) -> dict[str, Any]:
     step, process = divmod(number, process_count)
-    first = process * len(batch["weight"])
+    first = process * len(batch["mask"])
     alphas = data.mixup_alpha, data.cutmix_alpha
     return mix.mix(batch, list(data.inputs), data.num_classes, *alphas, seed, step, first)
 

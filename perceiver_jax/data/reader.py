@@ -8,7 +8,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from perceiver_jax.data import errors
-from perceiver_jax.data import modalities as modality_kinds
+from perceiver_jax.data import fields as fields_lib
 
 Example = dict[str, Any]
 
@@ -47,7 +47,7 @@ class Reader:
 
     Attributes:
         records: of a split; None if there is only need for empty examples.
-        inputs: the modalities by name.
+        inputs: the fields by name.
         features: names of the records' features, by name of the input, and of 'label'.
         num_classes: number of classes L.
         multi_label: whether an example may have several labels.
@@ -55,14 +55,14 @@ class Reader:
     """
 
     records: Records | None
-    inputs: Mapping[str, modality_kinds.Modality]
+    inputs: Mapping[str, fields_lib.Field]
     features: Mapping[str, str]
     num_classes: int
     multi_label: bool
     masked: frozenset[str] = frozenset()
 
-    def read(self, index: int, position: float, rng: np.random.Generator | None) -> Example:
-        """Reads the window at `position` of example `index`; with `rng`, augments it.
+    def read(self, index: int, window: float, rng: np.random.Generator | None) -> Example:
+        """Reads the window at `window` of example `index`; with `rng`, augments it.
 
         Raises:
             errors.BadDataError: the record can't be decoded, or it has a label that is no class.
@@ -71,11 +71,11 @@ class Reader:
         example, there = {}, {}
         try:
             record = self.records[index]
-            for name, modality in self.inputs.items():
+            for name, field in self.inputs.items():
                 value = record[self.features[name]]
                 there[name] = name not in self.masked or len(value) > 0
                 is_there = there[name]
-                example[name] = modality.read(value, position, rng) if is_there else modality.spec()
+                example[name] = field.read(value, window, rng) if is_there else field.zeros()
         except (errors.AugmentError, errors.BadDataError, MemoryError):
             raise
         except Exception as error:  # Decoders raise whatever they stumble over.
@@ -83,16 +83,16 @@ class Reader:
                 raise
             raise errors.BadDataError(type(error).__name__, str(error)) from error
         label = self._encode_label(record[self.features["label"]])
-        weight = np.float32(any(there.values()))
+        mask = np.bool_(any(there.values()))
         example |= self._masks(there)
-        return example | {"label": label, "index": np.int32(index), "weight": weight}
+        return example | {"label": label, "example_id": np.int32(index), "mask": mask}
 
     def empty(self, index: int = _PADDING_INDEX) -> Example:
-        """Returns an example of zeros with weight 0 that pads a batch."""
-        example = {name: modality.spec() for name, modality in self.inputs.items()}
+        """Returns an example of zeros that pads a batch."""
+        example = {name: field.zeros() for name, field in self.inputs.items()}
         label = self._encode_label([] if self.multi_label else 0)
         example |= self._masks(dict.fromkeys(self.inputs, False))
-        return example | {"label": label, "index": np.int32(index), "weight": np.float32(0)}
+        return example | {"label": label, "example_id": np.int32(index), "mask": np.bool_(False)}
 
     def _masks(self, there: Mapping[str, bool]) -> Example:
         return {f"{name}_mask": np.bool_(there[name]) for name in sorted(self.masked)}
@@ -112,7 +112,7 @@ class Reader:
         return several
 
 
-def train_example(reader: Reader, seed: int, position: int, index: int) -> Example:
+def train_example(reader: Reader, seed: int, step: int, index: int) -> Example:
     """Reads an example to train on, or another one in its place if it can't be decoded.
 
     Which one, as all randomness, depends on (seed, epoch, index) alone.
@@ -120,10 +120,10 @@ def train_example(reader: Reader, seed: int, position: int, index: int) -> Examp
     Args:
         reader: of the training split.
         seed: of the whole run.
-        position: in the endless sequence of examples.
+        step: in the endless sequence of examples.
         index: of the example.
     """
-    epoch = position // len(reader.records)
+    epoch = step // len(reader.records)
     bad = []
     for attempt in range(_ATTEMPTS):
         rng = example_rng(seed, epoch, index, attempt)
@@ -136,7 +136,7 @@ def train_example(reader: Reader, seed: int, position: int, index: int) -> Examp
 
 
 def test_example(reader: Reader, num_windows: int, pair: int) -> Example:
-    """Reads a window of an example to evaluate on, of weight 0 if it can't be decoded.
+    """Reads a window of an example to evaluate on, masked if it can't be decoded.
 
     Args:
         reader: of the test split.
@@ -146,9 +146,9 @@ def test_example(reader: Reader, num_windows: int, pair: int) -> Example:
     index, window = divmod(pair, num_windows)
     if index >= len(reader.records):
         return reader.empty() | {BAD_RECORDS: []}
-    position = 0.5 if num_windows == 1 else window / (num_windows - 1)
+    place = 0.5 if num_windows == 1 else window / (num_windows - 1)
     try:
-        return reader.read(index, position, None) | {BAD_RECORDS: []}
+        return reader.read(index, place, None) | {BAD_RECORDS: []}
     except errors.BadDataError as error:
         bad = BadRecord(index, reader.records.describe(index), str(error))
         return reader.empty(index) | {BAD_RECORDS: [bad]}

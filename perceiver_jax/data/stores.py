@@ -9,9 +9,9 @@ import zlib
 import numpy as np
 
 from perceiver_jax.data import datasets, prepared, source
-from perceiver_jax.data import modalities as modality_kinds
+from perceiver_jax.data import fields as fields_lib
 
-Inputs = Mapping[str, modality_kinds.Modality]
+Inputs = Mapping[str, fields_lib.Field]
 
 _NUM_SPREAD = 32
 
@@ -90,9 +90,9 @@ class OnDisk:
         stored = builder.info.features
         features = {
             name: prepared.input_feature(
-                stored, name, modality.feature, self.feature_names.get(name, "")
+                stored, name, field.feature, self.feature_names.get(name, "")
             )
-            for name, modality in inputs.items()
+            for name, field in inputs.items()
         }
         features["label"] = prepared.label_feature(stored, self._label_name)
         names = tuple(sorted(set(features.values())))

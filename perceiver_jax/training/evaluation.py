@@ -11,7 +11,7 @@ import optax
 from perceiver_jax.training import devices, metrics, steps
 
 # What a batch has besides the inputs of the model.
-ROWS = ("index", "weight", "label")
+ROWS = ("example_id", "mask", "label")
 _MAX_LISTED = 8  # Examples that a message names.
 
 _LOGGER = logging.getLogger(__name__)
@@ -95,8 +95,8 @@ def _add(
     sums: dict[int, _Sums], batch: Mapping[str, np.ndarray], predictions: steps.Predictions
 ) -> None:
     probabilities = predictions.probabilities.astype(np.float64)
-    for row in np.flatnonzero(batch["weight"]):
-        index = int(batch["index"][row])
+    for row in np.flatnonzero(batch["mask"]):
+        index = int(batch["example_id"][row])
         so_far = sums.get(index, _Sums(0.0, 0.0, 0, batch["label"][row]))
         sums[index] = _Sums(
             so_far.probabilities + probabilities[row],

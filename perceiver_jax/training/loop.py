@@ -163,7 +163,7 @@ def train(
                         something_to_save.enter_context(signals.deferred())
                     else:
                         state, metrics = step_fn(state, batch, rng)
-                    unread.append((step, metrics, host_batch["index"]))
+                    unread.append((step, metrics, host_batch["example_id"]))
                     ending = signals.requested()
                     evaluating = plan.is_due(plan.eval_every, step)
                     saving = plan.is_due(plan.checkpoint_every, step) or ending

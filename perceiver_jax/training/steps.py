@@ -37,7 +37,8 @@ def make_update(
 ) -> Update:
     """Returns `update(state, batch, rng) -> (state, metrics)`.
 
-    The loss is the mean over the global batch, weighted by `batch['weight']` where there is one.
+    The loss is the mean over the global batch, without the examples that `batch['mask']`, if there
+    is one, is False for.
     The metrics are scalars: `loss`, `top1` (how often a true class scores highest), `grad_norm`
     (global, before clipping), `learning_rate` and `skipped`.
 
@@ -81,7 +82,7 @@ def make_update(
         state: TrainState, batch: Batch, rng: Key[Array, ""]
     ) -> tuple[TrainState, dict[str, Array]]:
         labels = batch["label"]
-        weight = batch.get("weight", jnp.ones(len(labels)))
+        weight = jnp.asarray(batch.get("mask", jnp.ones(len(labels))), jnp.float32)
         weight = weight / total(jnp.sum(weight))
         keys = _example_keys(jax.random.fold_in(rng, state.step), len(labels), axis_name)
 

@@ -7,7 +7,7 @@ import PIL.Image
 import pytest
 import soundfile
 
-MODALITIES = {
+FIELDS = {
     "mnist5k": {"image": {"kind": "image", "image_size": 28, "channels": 1, "crop": "none"}},
     "furniture11": {"points": {"kind": "point_cloud", "num_points": 101}},
     "atari_clips/tiny": {
@@ -36,7 +36,7 @@ def make_data():
             "max_bad_records": 0,
             "mixup_alpha": 0.0,
             "cutmix_alpha": 0.0,
-            "modalities": MODALITIES.get(dataset),
+            "fields": FIELDS.get(dataset),
         }
         return data.build_data(**settings | changes)
 

@@ -24,12 +24,14 @@ def make(rng, labels=None, **changes):
 
 def test_batches_hold_the_arrays_rows(rng):
     arrays, made = make(rng)
-    spec = {name: (array.shape, array.dtype) for name, array in made.batch_spec().items()}
+    spec = {name: (array.shape, array.dtype) for name, array in made.zero_batch().items()}
     for batch in take(made.train_batches(seed=0), 4):
         assert {name: (array.shape, array.dtype) for name, array in batch.items()} == spec
         for name, array in arrays.items():
-            np.testing.assert_array_equal(batch[name], array[batch["index"]].astype(np.float32))
-        np.testing.assert_array_equal(batch["label"], batch["index"] % 3)
+            np.testing.assert_array_equal(
+                batch[name], array[batch["example_id"]].astype(np.float32)
+            )
+        np.testing.assert_array_equal(batch["label"], batch["example_id"] % 3)
 
 
 def test_an_epoch_has_every_row_once_and_a_test_too(rng):
@@ -47,7 +49,7 @@ def test_augmentation_is_of_training_only_and_the_same_again(rng):
 
     arrays, made = make(rng, augment={"signal": add_noise})
     first, again = (take(made.train_batches(seed=1), 1)[0] for _ in range(2))
-    assert (first["signal"] != arrays["signal"][first["index"]].astype(np.float32)).all()
+    assert (first["signal"] != arrays["signal"][first["example_id"]].astype(np.float32)).all()
     np.testing.assert_array_equal(first["signal"], again["signal"])
     (tested,) = list(made.test_batches(5, 1))
     np.testing.assert_array_equal(tested["signal"], arrays["signal"][:5].astype(np.float32))
@@ -58,7 +60,7 @@ def test_several_labels_stay_as_they_are(rng):
     _, made = make(rng, labels)
     assert made.multi_label and made.num_classes == 4
     (batch,) = take(made.train_batches(seed=0), 1)
-    np.testing.assert_array_equal(batch["label"], labels[batch["index"]])
+    np.testing.assert_array_equal(batch["label"], labels[batch["example_id"]])
 
 
 @pytest.mark.parametrize(
@@ -71,7 +73,10 @@ def test_several_labels_stay_as_they_are(rng):
         ({"inputs": {"tone": np.zeros((12, 5), object)}}, r"inputs\['tone'\] as object; expected"),
         ({"inputs": {"tone": [[1, 2], [3]]}}, r"inputs\['tone'\] that make no array"),
         ({"inputs": {"tone": np.ma.masked_less(np.eye(12), 1)}}, "masked values.*Fill them in"),
-        ({"inputs": {"index": np.zeros((12, 5))}}, "input 'index', which each batch has already"),
+        (
+            {"inputs": {"example_id": np.zeros((12, 5))}},
+            "input 'example_id', which each batch has already",
+        ),
         ({"class_names": ["a", "b"]}, "Got 2 class names for 3 classes"),
         ({"class_names": "abc"}, "class_names='abc'; expected a list"),
         ({"class_names": ["a", "b", "a"]}, r"class names \['a'\] twice"),
@@ -89,7 +94,7 @@ def test_numbers_of_any_type_are_those_as_float32(rng, dtype):
     made = data.from_arrays({"tone": tone}, [0, 1] * 6, {"tone": tone}, [0, 1] * 6, batch_size=6)
     (batch,) = take(made.train_batches(seed=0), 1)
     assert batch["tone"].dtype == np.float32
-    np.testing.assert_array_equal(batch["tone"], tone[batch["index"]].astype(np.float32))
+    np.testing.assert_array_equal(batch["tone"], tone[batch["example_id"]].astype(np.float32))
 
 
 @pytest.mark.parametrize(
@@ -105,7 +110,7 @@ def test_classes_may_be_a_column_or_booleans(rng, labels, expected):
     _, made = make(rng, labels)
     (batch,) = take(made.train_batches(seed=0), 1)
     assert (made.num_classes, made.multi_label) == (expected.max() + 1, False)
-    np.testing.assert_array_equal(batch["label"], expected[batch["index"]])
+    np.testing.assert_array_equal(batch["label"], expected[batch["example_id"]])
 
 
 CLASSES = np.arange(12) % 3
@@ -156,7 +161,7 @@ def test_a_mask_stays_a_mask_and_may_hide_what_is_not_finite(rng):
     split = {"signal": signal, "signal_mask": mask}
     made = data.from_arrays(split, CLASSES, split, CLASSES, batch_size=6)
     (batch,) = take(made.train_batches(seed=0), 1)
-    np.testing.assert_array_equal(batch["signal_mask"], mask[batch["index"]])
+    np.testing.assert_array_equal(batch["signal_mask"], mask[batch["example_id"]])
     mask[5, 2], signal[5, 2] = True, np.nan
     with pytest.raises(ValueError, match=r"in 1 of 12 examples \(5\)"):
         data.from_arrays(split, CLASSES, split, CLASSES, batch_size=6)
@@ -216,7 +221,7 @@ def test_a_mask_is_of_true_and_false_in_the_shape_of_the_grid(mask, message):
 def test_one_number_an_example_may_have_a_mask():
     split = {"x": np.ones(12), "x_mask": np.ones(12)}
     made = data.from_arrays(split, CLASSES, split, CLASSES, batch_size=np.int64(6))
-    assert made.batch_spec()["x_mask"].dtype == bool
+    assert made.zero_batch()["x_mask"].dtype == bool
     json.dumps(made.describe())
 
 

@@ -12,7 +12,8 @@ import pytest
 import tensorflow_datasets as tfds
 
 from perceiver_jax import data
-from perceiver_jax.data import datasets, image
+from perceiver_jax.data import datasets
+from perceiver_jax.data.fields import image
 from tests.data.photographs import photograph
 from tests.data.test_pipeline import assert_same, take
 
@@ -51,7 +52,7 @@ def data_dir(tmp_path_factory):
 @pytest.fixture
 def damaged(make_data, data_dir):
     def make(**changes):
-        settings = {"data_dir": data_dir, "modalities": IMAGE, "max_bad_records": 2}
+        settings = {"data_dir": data_dir, "fields": IMAGE, "max_bad_records": 2}
         return make_data(**{"dataset": "damaged", "test_split": "train"} | settings | changes)
 
     return make
@@ -76,12 +77,12 @@ def test_in_training_other_examples_take_their_place(damaged):
     batches = damaged().train_batches(seed=0)
     seen = [next(batches) for _ in range(6)]  # Three epochs.
     assert names(batches) == BAD
-    index = np.concatenate([batch["index"] for batch in seen])
+    index = np.concatenate([batch["example_id"] for batch in seen])
     assert not set(index) & set(batches.bad_records)
-    assert all((batch["weight"] == 1).all() for batch in seen)
+    assert all((batch["mask"] == 1).all() for batch in seen)
     replaced = {(i, int(j)) for i, j in enumerate(index)}
     again = damaged().train_batches(seed=0)
-    repeated = np.concatenate([next(again)["index"] for _ in range(6)])
+    repeated = np.concatenate([next(again)["example_id"] for _ in range(6)])
     assert replaced == {(i, int(j)) for i, j in enumerate(repeated)}
 
 
@@ -91,7 +92,7 @@ def test_in_evaluation_they_have_no_weight(damaged):
     weights = {
         int(i): float(w)
         for batch in seen
-        for i, w in zip(batch["index"], batch["weight"], strict=True)
+        for i, w in zip(batch["example_id"], batch["mask"], strict=True)
     }
     assert weights == {i: float(i not in batches.bad_records) for i in range(SIZE)}
     assert names(batches) == BAD

@@ -55,7 +55,7 @@ built = data.build_data(
     dataset="mnist5k", data_dir={str(tmp_path)!r}, train_split="train", test_split="test",
     batch_size=2, num_workers=0, feature_names="",
     max_bad_records=0, mixup_alpha=0.0, cutmix_alpha=0.0,
-    modalities={{"image": {{"kind": "image", "image_size": 28}}}},
+    fields={{"image": {{"kind": "image", "image_size": 28}}}},
 )
 next(built.train_batches(0))
 assert built.class_names[3] == "3"

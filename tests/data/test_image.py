@@ -3,7 +3,8 @@ import PIL.Image
 import PIL.ImageEnhance
 import pytest
 
-from perceiver_jax.data import augment, image, rand_augment
+from perceiver_jax.data import augment, rand_augment
+from perceiver_jax.data.fields import image
 from tests.data.conftest import encode_picture
 
 
@@ -28,7 +29,7 @@ def test_grey_and_colour_become_the_channels_that_are_asked_for(photo, channels)
     settings = image.Image(image_size=31, channels=channels)
     for pixels in (photo, photo[..., 0]):
         read = settings.read(encode_picture(pixels), 0.5, None)
-        assert (read.shape, read.dtype) == (settings.spec().shape, np.uint8)
+        assert (read.shape, read.dtype) == (settings.zeros().shape, np.uint8)
 
 
 @pytest.mark.parametrize(

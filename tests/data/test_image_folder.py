@@ -7,8 +7,9 @@ import sys
 import pytest
 
 from experiments import prepare_data
-from perceiver_jax.data import datasets, image, source
+from perceiver_jax.data import datasets, source
 from perceiver_jax.data.builders import class_folders
+from perceiver_jax.data.fields import image
 from tests.data.photographs import photograph
 
 IMAGE = {"image": {"kind": "image", "image_size": 31}}
@@ -72,7 +73,7 @@ def test_what_is_left_out_is_listed_with_its_cause(pets):
 
 
 def test_it_is_used_by_its_name(make_data, pets):
-    known = make_data("my_pets", data_dir=str(pets), test_split="validation", modalities=IMAGE)
+    known = make_data("my_pets", data_dir=str(pets), test_split="validation", fields=IMAGE)
     assert known.class_names == ("cat", "dog")
     assert next(known.train_batches(seed=0))["image"].shape == (6, 31, 31, 3)
 

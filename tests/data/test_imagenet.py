@@ -99,9 +99,7 @@ def test_the_odd_pictures_become_rgb_jpegs_of_the_same_content(records, name):
 
 
 def test_the_recipe_reads_it(make_data, data_dir):
-    imagenet = make_data(
-        "imagenet2012", data_dir=data_dir, test_split="validation", modalities=IMAGE
-    )
+    imagenet = make_data("imagenet2012", data_dir=data_dir, test_split="validation", fields=IMAGE)
     assert (imagenet.num_train, imagenet.num_test) == (11, 4)
     batch = next(imagenet.train_batches(seed=0))
     assert batch["image"].shape == (6, 31, 31, 3)

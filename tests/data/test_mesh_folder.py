@@ -81,7 +81,7 @@ def test_the_command_that_trains_on_it_has_its_number_of_points(own, capsys):
 
 def test_the_usual_number_of_points_is_that_of_the_recipe():
     recipe = modelnet40.get_config()
-    assert recipe.data.modalities.points.num_points == builder.NUM_POINTS
+    assert recipe.data.fields.points.num_points == builder.NUM_POINTS
 
 
 @pytest.mark.parametrize(

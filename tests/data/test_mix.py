@@ -11,7 +11,7 @@ def batch(rng, size=8, side=31):
     return {
         "image": rng.integers(256, size=(size, side, side, 3), dtype=np.uint8),
         "label": np.arange(size, dtype=np.int32) % 7,
-        "weight": np.ones(size, np.float32),
+        "mask": np.ones(size, bool),
     }
 
 
@@ -72,7 +72,7 @@ def test_fractions_are_of_the_beta_distribution(rng):
 
 def test_examples_without_weight_and_their_neighbours_stay_as_they_are(rng):
     plain = batch(rng)
-    plain["weight"][2] = 0
+    plain["mask"][2] = False
     result = mixed(plain, mixup_alpha=1.0)
     np.testing.assert_array_equal(result["image"][2:4], plain["image"][2:4])
     np.testing.assert_array_equal(result["label"][2:4], np.eye(7)[plain["label"][2:4]])
@@ -80,7 +80,7 @@ def test_examples_without_weight_and_their_neighbours_stay_as_they_are(rng):
 
 
 def test_processes_share_a_mixed_batch(make_data):
-    data = make_data(modalities=JITTER, batch_size=12, mixup_alpha=0.2, cutmix_alpha=1.0)
+    data = make_data(fields=JITTER, batch_size=12, mixup_alpha=0.2, cutmix_alpha=1.0)
     whole = take(data.train_batches(seed=3), 2)
     shares = [take(data.train_batches(3, process, 3), 2) for process in range(3)]
     for step, expected in enumerate(whole):
@@ -90,16 +90,16 @@ def test_processes_share_a_mixed_batch(make_data):
 
 
 def test_mixed_batches_have_the_form_of_the_spec(make_data):
-    data = make_data(modalities=JITTER, mixup_alpha=0.2)
+    data = make_data(fields=JITTER, mixup_alpha=0.2)
     (mixed_batch,) = take(data.train_batches(seed=0), 1)
-    expected = {name: (array.shape, array.dtype) for name, array in data.batch_spec().items()}
+    expected = {name: (array.shape, array.dtype) for name, array in data.zero_batch().items()}
     found = {name: (array.shape, array.dtype) for name, array in mixed_batch.items()}
     assert found == expected
     assert found["label"] == ((6, 10), np.float32)
 
 
 def test_only_training_is_mixed(make_data):
-    data = make_data(test_split="test[:6]", modalities=JITTER, mixup_alpha=0.2)
+    data = make_data(test_split="test[:6]", fields=JITTER, mixup_alpha=0.2)
     (test_batch,) = take(data.test_batches(6, 1))
     assert test_batch["label"].dtype == np.int32
 

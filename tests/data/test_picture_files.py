@@ -11,8 +11,8 @@ import PIL.PngImagePlugin
 import pytest
 
 from perceiver_jax import data
-from perceiver_jax.data import image
 from perceiver_jax.data.builders import image_folder
+from perceiver_jax.data.fields import image
 from tests.data.photographs import photograph
 
 # What a camera that is held so does to a picture, by EXIF's number for it.

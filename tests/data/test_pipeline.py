@@ -24,7 +24,7 @@ class Position:
     feature: str = "image"
     has_windows: bool = True
 
-    def spec(self):
+    def zeros(self):
         return np.zeros((), np.float32)
 
     def read(self, value, position, rng):
@@ -37,7 +37,7 @@ def take(iterator, count=None):
 
 
 def indices(batches):
-    return np.concatenate([batch["index"] for batch in batches])
+    return np.concatenate([batch["example_id"] for batch in batches])
 
 
 def assert_same(batches, others):
@@ -56,7 +56,7 @@ def with_inputs(data, **inputs):
 )
 def test_spec_needs_no_data_on_disk(make_data, dataset, tmp_path):
     data = make_data(dataset, data_dir=str(tmp_path))
-    spec = data.batch_spec()
+    spec = data.zero_batch()
     assert all(len(array) == 6 for array in spec.values())
     assert data.num_train > 0
     assert data.num_classes > 0
@@ -66,7 +66,7 @@ def test_spec_needs_no_data_on_disk(make_data, dataset, tmp_path):
 @pytest.mark.parametrize("dataset", ["mnist5k", "furniture11", "atari_clips/tiny"])
 def test_batches_have_the_form_of_the_spec(make_data, dataset):
     data = make_data(dataset)
-    expected = {name: (array.shape, array.dtype) for name, array in data.batch_spec().items()}
+    expected = {name: (array.shape, array.dtype) for name, array in data.zero_batch().items()}
     for batches in (data.train_batches(seed=0), data.test_batches(6, 1)):
         (batch,) = take(batches, 1)
         assert {name: (array.shape, array.dtype) for name, array in batch.items()} == expected
@@ -86,15 +86,15 @@ def test_the_next_seed_does_not_start_with_the_second_epoch(make_data):
 
 
 def test_an_example_is_augmented_anew_in_every_epoch_and_seed(make_data):
-    data = make_data("mnist5k", train_split="train[:6]", modalities=JITTER)
+    data = make_data("mnist5k", train_split="train[:6]", fields=JITTER)
     epochs = [*take(data.train_batches(seed=0), 2), *take(data.train_batches(seed=1), 1)]
-    first, second, third = (batch["image"][np.argsort(batch["index"])] for batch in epochs)
+    first, second, third = (batch["image"][np.argsort(batch["example_id"])] for batch in epochs)
     assert (first != second).any(axis=(1, 2, 3)).all()
     assert (first != third).any(axis=(1, 2, 3)).all()
 
 
 def test_processes_share_the_global_batch(make_data):
-    data = make_data(modalities=JITTER)
+    data = make_data(fields=JITTER)
     whole = take(data.train_batches(seed=3), 3)
     shares = [take(data.train_batches(3, process, 3), 3) for process in range(3)]
     union = [
@@ -106,7 +106,7 @@ def test_processes_share_the_global_batch(make_data):
 
 @pytest.mark.parametrize("num_workers", [0, 2])
 def test_resumes_exactly(make_data, num_workers):
-    data = make_data(modalities=JITTER, num_workers=num_workers)
+    data = make_data(fields=JITTER, num_workers=num_workers)
     iterator = data.train_batches(seed=5)
     for _ in range(3):
         next(iterator)
@@ -122,7 +122,7 @@ def test_resumes_in_the_millionth_step_without_reading_what_came_before(make_dat
     state = iterator.get_state()
     (key,) = state
     iterator.set_state({key: 1_000_000})
-    assert len(take(iterator, 1)[0]["index"]) == 6
+    assert len(take(iterator, 1)[0]["example_id"]) == 6
 
 
 @pytest.mark.parametrize("process_count", [1, 2])
@@ -131,12 +131,12 @@ def test_evaluation_has_every_pair_of_example_and_window_once(make_data, process
     batches = []
     for process in range(process_count):
         batches += take(data.test_batches(4, 5, process, process_count))
-    assert all(len(batch["index"]) == 4 // process_count for batch in batches)
+    assert all(len(batch["example_id"]) == 4 // process_count for batch in batches)
     pairs = collections.Counter(
         (int(index), round(float(position), 3))
         for batch in batches
         for index, position, weight in zip(
-            batch["index"], batch["position"], batch["weight"], strict=True
+            batch["example_id"], batch["position"], batch["mask"], strict=True
         )
         if weight
     )
@@ -160,23 +160,23 @@ def test_all_inputs_of_an_example_see_the_same_window(make_data):
 def test_unaugmented_examples_see_the_windows_of_training(make_data):
     data = with_inputs(make_data("mnist5k"), position=Position())
     (batch,) = take(data.train_batches(seed=3), 1)
-    assert_same([batch], [data.read_train(batch["index"], 3, augmented=False)])
+    assert_same([batch], [data.read_train(batch["example_id"], 3, augmented=False)])
 
 
 def test_training_examples_can_be_read_by_index(make_data):
-    data = make_data(modalities=JITTER)
+    data = make_data(fields=JITTER)
     (batch,) = take(data.train_batches(seed=3), 1)
-    assert_same([batch], [data.read_train(batch["index"], 3, augmented=True)])
+    assert_same([batch], [data.read_train(batch["example_id"], 3, augmented=True)])
 
 
 def test_unaugmented_examples_are_those_of_evaluation(make_data):
-    data = make_data(modalities=JITTER, test_split="train[:6]")
+    data = make_data(fields=JITTER, test_split="train[:6]")
     (evaluated,) = take(data.test_batches(6, 1))
     assert_same([evaluated], [data.read_train(range(6), 3, augmented=False)])
 
 
 def test_evaluation_is_the_same_every_time(make_data):
-    data = make_data("mnist5k", test_split="test[:9]", modalities=JITTER)
+    data = make_data("mnist5k", test_split="test[:9]", fields=JITTER)
     assert_same(take(data.test_batches(6, 1)), take(data.test_batches(6, 1)))
 
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from perceiver_jax.data import point_cloud
+from perceiver_jax.data.fields import point_cloud
 
 
 @pytest.fixture

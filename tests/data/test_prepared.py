@@ -73,7 +73,7 @@ def data_dir(tmp_path_factory):
 
 
 def flowers(make_data, data_dir, **changes):
-    settings = {"data_dir": data_dir, "test_split": "validation", "modalities": IMAGE}
+    settings = {"data_dir": data_dir, "test_split": "validation", "fields": IMAGE}
     return make_data(**{"dataset": "flowers"} | settings | changes)
 
 
@@ -93,7 +93,7 @@ def test_features_are_found_by_their_types(make_data, data_dir):
 
 def test_pictures_of_16_bits_are_scaled(make_data, data_dir):
     settings = {"image": IMAGE["image"] | {"channels": 1}}
-    (batch,) = flowers(make_data, data_dir, dataset="deep", modalities=settings).test_batches(5, 1)
+    (batch,) = flowers(make_data, data_dir, dataset="deep", fields=settings).test_batches(5, 1)
     assert sorted(batch["image"][:, 5, 5, 0]) == [35, 70, 105, 140, 175]  # A 257th.
 
 
@@ -130,7 +130,7 @@ def test_feature_names_of_the_config_come_first(make_data, data_dir):
         ({"feature_names": "image"}, "expected pairs such as"),
         ({"feature_names": "label=colours"}, r"no feature 'colours'.*feature_names=label=FEATURE"),
         (
-            {"modalities": {"points": {"kind": "point_cloud", "num_points": 3}}},
+            {"fields": {"points": {"kind": "point_cloud", "num_points": 3}}},
             "no features for 'points'.*feature_names=points=FEATURE",
         ),
         ({"train_split": "training"}, r"no split 'training'.*\['train', 'validation'\]"),

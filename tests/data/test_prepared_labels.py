@@ -50,7 +50,7 @@ def pets(tmp_path, make_data):
         shutil.rmtree(tmp_path / "pets", ignore_errors=True)
         builder = type("Pets", (Pets,), attributes, skip_registration=True)
         datasets.build(builder(data_dir=tmp_path))
-        fixed = {"data_dir": str(tmp_path), "modalities": IMAGE}
+        fixed = {"data_dir": str(tmp_path), "fields": IMAGE}
         return make_data("pets", **fixed | (settings or {}))
 
     return make
@@ -81,7 +81,7 @@ def test_examples_without_a_class_are_left_out_like_other_bad_records(pets):
     made = pets(LIMIT, test_labels=(0, 1, -1, 1, 2))
     batches = made.test_batches(5, 1)
     (batch,) = batches
-    assert batch["weight"].sum() == 4
+    assert batch["mask"].sum() == 4
     assert len(batches.bad_records) == 1
 
 

@@ -17,7 +17,7 @@ if __name__ == "__main__":
     batches = data.build_data(
         dataset="furniture11", data_dir="", train_split="train", test_split="test", batch_size=7,
         num_workers=1, feature_names="", max_bad_records=0, mixup_alpha=0, cutmix_alpha=0,
-        modalities={"points": {"kind": "point_cloud", "num_points": 11}},
+        fields={"points": {"kind": "point_cloud", "num_points": 11}},
     ).train_batches(seed=0)
     next(batches)
     (worker,) = multiprocessing.active_children()

@@ -123,7 +123,7 @@ def test_a_value_that_the_library_refuses_is_a_mistake_too(capsys):
 
 
 def test_an_error_from_a_worker_process_whose_frames_have_but_a_path_is_a_mistake_too(capsys):
-    from perceiver_jax.data import image
+    from perceiver_jax.data.fields import image
 
     lines = pathlib.Path(image.__file__).read_text().splitlines()
     before = [line.strip().startswith("raise ImportError(") for line in lines].index(True)

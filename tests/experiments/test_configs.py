@@ -41,7 +41,7 @@ def build(config):
     """Data, model, and the shapes of an example and of the parameters."""
     data = data_lib.build_data(**config.data)
     model = perceiver_jax.build_model(config.model)
-    example = dataclasses.replace(data, batch_size=1).batch_spec()
+    example = dataclasses.replace(data, batch_size=1).zero_batch()
     return data, model, example, jax.eval_shape(model.init, jax.random.key(0), example)
 
 
@@ -156,8 +156,8 @@ def test_tuned_modelnet40_makes_every_change_and_no_other():
 
 def test_cpu_modelnet40_trains_as_the_tuned_one():
     cpu, tuned = (modelnet40.get_config(arg) for arg in ("cpu", "tuned"))
-    points = cpu.data.modalities.points.to_dict() | {"num_points": 2048}
-    assert points == tuned.data.modalities.points.to_dict()
+    points = cpu.data.fields.points.to_dict() | {"num_points": 2048}
+    assert points == tuned.data.fields.points.to_dict()
     for key in ("label_smoothing", "ema_decay"):
         assert cpu.train[key] == tuned.train[key] > 0
     assert cpu.optimizer.schedule == tuned.optimizer.schedule
@@ -166,8 +166,8 @@ def test_cpu_modelnet40_trains_as_the_tuned_one():
 def test_tuned_audioset_drops_the_spectrogram_and_does_not_mask_it():
     config = audioset.get_config("av_mel_tuned")
     assert config.model.fusion.dropout_rates.to_dict() == {"audio": 0.1, "video": 0.3}
-    assert config.data.modalities.audio.time_masks == 0
-    assert audioset.get_config("av_mel").data.modalities.audio.time_masks > 0
+    assert config.data.fields.audio.time_masks == 0
+    assert audioset.get_config("av_mel").data.fields.audio.time_masks > 0
 
 
 def test_both_sections_of_an_input_follow_from_the_same_numbers():

@@ -19,7 +19,7 @@ TINY = (
     "--config.model.encoder.streaming=False",
     "--config.model.encoder.num_latents=5",
     "--config.model.encoder.latent_channels=24",
-    "--config.data.modalities.video.image_size=16",
+    "--config.data.fields.video.image_size=16",
     "--config.model.inputs.video.position_encoding.max_resolution=(8,2,2)",
     "--config.model.num_classes=2",
     "--config.train.loss=softmax",
@@ -71,7 +71,7 @@ def test_masks_say_what_each_clip_has(batch):
     assert not kinds[6:].any()
     assert not batch["video"][~batch["video_mask"]].any()
     assert not batch["audio"][~batch["audio_mask"]].any()
-    spec = data.batch_spec()
+    spec = data.zero_batch()
     assert {"audio_mask", "video_mask"} <= spec.keys() == batch.keys()
     assert spec["audio_mask"].dtype == batch["audio_mask"].dtype == bool
 
@@ -97,11 +97,11 @@ def test_logits_of_a_clip_do_not_depend_on_an_input_that_it_lacks(batch):
 
 def test_clips_that_lack_all_inputs_of_a_model_do_not_count(films):
     config = make_config(films)
-    del config.data.modalities["video"]
+    del config.data.fields["video"]
     data = data_lib.build_data(**config.data)
     for batches in (data.test_batches(6, 1), data.train_batches(0)):
         batch = next(batches)
-        np.testing.assert_array_equal(batch["weight"], batch["audio_mask"])
+        np.testing.assert_array_equal(batch["mask"], batch["audio_mask"])
 
 
 def test_such_clips_are_trained_on_and_evaluated(films, tmp_path):

@@ -48,8 +48,8 @@ def test_every_recipe_is_in_range(path, arg):
         (POINTS, "config.optimizer.eps=0", "expected more than 0"),
         (POINTS, "config.experiment=../x", "expected a name that a directory may have"),
         (CLIPS, "config.model.fusion.dropout_rates.video=2", "at least 0 and less than 1"),
-        (CLIPS, "config.data.modalities.video.crop_area=(0.5,0.2)", "the lesser one first"),
-        (CLIPS, "config.data.modalities.video.crop_area=(0.5,)", "expected two numbers"),
+        (CLIPS, "config.data.fields.video.crop_area=(0.5,0.2)", "the lesser one first"),
+        (CLIPS, "config.data.fields.video.crop_area=(0.5,)", "expected two numbers"),
     ],
 )
 def test_numbers_out_of_range_are_explained(config, typed, message):
@@ -58,8 +58,8 @@ def test_numbers_out_of_range_are_explained(config, typed, message):
 
 
 def test_a_whole_number_in_a_pair_of_numbers_is_one():
-    config = parse(f"--config={CLIPS}", "--config.data.modalities.video.crop_area=(0.5,1)")
-    assert config.data.modalities.video.crop_area == (0.5, 1.0)
+    config = parse(f"--config={CLIPS}", "--config.data.fields.video.crop_area=(0.5,1)")
+    assert config.data.fields.video.crop_area == (0.5, 1.0)
 
 
 @pytest.mark.parametrize(

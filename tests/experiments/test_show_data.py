@@ -8,7 +8,7 @@ import pytest
 import soundfile
 
 from experiments import contact_sheets, show_data
-from perceiver_jax.data import image
+from perceiver_jax.data.fields import image
 
 AUDIOSET = "--config=experiments/configs/audioset.py:mini"
 DIGITS = "--config=experiments/configs/imagenet.py:mini"

@@ -51,8 +51,8 @@ def _toy_batch(size, seed=0):
     return {
         "points": points,
         "label": np.argmax(points, axis=1).astype(np.int32),
-        "index": np.arange(size, dtype=np.int32),
-        "weight": np.ones(size, np.float32),
+        "example_id": np.arange(size, dtype=np.int32),
+        "mask": np.ones(size, bool),
     }
 
 

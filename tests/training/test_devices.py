@@ -15,9 +15,7 @@ def toy(make_toy):
 @pytest.fixture(scope="module")
 def batch(toy_batch):
     batch = toy_batch(20)
-    batch["weight"][[3, 5, 6, 7, 8, 9, 13]] = (
-        0.0  # The second of four devices has none that counts.
-    )
+    batch["mask"][[3, 5, 6, 7, 8, 9, 13]] = 0.0  # The second of four devices has none that counts.
     return batch
 
 

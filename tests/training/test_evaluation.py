@@ -24,8 +24,8 @@ def _batch(rows, label):
     index, weight, p = zip(*rows, strict=True)
     index = np.array(index, np.int32)
     return {
-        "index": index,
-        "weight": np.array(weight, np.float32),
+        "example_id": index,
+        "mask": np.array(weight, bool),
         "p": np.array(p, np.float32),
         "label": np.array(label)[index],
     }

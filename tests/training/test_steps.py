@@ -40,7 +40,7 @@ def test_randomness_differs_between_steps_and_between_examples(make_toy, toy_bat
 
 def test_examples_without_weight_have_no_influence(toy, toy_update, toy_batch):
     batch = toy_batch(20)
-    batch["weight"][5:] = 0.0
+    batch["mask"][5:] = False
     expected = toy_update(toy.state, batch, jax.random.key(0))
     batch["points"][5:] = 13.0
     batch["label"][5:] = 0

@@ -8,8 +8,9 @@ import rich.console
 import rich.progress
 import tensorflow_datasets as tfds
 
-from perceiver_jax.data import errors, image
+from perceiver_jax.data import errors
 from perceiver_jax.data.builders import class_folders, report
+from perceiver_jax.data.fields import image
 
 SUFFIXES = frozenset(
     {

@@ -10,7 +10,7 @@ from tests.experiments import tiny
 TINY = (
     "--config=experiments/configs/modelnet40.py:mini",
     *tiny.MODEL,
-    "--config.data.modalities.points.num_points=17",
+    "--config.data.fields.points.num_points=17",
     "--config.eval.batch_size=76",
     "--repeats=1",
 )

@@ -40,7 +40,7 @@ def result(start):
     """A step by ours and the plain forms; one peer is not there, another fails in a step."""
     config = arguments.load_config(MINI)
     with config.unlocked():
-        config.data.modalities.points.num_points = 31
+        config.data.fields.points.num_points = 31
         config.model.encoder.update(num_latents=5, latent_channels=8, num_self_attends=1)
     flags = argparse.Namespace(
         peers=["plain", "hf", "perceiver_pytorch"],

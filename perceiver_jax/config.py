@@ -6,7 +6,7 @@ import inspect
 from typing import Any
 
 
-def construct(constructor: Callable, keys: Mapping[str, Any], where: str, **given: Any) -> Any:
+def build(constructor: Callable, keys: Mapping[str, Any], where: str, **given: Any) -> Any:
     """Calls `constructor(**keys, **given)` after checking the keys.
 
     Args:
@@ -38,10 +38,10 @@ def construct(constructor: Callable, keys: Mapping[str, Any], where: str, **give
     return constructor(**keys, **given)
 
 
-def from_table(
+def build_from_table(
     table: Mapping[str, Callable], keys: Mapping[str, Any], where: str, **given: Any
 ) -> Any:
-    """Like `construct`, with the constructor that `keys['kind']` names in a table.
+    """Like `build`, with the constructor that `keys['kind']` names in a table.
 
     Raises:
       ValueError: for an unknown or a missing kind, or an unknown or a missing key.
@@ -50,7 +50,7 @@ def from_table(
     kind = keys.pop("kind", None)
     if kind not in table:
         raise ValueError(f"Unknown {where}.kind {kind!r}; {choices(str(kind), table)}")
-    return construct(table[kind], keys, where, **given)
+    return build(table[kind], keys, where, **given)
 
 
 def choices(got: str, known: Mapping[str, Any]) -> str:

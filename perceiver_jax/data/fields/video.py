@@ -8,7 +8,8 @@ from jaxtyping import UInt8
 import numpy as np
 import PIL.Image
 
-from perceiver_jax.data import augment, image
+from perceiver_jax.data import augment
+from perceiver_jax.data.fields import image
 
 STORED_FRAME_RATE = 25  # Frames a second in AudioSet as we store it, and in atari_clips.
 
@@ -45,24 +46,24 @@ class Video:
     feature: ClassVar[str] = "video"
     has_windows: ClassVar[bool] = True
 
-    def spec(self) -> UInt8[np.ndarray, "T H W 3"]:
+    def zeros(self) -> UInt8[np.ndarray, "T H W 3"]:
         """Returns zeros of the output's shape and type."""
         return np.zeros((self.num_frames, self.image_size, self.image_size, 3), np.uint8)
 
     def read(
         self,
         value: Sequence[bytes] | np.ndarray,
-        position: float,
+        window: float,
         rng: np.random.Generator | None,
     ) -> UInt8[np.ndarray, "T H W 3"]:
         """Decodes a window.
 
         Args:
             value: the clip's encoded frames. A clip that is too short repeats its last frame.
-            position: of the window in the clip: 0 is the earliest, 1 the latest.
+            window: its place in the clip: 0 is the earliest, 1 the latest.
             rng: source of randomness in training; None in evaluation.
         """
-        frames = [image.decode(value[i]) for i in self._frame_indices(len(value), position)]
+        frames = [image.decode(value[i]) for i in self._frame_indices(len(value), window)]
         box = self._box(frames[0].size, rng)
         size = (self.image_size, self.image_size)
         frames = [frame.resize(size, PIL.Image.Resampling.BILINEAR, box) for frame in frames]
@@ -70,10 +71,10 @@ class Video:
             frames = self._augment(frames, rng)
         return np.stack([np.asarray(frame) for frame in frames])
 
-    def _frame_indices(self, num_stored: int, position: float) -> np.ndarray:
+    def _frame_indices(self, num_stored: int, window: float) -> np.ndarray:
         times = np.arange(self.num_frames) * STORED_FRAME_RATE / self.frames_per_second
         length = self.num_frames * STORED_FRAME_RATE / self.frames_per_second
-        start = position * max(0, num_stored - length)
+        start = window * max(0, num_stored - length)
         return np.minimum(np.round(start + times).astype(int), num_stored - 1)
 
     def _box(self, size: tuple[int, int], rng: np.random.Generator | None) -> augment.Box:

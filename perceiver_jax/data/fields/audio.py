@@ -35,34 +35,34 @@ class Audio:
     feature: ClassVar[str] = "audio"
     has_windows: ClassVar[bool] = True
 
-    def spec(self) -> Float32[np.ndarray, " samples"]:
+    def zeros(self) -> Float32[np.ndarray, " samples"]:
         """Returns zeros of the output's shape and type."""
         return np.zeros(self.num_samples, np.float32)
 
     def read(
-        self, value: bytes, position: float, rng: np.random.Generator | None
+        self, value: bytes, window: float, rng: np.random.Generator | None
     ) -> Float32[np.ndarray, " samples"]:
         """Decodes a window.
 
         Args:
             value: an encoded sound file; an empty one, of a clip without sound, is silence. A clip
                 that is too short is followed by silence.
-            position: of the window in the clip: 0 is the earliest, 1 the latest.
+            window: its place in the clip: 0 is the earliest, 1 the latest.
             rng: not used, raw sound is not augmented.
         """
         del rng
-        samples = self.spec()
+        samples = self.zeros()
         if value:
-            window = self._read_window(value, position)[: self.num_samples]
-            samples[: len(window)] = window
+            decoded = self._read_window(value, window)[: self.num_samples]
+            samples[: len(decoded)] = decoded
         return samples
 
-    def _read_window(self, value: bytes, position: float) -> np.ndarray:
+    def _read_window(self, value: bytes, window: float) -> np.ndarray:
         with soundfile.SoundFile(io.BytesIO(value)) as file:
             length = math.ceil(self.num_samples * file.samplerate / self.sample_rate)
-            file.seek(round(position * max(0, file.frames - length)))
-            window = file.read(length, dtype="float32", always_2d=True).mean(axis=1)
-            return soxr.resample(window, file.samplerate, self.sample_rate)
+            file.seek(round(window * max(0, file.frames - length)))
+            decoded = file.read(length, dtype="float32", always_2d=True).mean(axis=1)
+            return soxr.resample(decoded, file.samplerate, self.sample_rate)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -106,15 +106,15 @@ class Mel:
                 "number. Change one of them."
             )
 
-    def spec(self) -> Float32[np.ndarray, "T bins"]:
+    def zeros(self) -> Float32[np.ndarray, "T bins"]:
         """Returns zeros of the output's shape and type."""
         return np.zeros((self.num_samples // self.hop, self.num_bins), np.float32)
 
     def read(
-        self, value: bytes, position: float, rng: np.random.Generator | None
+        self, value: bytes, window: float, rng: np.random.Generator | None
     ) -> Float32[np.ndarray, "T bins"]:
         """Decodes a window; arguments as of `Audio.read`, and `rng` masks in training."""
-        samples = Audio(self.num_samples, self.sample_rate).read(value, position, None)
+        samples = Audio(self.num_samples, self.sample_rate).read(value, window, None)
         mel = log_mel(samples, self.sample_rate, self.num_bins, self.hop, self.window)
         if rng is not None:
             _mask(rng, mel, self.time_masks, self.time_mask_width)

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 import perceiver_jax
-from perceiver_jax import perceiver
+from perceiver_jax import encoder as encoder_lib
+from perceiver_jax import layers as layers_lib
 
 PAPER = {  # Tables 5, 6 and 7: (cross-attends, latent Transformers, placement, sharing)
     "interleaved": (8, 8),
@@ -21,16 +22,16 @@ PAPER = {  # Tables 5, 6 and 7: (cross-attends, latent Transformers, placement, 
 
 def test_interleaved_layers_share_all_but_the_first_cross_attend():
     c0, c1, t = "cross_attend_0", "cross_attend_1", "latent_transformer_0"
-    assert perceiver.make_layers(3, 6) == (c0, t, t, c1, t, t, c1, t, t)
+    assert layers_lib.make_layers(3, 6) == (c0, t, t, c1, t, t, c1, t, t)
 
 
 def test_cross_attends_at_the_start_come_first():
     c0, c1, t = "cross_attend_0", "cross_attend_1", "latent_transformer_0"
-    assert perceiver.make_layers(3, 2, "start") == (c0, c1, c1, t, t)
+    assert layers_lib.make_layers(3, 2, "start") == (c0, c1, c1, t, t)
 
 
 def test_unshared_layers_have_names_of_their_own():
-    layers = perceiver.make_layers(2, 2, sharing="none")
+    layers = layers_lib.make_layers(2, 2, sharing="none")
     assert layers == (
         "cross_attend_0",
         "latent_transformer_0",
@@ -50,13 +51,13 @@ def test_unshared_layers_have_names_of_their_own():
 )
 def test_impossible_layers_are_an_error(arguments, message):
     with pytest.raises(ValueError, match=message):
-        perceiver.make_layers(*arguments)
+        layers_lib.make_layers(*arguments)
 
 
 @pytest.mark.parametrize("pattern", PAPER)
 def test_runs_put_together_give_the_layers_again(pattern):
-    layers = perceiver.make_layers(*PAPER[pattern])
-    runs = perceiver.find_runs(layers)
+    layers = layers_lib.make_layers(*PAPER[pattern])
+    runs = layers_lib.find_runs(layers)
     again = [
         names[i % len(names)] for run in runs for i in range(run.repeats) for names in run.pattern
     ]
@@ -68,7 +69,7 @@ def make_encoder(layers, **keys):
     """An encoder as `apply(params, inputs, rng)`, and parameters and inputs for it."""
     encoder = hk.without_apply_rng(
         hk.transform(
-            lambda x, rng: perceiver.PerceiverEncoder(
+            lambda x, rng: encoder_lib.PerceiverEncoder(
                 5, 12, layers, 2, num_self_attend_heads=3, name="encoder", **keys
             )(x, rng=rng)
         )
@@ -82,7 +83,7 @@ def make_encoder(layers, **keys):
 
 @pytest.mark.parametrize("sharing", ["all_but_first", "none"])
 def test_scanned_layers_draw_the_same_dropout_as_unrolled_ones(sharing):
-    layers = perceiver.make_layers(2, 2, sharing=sharing)
+    layers = layers_lib.make_layers(2, 2, sharing=sharing)
     fast, params, inputs = make_encoder(layers, dropout_rate=0.2)
     plain, _, _ = make_encoder(layers, dropout_rate=0.2, scan=False, streaming=False)
     keys = jax.random.split(jax.random.key(3), 4).reshape(2, 2)
@@ -92,7 +93,7 @@ def test_scanned_layers_draw_the_same_dropout_as_unrolled_ones(sharing):
 
 
 def test_parameters_are_named_after_the_layers_that_use_them():
-    _, params, _ = make_encoder(perceiver.make_layers(2, 2))
+    _, params, _ = make_encoder(layers_lib.make_layers(2, 2))
     modules = {path.removeprefix("encoder/").rsplit("/", 1)[0] for path in params if "/" in path}
     assert modules == {
         "cross_attend_0",
@@ -124,8 +125,8 @@ def kept_for_the_backward_pass(**keys):
     """Numbers that `jax.vjp` of an encoder keeps for each example, by shape alone."""
 
     def encode(inputs):
-        layers = perceiver.make_layers(1, 3)
-        return perceiver.PerceiverEncoder(53, 32, layers, num_self_attends=2, **keys)(inputs)
+        layers = layers_lib.make_layers(1, 3)
+        return encoder_lib.PerceiverEncoder(53, 32, layers, num_self_attends=2, **keys)(inputs)
 
     encoder = hk.without_apply_rng(hk.transform(encode))
 

@@ -3,70 +3,13 @@
 from collections.abc import Sequence
 import dataclasses
 import functools
-from typing import NamedTuple
 
 import haiku as hk
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Key
 
-from perceiver_jax import attention, tokens
-
-CROSS_ATTEND = "cross_attend"
-LATENT_TRANSFORMER = "latent_transformer"
-PLACEMENTS = ("interleaved", "start")
-SHARINGS = ("all_but_first", "all", "none")
-
-
-def make_layers(
-    num_cross_attends: int,
-    num_latent_transformers: int,
-    placement: str = "interleaved",
-    sharing: str = "all_but_first",
-) -> tuple[str, ...]:
-    """Names the weights of every cross-attend and latent Transformer, in the order of their use.
-
-    Equal names share weights. `PerceiverEncoder.layers` takes any such sequence; this function
-    gives those of the paper (tables 5, 6 and 7).
-
-    Args:
-      num_cross_attends: cross-attends.
-      num_latent_transformers: latent Transformers; 0 for a stack of cross-attends only.
-      placement: 'interleaved' spaces the cross-attends evenly among the latent Transformers,
-        'start' puts all of them first.
-      sharing: 'all_but_first' shares all weights except those of the first cross-attend,
-        'all' shares these as well, 'none' gives each its own.
-
-    Returns:
-      Names such as ('cross_attend_0', 'latent_transformer_0', 'cross_attend_1', ...).
-
-    Raises:
-      ValueError: for an unknown placement or sharing, or cross-attends that can't be spaced evenly.
-    """
-    for what, value, allowed in (
-        ("placement", placement, PLACEMENTS),
-        ("sharing", sharing, SHARINGS),
-    ):
-        if value not in allowed:
-            raise ValueError(f"Unknown {what} {value!r}; expected one of {list(allowed)}.")
-    if num_cross_attends < 1:
-        raise ValueError(f"{num_cross_attends} cross-attends; a Perceiver needs at least one.")
-    last_cross = {"all_but_first": 1, "all": 0, "none": num_cross_attends}[sharing]
-    last_latent = num_latent_transformers if sharing == "none" else 0
-    cross = [f"{CROSS_ATTEND}_{min(i, last_cross)}" for i in range(num_cross_attends)]
-    latent = [f"{LATENT_TRANSFORMER}_{min(i, last_latent)}" for i in range(num_latent_transformers)]
-    if placement == "start" or not latent:
-        return (*cross, *latent)
-    if num_latent_transformers % num_cross_attends:
-        raise ValueError(
-            f"{num_cross_attends} cross-attends can't be spaced evenly among "
-            f"{num_latent_transformers} latent Transformers; the first number must divide the "
-            "second. Change one of them, or set placement='start'."
-        )
-    spacing = num_latent_transformers // num_cross_attends
-    return tuple(
-        name for i, c in enumerate(cross) for name in (c, *latent[i * spacing : (i + 1) * spacing])
-    )
+from perceiver_jax import attention, layers, tokens
 
 
 @dataclasses.dataclass
@@ -78,7 +21,7 @@ class PerceiverEncoder(hk.Module):
       latent_channels: D.
       layers: the weights that each cross-attend and each latent Transformer uses, in order, such
         as ('cross_attend_0', 'latent_transformer_0', 'cross_attend_1', 'latent_transformer_0');
-        see `make_layers`.
+        see `layers.make_layers`.
       num_self_attends: layers of a latent Transformer.
       num_cross_attend_heads: heads of a cross-attend; 1 in the paper.
       num_self_attend_heads: heads of a self-attend; 8 in the paper.
@@ -148,11 +91,11 @@ class PerceiverEncoder(hk.Module):
         if not self.scan:
             for index, name in enumerate(self.layers):
                 rng_here = attention.fold_in(rng, index)
-                latents = step(_kind(name), weights[name], latents, rng_here, scanned=False)
+                latents = step(layers.kind(name), weights[name], latents, rng_here, scanned=False)
             return latents
 
         index = 0
-        for run in find_runs(self.layers):
+        for run in layers.find_runs(self.layers):
             latents = _run(step, run, weights, latents, rng, index)
             index += run.num_layers
         return latents
@@ -160,7 +103,7 @@ class PerceiverEncoder(hk.Module):
     @hk.name_like("__call__")
     def _weights(self, name, input_channels):
         """The parameters behind a layer's name; of a latent Transformer, one set a self-attend."""
-        if _kind(name) == CROSS_ATTEND:
+        if layers.kind(name) == layers.CROSS_ATTEND:
             block = attention.CrossAttention(self.num_cross_attend_heads, name=name)
             return block.parameters(self.latent_channels, input_channels)
         with hk.name_scope(name):
@@ -174,7 +117,7 @@ class PerceiverEncoder(hk.Module):
     def _layer(self, kind, params, latents, rng, scanned, *, inputs, mask, input_scale):
         """Applies a cross-attend, or all self-attends of a latent Transformer."""
         remat = _remat(self.remat, scanned)
-        if kind == CROSS_ATTEND:
+        if kind == layers.CROSS_ATTEND:
             attend = remat(
                 functools.partial(
                     attention.cross_attend,
@@ -201,49 +144,6 @@ class PerceiverEncoder(hk.Module):
         return latents
 
 
-class Run(NamedTuple):
-    """Consecutive layers that one scan can compute.
-
-    Attributes:
-      pattern: the layers of one repeat. Each position is a tuple of names, one a repeat: all the
-        same (weights used again and again) or all different (weights that are stacked).
-      repeats: length of the scan.
-    """
-
-    pattern: tuple[tuple[str, ...], ...]
-    repeats: int
-
-    @property
-    def num_layers(self) -> int:
-        """Cross-attends and latent Transformers in all repeats."""
-        return self.repeats * len(self.pattern)
-
-
-def find_runs(layers: Sequence[str]) -> list[Run]:
-    """Splits a sequence of layers into runs, so that as few layers as possible are compiled."""
-    layers = tuple(layers)
-
-    @functools.cache
-    def best(start):  # (layers to compile, runs) of what follows `start`
-        if start == len(layers):
-            return 0, ()
-        options = []
-        for period in range(1, len(layers) - start + 1):
-            for repeats in range(1, (len(layers) - start) // period + 1):
-                stop = start + period * repeats
-                pattern = tuple(layers[start + i : stop : period] for i in range(period))
-                if all(_repeats(names) for names in pattern):
-                    cost, runs = best(stop)
-                    options.append((period + cost, (Run(pattern, repeats), *runs)))
-        return min(options, key=lambda option: option[0])
-
-    return list(best(0)[1])
-
-
-def _repeats(names):
-    return len({_kind(name) for name in names}) == 1 and len(set(names)) in (1, len(names))
-
-
 def _run(step, run, weights, latents, rng, first_index):
     """Applies a run of layers, under a scan if it has several repeats."""
     # None marks weights that all repeats share; the others are scanned over.
@@ -257,7 +157,9 @@ def _run(step, run, weights, latents, rng, first_index):
         for names, params in zip(run.pattern, own, strict=True):
             params = weights[names[0]] if params is None else params
             rng_here = attention.fold_in(rng, index)
-            latents = step(_kind(names[0]), params, latents, rng_here, scanned=run.repeats > 1)
+            latents = step(
+                layers.kind(names[0]), params, latents, rng_here, scanned=run.repeats > 1
+            )
             index += 1
         return latents, None
 
@@ -279,16 +181,6 @@ def _remat(everything: bool, scanned: bool):
     policy = jax.checkpoint_policies.save_only_these_names(*names)
     # Forward and backward passes of a scan are loops of their own, which XLA does not merge.
     return functools.partial(jax.checkpoint, policy=policy, prevent_cse=not scanned)
-
-
-def _kind(name: str) -> str:
-    for kind in (CROSS_ATTEND, LATENT_TRANSFORMER):
-        if name.startswith(kind):
-            return kind
-    raise ValueError(
-        f"Unknown layer {name!r}; a layer's name begins with {CROSS_ATTEND!r} or "
-        f"{LATENT_TRANSFORMER!r}, such as {CROSS_ATTEND + '_0'!r}."
-    )
 
 
 def _stack(trees):

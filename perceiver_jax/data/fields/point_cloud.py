@@ -38,21 +38,21 @@ class PointCloud:
     feature: ClassVar[str] = "points"
     has_windows: ClassVar[bool] = True
 
-    def spec(self) -> Float32[np.ndarray, "P 3"]:
+    def zeros(self) -> Float32[np.ndarray, "P 3"]:
         """Returns zeros of the output's shape and type."""
         return np.zeros((self.num_points, 3), np.float32)
 
     def read(
         self,
         value: Float32[np.ndarray, "all 3"],
-        position: float,
+        window: float,
         rng: np.random.Generator | None,
     ) -> Float32[np.ndarray, "P 3"]:
         """Takes a subset of a cloud and augments it in training.
 
         Args:
             value: the whole cloud.
-            position: in evaluation, which subset: subsets at 0 and 1 are as far apart as can be.
+            window: in evaluation, which subset: subsets at 0 and 1 are as far apart as can be.
             rng: source of randomness in training; None in evaluation.
 
         Raises:
@@ -65,7 +65,7 @@ class PointCloud:
             )
         if rng is None:
             subset = np.arange(self.num_points) * len(value) // self.num_points
-            phase = round(position * (len(value) / self.num_points - 1))
+            phase = round(window * (len(value) / self.num_points - 1))
             return _normalise(value[(subset + phase) % len(value)])
         points = value[self._random_subset(rng, len(value))]
         points = points * rng.uniform(*self.axis_scale, 3)

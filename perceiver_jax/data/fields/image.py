@@ -83,21 +83,21 @@ class Image:
         if self.channels not in _MODES:
             raise ValueError(f"Got channels={self.channels}; expected 1 (grey) or 3 (colour).")
 
-    def spec(self) -> UInt8[np.ndarray, "H W channels"]:
+    def zeros(self) -> UInt8[np.ndarray, "H W channels"]:
         """Returns zeros of the output's shape and type."""
         return np.zeros((self.image_size, self.image_size, self.channels), np.uint8)
 
     def read(
-        self, value: bytes, position: float, rng: np.random.Generator | None
+        self, value: bytes, window: float, rng: np.random.Generator | None
     ) -> UInt8[np.ndarray, "H W channels"]:
         """Decodes a picture.
 
         Args:
             value: an encoded picture.
-            position: not used, a picture has no time.
+            window: not used, a picture has no time.
             rng: source of randomness in training; None in evaluation.
         """
-        del position
+        del window
         image = decode(value, _MODES[self.channels], self.upright)
         if rng is None:
             image = self._resize(image, self._box(image, rng))
