@@ -1,17 +1,128 @@
-"""Turns a section of a config into the object whose keyword arguments it holds."""
+"""The one place that checks what a config, or a caller, gives: keys, kinds and ranges.
 
-from collections.abc import Callable, Mapping
+Every part of the package may import this; it imports nothing that takes time.
+"""
+
+from collections.abc import Callable, Iterable, Mapping
 import difflib
 import inspect
-from typing import Any
+import math
+import numbers
+import re
+from typing import Any, NamedTuple
+
+MAX_INT = 2**31 - 1  # Steps and seeds are 32-bit integers.
 
 
-def build(constructor: Callable, keys: Mapping[str, Any], where: str, **given: Any) -> Any:
+class UserError(ValueError):
+    """What the user has to change, said in one message that is all they need to see.
+
+    Commands print it and end; any other error is a bug of ours and keeps its traceback. Errors that
+    are of another kind too (a file that is not there) are subclasses of this and of that kind.
+    """
+
+
+class MissingFileError(FileNotFoundError, UserError):
+    """A file that the user has to make, or to name."""
+
+
+class MissingPackageError(ModuleNotFoundError, UserError):
+    """A package that the user has to install."""
+
+
+class Range(NamedTuple):
+    """Finite numbers from `low` to `high`, as far as they are included themselves."""
+
+    low: float = -math.inf
+    high: float = math.inf
+    low_included: bool = True
+    high_included: bool = True
+    whole: bool = False
+
+    def check(self, key: str, x: Any, shown: Any) -> None:
+        """Raises a UserError if `x`, which is `shown` or a part of it, is not one of them."""
+        kind = numbers.Integral if self.whole else numbers.Real
+        above = below = problem = ""
+        if not isinstance(x, kind) or isinstance(x, bool):
+            problem = "a whole number, " if self.whole else "a number, "
+        elif not math.isfinite(x):
+            problem = "a finite number, "
+        else:
+            above = x >= self.low if self.low_included else x > self.low
+            below = x <= self.high if self.high_included else x < self.high
+        if above and below:
+            return
+        low = f"{'at least' if self.low_included else 'more than'} {self.low}"
+        if self.low == -math.inf:
+            low = "any number"
+        high = f" and {'at most' if self.high_included else 'less than'} {self.high}"
+        if self.high == math.inf or (self.high == MAX_INT and below is not False):
+            high = ""  # Of no interest.
+        raise UserError(f"{key} is {shown!r}; expected {problem}{low}{high}. Change it.")
+
+
+NUMBER = Range()
+POSITIVE = Range(0, low_included=False)
+NOT_NEGATIVE = Range(0)
+FRACTION = Range(0, 1)
+BELOW_ONE = Range(0, 1, high_included=False)
+COUNT = Range(0, MAX_INT, whole=True)
+AT_LEAST_ONE = Range(1, MAX_INT, whole=True)
+
+
+def check(values: Mapping[str, Any], **ranges: Range) -> None:
+    """Checks numbers by name, where they come in: `check(vars(self), num_latents=AT_LEAST_ONE)`.
+
+    Args:
+      values: what was given: numbers, sequences of at least one, or mappings of them.
+      **ranges: where those of them that are named here have to be.
+
+    Raises:
+      UserError: if one is not; it begins with the name, which `build` completes to a path.
+    """
+    for name, allowed in ranges.items():
+        value = values[name]
+        if hasattr(value, "items"):
+            for key, x in value.items():
+                allowed.check(f"{name}.{key}", x, x)
+        elif isinstance(value, list | tuple):
+            if not value:
+                raise UserError(f"{name} is empty; expected at least one value. Add it.")
+            for x in value:
+                allowed.check(name, x, value)
+        else:
+            allowed.check(name, value, value)
+
+
+def check_pairs(values: Mapping[str, Any], **ranges: Range) -> None:
+    """Like `check`, of pairs of the least and the greatest."""
+    check(values, **ranges)
+    for name in ranges:
+        pair = values[name]
+        if not isinstance(pair, list | tuple) or len(pair) != 2 or pair[0] > pair[1]:
+            raise UserError(f"{name} is {pair}; expected two numbers, the lesser one first.")
+
+
+def check_known(what: str, got: Any, known: Iterable[str]) -> None:
+    """Raises a UserError that lists what is known and suggests the nearest, if `got` is not."""
+    known = list(known)
+    if got not in known:
+        hint = did_you_mean(got, known)
+        raise UserError(f"Unknown {what} {got!r}; expected one of {known}.{hint}")
+
+
+def did_you_mean(got: Any, known: Iterable[str]) -> str:
+    """The question whether the nearest known name was meant; empty if none is near."""
+    nearest = difflib.get_close_matches(str(got), known, n=1)
+    return f" Did you mean {nearest[0]!r}?" if nearest else ""
+
+
+def build(constructor: Callable, keys: Any, where: str, **given: Any) -> Any:
     """Calls `constructor(**keys, **given)` after checking the keys.
 
     Args:
       constructor: a class or function of named arguments.
-      keys: the section of the config.
+      keys: the section of the config, a mapping.
       where: the section's path, for messages.
       **given: arguments that don't come from the config.
 
@@ -19,42 +130,44 @@ def build(constructor: Callable, keys: Mapping[str, Any], where: str, **given: A
       What the constructor returns.
 
     Raises:
-      ValueError: for an unknown or a missing key.
+      UserError: for an unknown or a missing key, or one that the constructor refuses: what it says
+        gets the path if it begins with the key.
     """
     parameters = {
         name: p
         for name, p in inspect.signature(constructor).parameters.items()
         if name not in given and name != "name"
     }
+    if not hasattr(keys, "items"):
+        raise UserError(f"{where} is {keys!r}; expected a section of {sorted(parameters)}.")
     for key in keys:
         if key not in parameters:
-            raise ValueError(f"Unknown key {where}.{key}; {choices(key, parameters)}")
+            known = sorted(parameters)
+            hint = did_you_mean(key, known) or " Choose one of these."
+            raise UserError(f"Unknown key {where}.{key}; expected one of {known}.{hint}")
     missing = [name for name, p in parameters.items() if p.default is p.empty and name not in keys]
     if missing:
-        raise ValueError(
+        raise UserError(
             f"Missing key {where}.{missing[0]}; expected {sorted(parameters)}, "
             f"got {sorted(keys)}. Set it."
         )
-    return constructor(**keys, **given)
+    try:
+        return constructor(**keys, **given)
+    except UserError as error:
+        if re.match(r"\w*", str(error))[0] in keys:
+            raise UserError(f"{where}.{error}") from error
+        raise
 
 
-def build_from_table(
-    table: Mapping[str, Callable], keys: Mapping[str, Any], where: str, **given: Any
-) -> Any:
+def build_from_table(table: Mapping[str, Callable], keys: Any, where: str, **given: Any) -> Any:
     """Like `build`, with the constructor that `keys['kind']` names in a table.
 
     Raises:
-      ValueError: for an unknown or a missing kind, or an unknown or a missing key.
+      UserError: for an unknown or a missing kind; or as `build`.
     """
+    if not hasattr(keys, "items"):
+        raise UserError(f"{where} is {keys!r}; expected a section with a kind of {sorted(table)}.")
     keys = dict(keys)
     kind = keys.pop("kind", None)
-    if kind not in table:
-        raise ValueError(f"Unknown {where}.kind {kind!r}; {choices(str(kind), table)}")
+    check_known(f"{where}.kind", kind, sorted(table))
     return build(table[kind], keys, where, **given)
-
-
-def choices(got: str, known: Mapping[str, Any]) -> str:
-    """Lists the known names and suggests the one nearest to what was given."""
-    nearest = difflib.get_close_matches(got, known, n=1)
-    hint = f" Did you mean {nearest[0]!r}?" if nearest else " Choose one of these."
-    return f"expected one of {sorted(known)}.{hint}"

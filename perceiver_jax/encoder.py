@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Key
 
-from perceiver_jax import attention, layers, tokens
+from perceiver_jax import attention, config, layers, tokens
 
 
 @dataclasses.dataclass
@@ -49,6 +49,31 @@ class PerceiverEncoder(hk.Module):
     remat: bool = False
     name: str | None = None
 
+    def __post_init__(self):
+        """Checks what does not depend on the inputs."""
+        super().__post_init__()
+        config.check(
+            vars(self),
+            num_latents=config.AT_LEAST_ONE,
+            latent_channels=config.AT_LEAST_ONE,
+            num_self_attends=config.AT_LEAST_ONE,  # `layers` says where there are none.
+            num_cross_attend_heads=config.AT_LEAST_ONE,
+            num_self_attend_heads=config.AT_LEAST_ONE,
+            dropout_rate=config.BELOW_ONE,
+            latent_init_scale=config.POSITIVE,
+            chunk_size=config.COUNT,
+        )
+        if not self.layers:
+            raise config.UserError("layers is empty; expected at least one cross-attend. Add it.")
+        for layer in self.layers:
+            layers.kind(layer)
+        if self.latent_channels % self.num_self_attend_heads:
+            raise config.UserError(
+                f"latent_channels is {self.latent_channels}, which num_self_attend_heads = "
+                f"{self.num_self_attend_heads} does not divide; expected a multiple. Change one of "
+                "the two."
+            )
+
     def __call__(
         self,
         inputs: Float[Array, "B M C"],
@@ -64,17 +89,7 @@ class PerceiverEncoder(hk.Module):
 
         Returns:
           The final latents.
-
-        Raises:
-          ValueError: for a layer that is neither a cross-attend nor a latent Transformer, or a
-            size below 1.
         """
-        for size in ("num_latents", "latent_channels", "num_self_attends"):
-            if getattr(self, size) < 1:
-                raise ValueError(
-                    f"{size} is {getattr(self, size)}; expected at least 1. For no latent "
-                    "Transformer, leave it out of layers."
-                )
         inputs = tokens.blank(inputs, mask)  # Once for all cross-attends.
         latents = hk.get_parameter(
             "latents",

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import functools
 from typing import NamedTuple
 
+from perceiver_jax import config
+
 CROSS_ATTEND = "cross_attend"
 LATENT_TRANSFORMER = "latent_transformer"
 PLACEMENTS = ("interleaved", "start")
@@ -38,14 +40,10 @@ def make_layers(
     Raises:
       ValueError: for an unknown placement or sharing, or cross-attends that can't be spaced evenly.
     """
-    for what, value, allowed in (
-        ("placement", placement, PLACEMENTS),
-        ("sharing", sharing, SHARINGS),
-    ):
-        if value not in allowed:
-            raise ValueError(f"Unknown {what} {value!r}; expected one of {list(allowed)}.")
-    if num_cross_attends < 1:
-        raise ValueError(f"{num_cross_attends} cross-attends; a Perceiver needs at least one.")
+    config.check_known("placement", placement, PLACEMENTS)
+    config.check_known("sharing", sharing, SHARINGS)
+    config.check(locals(), num_cross_attends=config.AT_LEAST_ONE)
+    config.check(locals(), num_latent_transformers=config.COUNT)
     last_cross = {"all_but_first": 1, "all": 0, "none": num_cross_attends}[sharing]
     last_latent = num_latent_transformers if sharing == "none" else 0
     cross = [f"{CROSS_ATTEND}_{min(i, last_cross)}" for i in range(num_cross_attends)]
@@ -53,7 +51,7 @@ def make_layers(
     if placement == "start" or not latent:
         return (*cross, *latent)
     if num_latent_transformers % num_cross_attends:
-        raise ValueError(
+        raise config.UserError(
             f"{num_cross_attends} cross-attends can't be spaced evenly among "
             f"{num_latent_transformers} latent Transformers; the first number must divide the "
             "second. Change one of them, or set placement='start'."
@@ -114,9 +112,9 @@ def kind(name: str) -> str:
       ValueError: if it is none.
     """
     for known in (CROSS_ATTEND, LATENT_TRANSFORMER):
-        if name.startswith(known):
+        if str(name).startswith(known):
             return known
-    raise ValueError(
-        f"Unknown layer {name!r}; a layer's name begins with {CROSS_ATTEND!r} or "
+    raise config.UserError(
+        f"layers names {name!r}; a layer's name begins with {CROSS_ATTEND!r} or "
         f"{LATENT_TRANSFORMER!r}, such as {CROSS_ATTEND + '_0'!r}."
     )

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Shaped
 import numpy as np
 
-from perceiver_jax import tokens
+from perceiver_jax import config, tokens
 
 
 def linear_positions(index_dims: Sequence[int]) -> Float[np.ndarray, "M X"]:
@@ -54,7 +54,7 @@ def fourier_features(
     """
     num_dims = positions.shape[-1]
     if len(max_resolution) != num_dims:
-        raise ValueError(
+        raise config.UserError(
             f"max_resolution {tuple(max_resolution)} has {len(max_resolution)} entries; "
             f"the positions have {num_dims} dimensions. Give one maximum resolution for each."
         )
@@ -91,6 +91,13 @@ class FourierEncoding(hk.Module):
     sine_only: bool = False
     name: str | None = None
 
+    def __post_init__(self):
+        """Checks the numbers."""
+        super().__post_init__()
+        config.check(vars(self), num_bands=config.AT_LEAST_ONE)
+        if self.max_resolution is not None:
+            config.check(vars(self), max_resolution=config.POSITIVE)
+
     def __call__(self, index_dims: Sequence[int]) -> Float[Array, "M F"]:
         """Encodes the elements of a grid."""
         positions = jnp.asarray(linear_positions(index_dims))
@@ -102,7 +109,7 @@ class FourierEncoding(hk.Module):
         """Encodes arbitrary positions `[..., X]`, in [-1, 1]."""
         max_resolution = max_resolution or self.max_resolution
         if max_resolution is None:
-            raise ValueError(
+            raise config.UserError(
                 "max_resolution is None; arbitrary positions have no grid to take it from. "
                 "Set one number for each of their dimensions."
             )
@@ -127,6 +134,11 @@ class LearnedEncoding(hk.Module):
     num_channels: int = 128
     init_scale: float = 1.0
     name: str | None = None
+
+    def __post_init__(self):
+        """Checks the numbers."""
+        super().__post_init__()
+        config.check(vars(self), num_channels=config.AT_LEAST_ONE, init_scale=config.POSITIVE)
 
     def __call__(self, index_dims: Sequence[int]) -> Float[Array, "M F"]:
         """The vectors of a grid's elements, the last axis fastest."""

@@ -9,6 +9,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Shaped
 import numpy as np
 
+from perceiver_jax import config
+
 # Integers that hold pixels of 0 to 255: as they are stored, or after arithmetic.
 _PIXEL_DTYPES = ("uint8", "int16", "int32", "int64")
 
@@ -77,7 +79,7 @@ def spread_mask(
     num_inputs = math.prod(index_dims)
     allowed = dict.fromkeys([(batch_size,), (batch_size, num_inputs), (batch_size, *index_dims)])
     if mask.shape not in allowed:
-        raise ValueError(
+        raise config.UserError(
             f"The mask has shape {mask.shape}; expected {' or '.join(map(str, allowed))}: one "
             "for each example, or for each of its inputs. Correct the mask."
         )
@@ -105,7 +107,7 @@ def to_patches(grid: Array, patch_size: Sequence[int]) -> Array:
     """
     batch_size, *dims, channels = grid.shape
     if len(patch_size) != len(dims) or any(n % p for n, p in zip(dims, patch_size, strict=True)):
-        raise ValueError(
+        raise config.UserError(
             f"Patches of {tuple(patch_size)} don't tile an array of {tuple(dims)}; "
             "each patch size must divide its axis. Change the patch size or crop the input."
         )
@@ -133,12 +135,12 @@ def normalize_pixels(
     if jnp.issubdtype(pixels.dtype, jnp.floating):
         return pixels
     if pixels.dtype not in _PIXEL_DTYPES:
-        raise ValueError(
+        raise config.UserError(
             f"Pixels are {pixels.dtype}; expected integers of 0 to 255 "
             f"({', '.join(_PIXEL_DTYPES)}), or floats that are normalised. Scale and convert them."
         )
     if pixels.shape[-1] != len(mean) or len(mean) != len(std):
-        raise ValueError(
+        raise config.UserError(
             f"Pixels of {pixels.shape[-1]} channels with {len(mean)} means and {len(std)} "
             "standard deviations; expected one of each a channel."
         )
@@ -146,6 +148,23 @@ def normalize_pixels(
         np.asarray(x, np.float32).reshape((1,) * (pixels.ndim - 1) + (-1,)) for x in (std, mean)
     )
     return (pixels.astype(jnp.float32) / 255 - offset) / scale
+
+
+def check_patches(patch_size: Sequence[int], axes: str) -> None:
+    """Raises a UserError unless a patch has a size along each axis but B and C."""
+    config.check(locals(), patch_size=config.AT_LEAST_ONE)
+    names = [name for name in axes.split() if name not in "BC"]
+    if len(patch_size) != len(names):
+        raise config.UserError(
+            f"patch_size is {patch_size}; expected {len(names)} numbers, of {' '.join(names)}."
+        )
+
+
+def check_pixels(mean: Sequence[int | float], std: Sequence[int | float]) -> None:
+    """Raises a UserError unless there is a standard deviation above 0 for each mean."""
+    config.check(locals(), mean=config.NUMBER, std=config.POSITIVE)
+    if len(mean) != len(std):
+        raise config.UserError(f"mean is {mean} and std {std}; expected one of each a channel.")
 
 
 def permute(tokens: Tokens, seed: int) -> Tokens:

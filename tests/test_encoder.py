@@ -44,7 +44,7 @@ def test_unshared_layers_have_names_of_their_own():
     "arguments, message",
     [
         ((3, 8), "3 cross-attends can't be spaced evenly among 8"),
-        ((0, 8), "0 cross-attends; a Perceiver needs at least one"),
+        ((0, 8), "num_cross_attends is 0; expected at least 1"),
         ((1, 1, "middle"), "Unknown placement 'middle'; expected one of"),
         ((1, 1, "start", "some"), "Unknown sharing 'some'; expected one of"),
     ],
@@ -104,7 +104,7 @@ def test_parameters_are_named_after_the_layers_that_use_them():
 
 
 def test_an_unknown_layer_is_an_error():
-    with pytest.raises(ValueError, match="Unknown layer 'self_attend_0'; a layer's name begins"):
+    with pytest.raises(ValueError, match="layers names 'self_attend_0'; a layer's name begins"):
         make_encoder(("cross_attend_0", "self_attend_0"))
 
 

@@ -7,7 +7,7 @@ from typing import ClassVar
 import haiku as hk
 from jaxtyping import Array, Bool, Shaped
 
-from perceiver_jax import tokens
+from perceiver_jax import config, tokens
 
 
 @dataclasses.dataclass
@@ -24,6 +24,11 @@ class AudioPreprocessor(hk.Module):
     name: str | None = None
 
     axes: ClassVar[str] = "B S"
+
+    def __post_init__(self):
+        """Checks the numbers."""
+        super().__post_init__()
+        config.check(vars(self), patch_size=config.AT_LEAST_ONE)
 
     def __call__(
         self, audio: Shaped[Array, "B S"], mask: Bool[Array, "B *M"] | None = None
@@ -47,6 +52,11 @@ class MelPreprocessor(hk.Module):
     name: str | None = None
 
     axes: ClassVar[str] = "B T F"
+
+    def __post_init__(self):
+        """Checks the numbers."""
+        super().__post_init__()
+        tokens.check_patches(self.patch_size, self.axes)
 
     def __call__(
         self, mel: Shaped[Array, "B T F"], mask: Bool[Array, "B *M"] | None = None

@@ -7,7 +7,7 @@ from typing import ClassVar
 import haiku as hk
 from jaxtyping import Array, Bool, Shaped
 
-from perceiver_jax import tokens
+from perceiver_jax import config, tokens
 
 
 @dataclasses.dataclass
@@ -29,6 +29,12 @@ class ImagePreprocessor(hk.Module):
     name: str | None = None
 
     axes: ClassVar[str] = "B H W C"
+
+    def __post_init__(self):
+        """Checks the numbers."""
+        super().__post_init__()
+        tokens.check_pixels(self.mean, self.std)
+        config.check(vars(self), permutation_seed=config.Range(-1, config.MAX_INT, whole=True))
 
     def __call__(
         self, images: Shaped[Array, "B H W C"], mask: Bool[Array, "B *M"] | None = None

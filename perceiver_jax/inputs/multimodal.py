@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Key
 
-from perceiver_jax import tokens
+from perceiver_jax import config, tokens
 
 
 @dataclasses.dataclass
@@ -30,6 +30,20 @@ class MultimodalPreprocessor(hk.Module):
     dropout_rates: Mapping[str, float] = dataclasses.field(default_factory=dict)
     name: str | None = None
 
+    def __post_init__(self):
+        """Checks numbers and names."""
+        super().__post_init__()
+        config.check(
+            vars(self), modality_channels=config.AT_LEAST_ONE, dropout_rates=config.BELOW_ONE
+        )
+        known = sorted(self.preprocessors)
+        for name in self.dropout_rates:
+            if name not in known:
+                raise config.UserError(
+                    f"dropout_rates names {name!r}; expected some of {known}."
+                    f"{config.did_you_mean(name, known)}"
+                )
+
     def __call__(
         self,
         inputs: Mapping[str, Array],
@@ -45,16 +59,7 @@ class MultimodalPreprocessor(hk.Module):
 
         Returns:
           The inputs of all modalities.
-
-        Raises:
-          ValueError: for a dropout rate of a modality that there isn't, or one outside [0, 1].
         """
-        for name, rate in self.dropout_rates.items():
-            if name not in self.preprocessors or not 0 <= rate <= 1:
-                raise ValueError(
-                    f"dropout_rates names {name!r} with {rate}; expected probabilities of "
-                    f"{sorted(self.preprocessors)}. Correct the name or the rate."
-                )
         children = {
             name: self.preprocessors[name](inputs[name], masks.get(name))
             for name in sorted(self.preprocessors)

@@ -6,8 +6,8 @@ from typing import ClassVar
 import haiku as hk
 from jaxtyping import Array, Bool, Shaped
 
+from perceiver_jax import config, tokens
 from perceiver_jax import position_encoding as position_encodings
-from perceiver_jax import tokens
 
 
 @dataclasses.dataclass
@@ -23,6 +23,16 @@ class PointCloudPreprocessor(hk.Module):
     name: str | None = None
 
     axes: ClassVar[str] = "B M X"
+
+    def __post_init__(self):
+        """Checks that the encoding can do without a grid."""
+        super().__post_init__()
+        encoding = self.position_encoding
+        if getattr(encoding, "max_resolution", None) is None:
+            raise config.UserError(
+                f"position_encoding is {encoding!r}; expected kind 'fourier' with max_resolution: "
+                "points lie on no grid. Set one number for each of their dimensions."
+            )
 
     def __call__(
         self, points: Shaped[Array, "B M X"], mask: Bool[Array, "B *M"] | None = None

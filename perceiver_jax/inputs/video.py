@@ -29,6 +29,12 @@ class VideoPreprocessor(hk.Module):
 
     axes: ClassVar[str] = "B T H W C"
 
+    def __post_init__(self):
+        """Checks the numbers."""
+        super().__post_init__()
+        tokens.check_pixels(self.mean, self.std)
+        tokens.check_patches(self.patch_size, self.axes)
+
     def __call__(
         self, video: Shaped[Array, "B T H W C"], mask: Bool[Array, "B *M"] | None = None
     ) -> tokens.Tokens:
