@@ -19,7 +19,7 @@ import rich.console
 import rich.table
 import rich.text
 
-from experiments import arguments
+from experiments import cli
 import perceiver_jax
 from perceiver_jax import flops
 
@@ -91,8 +91,8 @@ def main(argv: list[str]) -> None:
         "python -m experiments.describe", description=__doc__.partition("\n")[0]
     )
     parser.add_argument("--json", action="store_true", help="for scripts")
-    with arguments.user_errors_end_the_program():
-        flags, config = arguments.parse_command_line(parser, argv)
+    with cli.user_errors_end_the_program():
+        flags, config = cli.parse_command_line(parser, argv)
         from perceiver_jax import data  # Takes a second.
 
         batch = data.build_data(**config.data.to_dict() | {"batch_size": 1}).zero_batch()

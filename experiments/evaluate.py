@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments import arguments, compilation_cache, saved_config, train
+from experiments import cli, compilation_cache, saved_config, train
 
 NUM_LEAST = 5  # Classes that are named.
 
@@ -35,7 +35,7 @@ def main(argv: list[str]) -> None:
         help="evaluate on other data than those of the run; see docs/resuming.md",
     )
     flags = parser.parse_args(argv)
-    with arguments.user_errors_end_the_program():
+    with cli.user_errors_end_the_program():
         saved_config.read(flags.workdir)  # Before JAX is imported, which takes seconds.
         compilation_cache.use(flags.compilation_cache, flags.workdir)
         evaluate(flags.workdir, accept_changes=flags.accept_changes)
@@ -60,7 +60,7 @@ def evaluate(
     """
     config = saved_config.read(workdir)
     if data is None and "arrays" in config.data:
-        raise arguments.UsageError(
+        raise cli.UsageError(
             f"{workdir} is of a run on arrays in memory: {config.data.to_dict()}. Evaluate it from "
             "Python: experiments.evaluate.evaluate(workdir, data)."
         )

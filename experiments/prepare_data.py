@@ -15,7 +15,7 @@ import shlex
 import sys
 from typing import Any
 
-from experiments import arguments
+from experiments import cli
 
 _SHOWN_CLASSES = 10
 _CLASS_FOLDERS = "a directory with a folder for each class"
@@ -61,7 +61,7 @@ def main(argv: list[str]) -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # Names have letters that terminals lack.
             stream.reconfigure(errors="backslashreplace")
-    with arguments.user_errors_end_the_program():
+    with cli.user_errors_end_the_program():
         _check_data_dir(flags.data_dir)
         try:
             builder = kind.prepare(flags)
@@ -110,12 +110,10 @@ def require_path(flags: argparse.Namespace, what: str, may_be_file: bool = False
     path = pathlib.Path(flags.source).expanduser()
     if not flags.source or not path.exists():
         given = path if flags.source else "--source=''"
-        raise arguments.UsageError(f"There is no {given}; expected {what}. Correct --source.")
+        raise cli.UsageError(f"There is no {given}; expected {what}. Correct --source.")
     if not may_be_file and not path.is_dir():
         todo = "name its directory" if path.suffix.lower() not in _ARCHIVES else "unpack it"
-        raise arguments.UsageError(
-            f"Got the file {path}; expected {what}. Correct --source, or {todo}."
-        )
+        raise cli.UsageError(f"Got the file {path}; expected {what}. Correct --source, or {todo}.")
     return path
 
 
@@ -128,7 +126,7 @@ def choose_name(flags: argparse.Namespace) -> str:
     own = pathlib.Path(flags.source).expanduser().resolve().name.lower()
     name = flags.name or re.sub("[^a-z0-9]+", "_", own).strip("_")
     if not re.fullmatch("[a-z][a-z0-9_]*", name):
-        raise arguments.UsageError(
+        raise cli.UsageError(
             f"{name!r} can't be the name of a data set; expected a letter, then letters, digits "
             "and '_', all lower-case. Set --name."
         )
@@ -167,12 +165,12 @@ def write_report(builder: Builder) -> None:
 def _check_data_dir(data_dir: str) -> None:
     """Refuses what TFDS can't write to, or training not read."""
     if "://" in data_dir:
-        raise arguments.UsageError(
+        raise cli.UsageError(
             f"Got --data_dir={data_dir}; expected a directory of this machine. Mount it, or copy "
             "the set there afterwards."
         )
     if any("\ud800" <= letter <= "\udfff" for letter in data_dir) or "**" in data_dir:
-        raise arguments.UsageError(
+        raise cli.UsageError(
             f"Got --data_dir={data_dir}; expected a name in UTF-8 without '**', for TFDS can write "
             "to no other. Choose another."
         )
@@ -193,7 +191,7 @@ def _prepare_tfds(flags: argparse.Namespace) -> Builder:
             flags.name, data_dir=prepared.root(flags.data_dir), file_format="array_record"
         )
     except tfds.core.DatasetNotFoundError as error:
-        raise arguments.UsageError(
+        raise cli.UsageError(
             f"TFDS has no data set {flags.name!r}; expected one of those that "
             "tfds.list_builders() lists. Correct --name."
         ) from error
@@ -204,7 +202,7 @@ def _prepare_tfds(flags: argparse.Namespace) -> Builder:
     except ImportError as error:
         if error.name != "tensorflow":
             raise
-        raise arguments.UsageError(
+        raise cli.UsageError(
             f"TFDS's builder of {flags.name!r} needs TensorFlow, which is not installed. To "
             "prepare the data set, install it: pip install perceiver-haiku[tensorflow]. Training "
             "does not use it. (imagenet2012 needs none by the KIND of that name.)"
@@ -344,7 +342,7 @@ def _prepare_clips(builder: Builder, flags: argparse.Namespace, beam_options: An
     from perceiver_jax.data import datasets, prepared
 
     if importlib.util.find_spec("av") is None:
-        raise arguments.UsageError(
+        raise cli.UsageError(
             "Preparing clips needs the package av (PyAV), which is not installed; install it with: "
             "pip install perceiver-haiku[av]"
         )
@@ -363,7 +361,7 @@ def _beam_options(text: str) -> Any:
     try:
         from apache_beam.options import pipeline_options
     except ModuleNotFoundError as error:
-        raise arguments.UsageError(
+        raise cli.UsageError(
             "Preparing with Beam needs the package apache-beam, which is not installed; install it "
             "with: pip install perceiver-haiku[beam]"
         ) from error

@@ -8,7 +8,7 @@ from typing import Any
 
 import ml_collections
 
-from experiments import arguments
+from experiments import cli
 
 _MAX_LISTED = 8  # Differences that a message names.
 
@@ -42,14 +42,14 @@ def read(workdir: pathlib.Path) -> ml_collections.ConfigDict:
     """
     path = workdir / "config.json"
     if not path.is_file():
-        raise arguments.UsageError(
+        raise cli.UsageError(
             f"There is no {path}; expected the workdir of a training run. Train first: "
             f"python -m experiments.train --config=... {shlex.quote(f'--workdir={workdir}')}"
         )
     try:
         return from_json(json.loads(path.read_text()))
     except ValueError as error:
-        raise arguments.UsageError(
+        raise cli.UsageError(
             f"{path} is damaged: {error}. Each checkpoint has a copy: write what is under "
             "'config' in the file metadata/metadata of one of them there."
         ) from error
@@ -85,7 +85,7 @@ def check_unchanged(
         if not any(f"{key}.".startswith(f"{known}.") for known in CHANGEABLE)
     ]
     if changed and not accept_changes:
-        raise arguments.UsageError(
+        raise cli.UsageError(
             "\n  ".join([f"{workdir} is of a run with another config (was -> is):", *changed])
             + f"\nA run goes on with what it began with, except for {', '.join(CHANGEABLE)}. Use "
             "another --workdir, or that config; --accept_changes goes on all the same."
@@ -118,7 +118,7 @@ def check_same_data(
         saved = json.loads(path.read_text(encoding="utf-8"))
         saved = _described({key: saved[key] for key in fingerprint})
     except (ValueError, LookupError, TypeError, AttributeError) as error:
-        raise arguments.UsageError(
+        raise cli.UsageError(
             f"{path} is damaged: {type(error).__name__}: {error}. Without it a run goes on and "
             "keeps anew what its data are: delete it if they are the same."
         ) from error
@@ -126,7 +126,7 @@ def check_same_data(
     if len(changed) > _MAX_LISTED:
         changed[_MAX_LISTED:] = [f"and {len(changed) - _MAX_LISTED} more"]
     if changed and not accept_changes:
-        raise arguments.UsageError(
+        raise cli.UsageError(
             "\n  ".join([f"{workdir} is of a run on other data (was -> is):", *changed])
             + "\nWhat it learned, its figures and its place in the data are of those that it began "
             "with. Prepare them as they were, or train in another --workdir; --accept_changes goes "

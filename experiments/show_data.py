@@ -18,7 +18,7 @@ from typing import Any
 import ml_collections
 import numpy as np
 
-from experiments import arguments
+from experiments import cli
 
 MAX_EXAMPLES = 64
 
@@ -32,8 +32,8 @@ def main(argv: list[str]) -> None:
         "--out", type=pathlib.Path, help="where the files go; default: runs/EXPERIMENT/data"
     )
     parser.add_argument("--num", type=int, default=8, help="how many examples (default: 8)")
-    with arguments.user_errors_end_the_program():
-        flags, config = arguments.parse_command_line(parser, argv)
+    with cli.user_errors_end_the_program():
+        flags, config = cli.parse_command_line(parser, argv)
         out = flags.out or pathlib.Path("runs") / config.experiment / "data"
         for path, what in show(config, out, flags.num):
             print(f"{path}: {what}")
@@ -53,7 +53,7 @@ def show(
       Each file as it is written, and what it shows.
 
     Raises:
-      arguments.UsageError: if that many examples can't be shown.
+      cli.UsageError: if that many examples can't be shown.
     """
     # Here, for they take a second.
     from experiments import contact_sheets
@@ -62,7 +62,7 @@ def show(
     data = data_lib.build_data(**config.data)
     largest = min(MAX_EXAMPLES, data.num_train)
     if not 1 <= num <= largest:
-        raise arguments.UsageError(
+        raise cli.UsageError(
             f"Got --num={num}; expected 1 to {largest}. Give a number in this range."
         )
     data = dataclasses.replace(data, batch_size=num, num_workers=0)

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 import ml_collections
 
-from experiments import arguments, compilation_cache, saved_config
+from experiments import cli, compilation_cache, saved_config
 
 if TYPE_CHECKING:
     from perceiver_jax import data as data_lib
@@ -51,8 +51,8 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--num_processes", type=int, help="elsewhere: how many processes")
     parser.add_argument("--process_id", type=int, help="elsewhere: which this is, from 0")
     compilation_cache.add_flag(parser)
-    with arguments.user_errors_end_the_program():
-        flags, config = arguments.parse_command_line(parser, argv, _loading)
+    with cli.user_errors_end_the_program():
+        flags, config = cli.parse_command_line(parser, argv, _loading)
         from perceiver_jax.training import devices, lock, preemption
 
         join_processes(flags)
@@ -222,7 +222,7 @@ def join_processes(flags: argparse.Namespace) -> None:
         return
     if flags.distributed != bool(missing) or 0 < len(missing) < len(names):
         wrong = f"{' and '.join(missing)} missing" if missing else "got both"
-        raise arguments.UsageError(
+        raise cli.UsageError(
             f"One of several processes needs either --distributed or all of "
             f"{', '.join(f'--{name}' for name in names)}; {wrong}. Under Slurm, Kubernetes or on "
             "a TPU pod use --distributed."
@@ -232,7 +232,7 @@ def join_processes(flags: argparse.Namespace) -> None:
     try:
         devices.join_processes(**given)
     except ValueError as error:
-        raise arguments.UsageError(
+        raise cli.UsageError(
             f"Which of how many processes this is can't be found: {error} Expected Slurm (srun), "
             "Kubernetes, a TPU pod or Open MPI. Give --coordinator_address, --num_processes and "
             "--process_id instead."

@@ -16,7 +16,7 @@ import time
 
 import ml_collections
 
-from experiments import arguments
+from experiments import cli
 from experiments.benchmarks import command
 
 
@@ -30,8 +30,8 @@ def main(argv: list[str]) -> None:
     parser.add_argument(
         "--directory", type=pathlib.Path, help="where checkpoints go; default: a temporary one"
     )
-    with arguments.user_errors_end_the_program():
-        flags, config = arguments.parse_command_line(parser, argv)
+    with cli.user_errors_end_the_program():
+        flags, config = cli.parse_command_line(parser, argv)
         with tempfile.TemporaryDirectory(dir=flags.directory) as directory:
             place = pathlib.Path(directory)
             result = measure(config, place, flags.block, flags.repeats)

@@ -23,7 +23,7 @@ from typing import Any
 
 import ml_collections
 
-from experiments import arguments
+from experiments import cli
 from experiments.benchmarks import command, protocol
 
 WAIT_STEPS = 300
@@ -53,8 +53,8 @@ def main(argv: list[str]) -> None:
     kinds = parser.add_mutually_exclusive_group()
     kinds.add_argument("--wait", action="store_true", help="train, and time the wait for data")
     kinds.add_argument("--memory", action="store_true", help=f"of {MEMORY_BATCHES:,} batches")
-    with arguments.user_errors_end_the_program():
-        flags, config = arguments.parse_command_line(parser, argv)
+    with cli.user_errors_end_the_program():
+        flags, config = cli.parse_command_line(parser, argv)
         measure = measure_wait if flags.wait else measure_memory if flags.memory else measure_speed
         result = measure(config, flags)
         command.write(result, flags.json)
@@ -80,7 +80,7 @@ def measure_speed(
     inputs = data_lib.build_data(**config.data).inputs.values()
     kinds = {_RECORDS[modality.feature] for modality in inputs}
     if len(kinds) > 1:
-        raise arguments.UsageError(
+        raise cli.UsageError(
             f"{config.experiment} reads {sorted(kinds)}; expected one kind of records."
         )
     with contextlib.ExitStack() as stack:

@@ -17,7 +17,7 @@ from typing import Any
 import ml_collections
 import numpy as np
 
-from experiments import arguments
+from experiments import cli
 from experiments.benchmarks import command, protocol, step
 from experiments.configs import common
 import perceiver_jax
@@ -34,7 +34,7 @@ def main(argv: list[str]) -> None:
     parser.set_defaults(json=pathlib.Path("runs/growth.json"))
     parser.add_argument("--largest", type=command.positive, default=2**20, help="inputs")
     flags = parser.parse_args(argv)
-    with arguments.user_errors_end_the_program():
+    with cli.user_errors_end_the_program():
         result = {name: _measure(name, flags) for name in (step.OURS, *flags.peers)}
         command.write(result, flags.json)
         picture = flags.json.with_suffix(".png")

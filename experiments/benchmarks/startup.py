@@ -21,7 +21,7 @@ import sys
 import tempfile
 import time
 
-from experiments import arguments
+from experiments import cli
 from experiments.benchmarks import command
 
 IMPORTS = ("perceiver_jax", "jax, haiku")
@@ -35,12 +35,12 @@ _FLAGS = tuple(
 def main(argv: list[str]) -> None:
     """Runs the command."""
     parser = command.make_parser("startup", __doc__, repeats=3)
-    with arguments.user_errors_end_the_program():
-        flags, config = arguments.parse_command_line(parser, argv)
+    with cli.user_errors_end_the_program():
+        flags, config = cli.parse_command_line(parser, argv)
         from perceiver_jax import data  # Takes a second.
 
         data.build_data(**config.data).train_batches(seed=0)  # Builds the set if need be.
-        given = [f"--config.{key}={text}" for key, text in arguments.split_overrides(argv)[1]]
+        given = [f"--config.{key}={text}" for key, text in cli.split_overrides(argv)[1]]
         runs = measure_first_step([f"--config={flags.config}", *given], flags.repeats)
         imports = measure_imports(flags.repeats)
         command.write({"first_step": runs, "imports": imports}, flags.json)
@@ -111,7 +111,7 @@ def _run(
         while not (metrics.exists() and metrics.stat().st_size):
             if process.poll() is not None:
                 log.seek(0)
-                raise arguments.UsageError(
+                raise cli.UsageError(
                     f"A run ended with exit code {process.returncode} before its first step: "
                     f"{' '.join(line)}\n{log.read()}"
                 )

@@ -23,7 +23,7 @@ from typing import Any
 
 import ml_collections
 
-from experiments import arguments
+from experiments import cli
 from experiments.benchmarks import command, protocol
 
 TORCH_PEERS = ("hf", "hf_compile", "perceiver_pytorch", "flash_perceiver")
@@ -52,10 +52,10 @@ def main(argv: list[str]) -> None:
         metavar="FILE[:ARGUMENTS]",
         help="also this config, with the same --config.key=value",
     )
-    with arguments.user_errors_end_the_program():
-        flags, config = arguments.parse_command_line(parser, argv)
-        _, overrides = arguments.split_overrides(argv)
-        others = {name: arguments.load_config_with(name, overrides) for name in flags.compare}
+    with cli.user_errors_end_the_program():
+        flags, config = cli.parse_command_line(parser, argv)
+        _, overrides = cli.split_overrides(argv)
+        others = {name: cli.load_config_with(name, overrides) for name in flags.compare}
         result = measure(config, others, flags)
         command.write(result, flags.json)
         report(result)
@@ -120,7 +120,7 @@ def measure(
             workers.pop(name, None)
             result[name] = {"error": str(error)}
             if name == OURS:
-                raise arguments.UsageError(f"The config can't be measured: it {error}") from error
+                raise cli.UsageError(f"The config can't be measured: it {error}") from error
 
     seconds = {name: [] for name in (*workers, "peak")}
     for _ in range(1 + flags.repeats):
@@ -132,7 +132,7 @@ def measure(
                 seconds[name].append(worker.ask(action)["seconds"])
             except protocol.WorkerError as error:  # Such as: out of memory.
                 if worker is workers[OURS]:
-                    raise arguments.UsageError(f"Our own step failed: it {error}") from error
+                    raise cli.UsageError(f"Our own step failed: it {error}") from error
                 result[name] = {"error": str(error)}
                 del seconds[name], workers[name]
     first = {name: steps.pop(0) for name, steps in seconds.items()}

@@ -29,7 +29,7 @@ Where the paper is silent we chose:
 
 import ml_collections
 
-from experiments import arguments
+from experiments import cli
 from experiments.configs import common
 import perceiver_jax
 
@@ -50,9 +50,7 @@ MODES = {
 def get_config(arg: str = "") -> ml_collections.ConfigDict:
     """The recipe; `arg` as above."""
     default, *others = MODES
-    args = arguments.parse_arguments(
-        arg, mini=False, exclusive=[others], **dict.fromkeys(others, False)
-    )
+    args = cli.parse_arguments(arg, mini=False, exclusive=[others], **dict.fromkeys(others, False))
     mode = next((mode for mode in others if getattr(args, mode)), default)
     tuned = mode == "av_mel_tuned"
     masks = {} if tuned else {"time_masks": 2, "frequency_masks": 2}  # SpecAugment.

@@ -30,7 +30,7 @@ Where the paper is silent we chose:
 
 import ml_collections
 
-from experiments import arguments
+from experiments import cli
 from experiments.configs import common
 import perceiver_jax
 
@@ -40,7 +40,7 @@ EPOCH = 1_281_167 // BATCH_SIZE  # Steps.
 
 def get_config(arg: str = "") -> ml_collections.ConfigDict:
     """The recipe; `arg` as above."""
-    args = arguments.parse_arguments(
+    args = cli.parse_arguments(
         arg,
         **dict.fromkeys(("mini", "permuted", "learned_positions", "unshared", "at_start"), False),
         cross_attends=(1, 2, 4, 8),

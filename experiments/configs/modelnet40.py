@@ -27,7 +27,7 @@ Where the paper is silent we chose:
 
 import ml_collections
 
-from experiments import arguments
+from experiments import cli
 from experiments.configs import common
 import perceiver_jax
 
@@ -36,7 +36,7 @@ CHANGES = ("augment", "cosine", "dropout", "ema", "smoothing")
 
 def get_config(arg: str = "") -> ml_collections.ConfigDict:
     """The recipe; `arg` as above."""
-    args = arguments.parse_arguments(
+    args = cli.parse_arguments(
         arg,
         **{name: False for name in (*CHANGES, "tuned", "cpu", "mini")},
         points=(512, 1024, 2048),

@@ -7,7 +7,7 @@ import itertools
 import jax
 import pytest
 
-from experiments import arguments, train
+from experiments import cli, train
 from experiments.configs import audioset, common, imagenet, modelnet40
 import perceiver_jax
 from perceiver_jax import data as data_lib
@@ -195,5 +195,5 @@ def test_a_recipe_says_only_what_differs(module):
     ],
 )
 def test_arguments_that_make_no_sense_are_refused(module, arg, message):
-    with pytest.raises(arguments.UsageError, match=message):
+    with pytest.raises(cli.UsageError, match=message):
         module.get_config(arg)

@@ -17,7 +17,7 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import arguments, train
+from experiments import cli, train
 from experiments.configs import audioset
 from perceiver_jax import data as data_lib
 
@@ -65,7 +65,7 @@ def train_on(workdir):
     """Trains to the last step; returns what training logged in the steps after `BEFORE`."""
     config = audioset.get_config("mini")
     for key, text in FLAGS.items():
-        arguments.override(config, key, text)
+        cli.override(config, key, text)
     train.train(config, workdir, data=make_data())
     lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
     names = ("step", "loss", "top1", "learning_rate", "grad_norm")

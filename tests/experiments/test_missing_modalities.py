@@ -6,7 +6,7 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import arguments, prepare_data, train
+from experiments import cli, prepare_data, train
 from experiments.configs import audioset
 import perceiver_jax
 from perceiver_jax import data as data_lib
@@ -49,7 +49,7 @@ def make_config(films, *overrides):
     config = audioset.get_config("mini")
     for flag in (*TINY, f"--config.data.data_dir={films}", *overrides):
         key, _, text = flag.removeprefix("--config.").partition("=")
-        arguments.override(config, key, text)
+        cli.override(config, key, text)
     return config
 
 

@@ -5,7 +5,7 @@ import pathlib
 
 import pytest
 
-from experiments import arguments, train
+from experiments import cli, train
 
 CONFIGS = "experiments/configs"
 RECIPES = [
@@ -16,7 +16,7 @@ SHAPES = "config.model.inputs.points.position_encoding"
 
 
 def parse(*argv):
-    return arguments.parse_command_line(argparse.ArgumentParser("prog"), argv)[1]
+    return cli.parse_command_line(argparse.ArgumentParser("prog"), argv)[1]
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=str)

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from experiments import arguments
+from experiments import cli
 from experiments.benchmarks import command, growth, protocol, step
 
 MINI = "experiments/configs/modelnet40.py:mini"
@@ -38,7 +38,7 @@ def start(tmp_path_factory):
 @pytest.fixture(scope="module")
 def result(start):
     """A step by ours and the plain forms; one peer is not there, another fails in a step."""
-    config = arguments.load_config(MINI)
+    config = cli.load_config(MINI)
     with config.unlocked():
         config.data.fields.points.num_points = 31
         config.model.encoder.update(num_latents=5, latent_channels=8, num_self_attends=1)

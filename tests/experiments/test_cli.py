@@ -5,13 +5,13 @@ import pathlib
 
 import pytest
 
-from experiments import arguments
+from experiments import cli
 
 IMAGENET = "experiments/configs/imagenet.py"
 
 
 def parse(*argv):
-    return arguments.parse_command_line(argparse.ArgumentParser("prog"), argv)
+    return cli.parse_command_line(argparse.ArgumentParser("prog"), argv)
 
 
 def load(*overrides, config=f"{IMAGENET}:mini"):
@@ -19,12 +19,12 @@ def load(*overrides, config=f"{IMAGENET}:mini"):
 
 
 def test_absent_arguments_are_false_or_none():
-    parsed = arguments.parse_arguments("", flag=False, number=(3, 5))
+    parsed = cli.parse_arguments("", flag=False, number=(3, 5))
     assert vars(parsed) == {"flag": False, "number": None}
 
 
 def test_arguments_take_the_type_of_their_kind():
-    parsed = arguments.parse_arguments("number=5, flag", flag=False, number=(3, 5))
+    parsed = cli.parse_arguments("number=5, flag", flag=False, number=(3, 5))
     assert vars(parsed) == {"flag": True, "number": 5}
 
 
@@ -40,8 +40,8 @@ def test_arguments_take_the_type_of_their_kind():
     ],
 )
 def test_wrong_arguments_are_explained(arg, message):
-    with pytest.raises(arguments.UsageError, match=message):
-        arguments.parse_arguments(arg, exclusive=[("flag", "number")], flag=False, number=(3, 5))
+    with pytest.raises(cli.UsageError, match=message):
+        cli.parse_arguments(arg, exclusive=[("flag", "number")], flag=False, number=(3, 5))
 
 
 @pytest.mark.parametrize(
@@ -82,12 +82,12 @@ def test_a_value_may_follow_as_a_word_of_its_own():
     ],
 )
 def test_wrong_overrides_are_explained(typed, message):
-    with pytest.raises(arguments.UsageError, match=message):
+    with pytest.raises(cli.UsageError, match=message):
         load(typed)
 
 
 def test_a_missing_config_file_is_explained():
-    with pytest.raises(arguments.UsageError, match="Did you mean .*imagenet.py") as error:
+    with pytest.raises(cli.UsageError, match="Did you mean .*imagenet.py") as error:
         load(config="experiments/configs/imagnet.py")
     assert "common.py" not in str(error.value)  # It is no recipe.
 
@@ -95,19 +95,19 @@ def test_a_missing_config_file_is_explained():
 def test_a_syntax_error_in_a_config_file_gives_its_place(tmp_path):
     path = tmp_path / "broken.py"
     path.write_text("def get_config(arg=''):\n    return {'a': 1\n")
-    with pytest.raises(arguments.UsageError, match="broken.py, line 2: .* Correct the file"):
+    with pytest.raises(cli.UsageError, match="broken.py, line 2: .* Correct the file"):
         load(config=str(path))
 
 
 def test_a_config_file_without_get_config_is_explained(tmp_path):
     path = tmp_path / "empty.py"
     path.write_text("")
-    with pytest.raises(arguments.UsageError, match="has no get_config"):
+    with pytest.raises(cli.UsageError, match="has no get_config"):
         load(config=str(path))
 
 
 def test_a_mistake_ends_the_program_with_code_2_and_one_line(capsys):
-    with pytest.raises(SystemExit) as exit_, arguments.user_errors_end_the_program():
+    with pytest.raises(SystemExit) as exit_, cli.user_errors_end_the_program():
         load("--config.train.stps=5")
     assert exit_.value.code == 2
     assert capsys.readouterr().err.count("\n") == 1
@@ -116,7 +116,7 @@ def test_a_mistake_ends_the_program_with_code_2_and_one_line(capsys):
 def test_a_value_that_the_library_refuses_is_a_mistake_too(capsys):
     import perceiver_jax
 
-    with pytest.raises(SystemExit) as exit_, arguments.user_errors_end_the_program():
+    with pytest.raises(SystemExit) as exit_, cli.user_errors_end_the_program():
         perceiver_jax.make_layers(3, 8)
     assert exit_.value.code == 2
     assert "can't be spaced evenly" in capsys.readouterr().err
@@ -128,7 +128,7 @@ def test_an_error_from_a_worker_process_whose_frames_have_but_a_path_is_a_mistak
     lines = pathlib.Path(image.__file__).read_text().splitlines()
     before = [line.strip().startswith("raise ImportError(") for line in lines].index(True)
     rebuilt = compile("\n" * before + "raise ImportError('No HEIC.')", image.__file__, "exec")
-    with pytest.raises(SystemExit) as exit_, arguments.user_errors_end_the_program():
+    with pytest.raises(SystemExit) as exit_, cli.user_errors_end_the_program():
         exec(rebuilt, {})
     assert exit_.value.code == 2
     assert capsys.readouterr().err == "Error: No HEIC.\n"
@@ -136,14 +136,14 @@ def test_an_error_from_a_worker_process_whose_frames_have_but_a_path_is_a_mistak
 
 @pytest.mark.parametrize("bug", [lambda: int("x"), lambda: [].index(1), lambda: (1).real()])
 def test_a_bug_keeps_its_traceback(bug):
-    with pytest.raises((ValueError, TypeError)), arguments.user_errors_end_the_program():
+    with pytest.raises((ValueError, TypeError)), cli.user_errors_end_the_program():
         bug()
 
 
 def test_another_config_takes_the_overrides_of_the_command_line():
-    words, overrides = arguments.split_overrides(
+    words, overrides = cli.split_overrides(
         ["--a", "--config.seed=3", "x", "--config.train.steps", "7"]
     )
     assert words == ["--a", "x"]
-    config = arguments.load_config_with("experiments/configs/imagenet.py:mini", overrides)
+    config = cli.load_config_with("experiments/configs/imagenet.py:mini", overrides)
     assert (config.seed, config.train.steps) == (3, 7)

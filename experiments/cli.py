@@ -1,19 +1,19 @@
 """What users type: `--config=FILE[:arguments]` and `--config.section.key=value`.
 
-The syntax is that of ml_collections' config flags. They are read here because a mistake shall give
-one message that says what was given, what is allowed and what was probably meant, and exit code 2.
+The syntax is that of ml_collections' config flags. They are not used, for a mistake shall give one
+message that says what was given, what is allowed and what was probably meant, and exit code 2:
+theirs don't say in which section an unknown key was looked for, and take any tuple for a tuple.
 """
 
 import argparse
 import ast
 from collections.abc import Callable, Container, Iterator, Sequence
 import contextlib
-import difflib
 import errno
-import importlib.machinery
 import io
 import pathlib
 import re
+import runpy
 import signal
 import sys
 import traceback
@@ -23,6 +23,7 @@ from typing import Any, NoReturn
 import ml_collections
 
 from experiments import ranges
+from perceiver_jax import config as config_lib
 
 _ROOT = pathlib.Path(__file__).parents[1]
 _OURS = ("__main__", "experiments", "perceiver_jax")
@@ -31,11 +32,8 @@ _UNWRITABLE = (
     *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO),
     *(errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.ESTALE),
 )
-_BOOLEANS = {"true": True, "false": False}
 
-
-class UsageError(ValueError):
-    """A mistake of the user; its message is all that they need to see."""
+UsageError = config_lib.UserError
 
 
 def parse_arguments(
@@ -55,7 +53,7 @@ def parse_arguments(
       A namespace with all known names: True or False for a flag, the number or None otherwise.
 
     Raises:
-      UsageError: if an argument is unknown, given twice, has no or a wrong value, or contradicts
+      UserError: if an argument is unknown, given twice, has no or a wrong value, or contradicts
         another one.
     """
     given = {}
@@ -95,14 +93,13 @@ def parse_command_line(
     Args:
       parser: knows the command's other flags; `--config` is added here.
       argv: the command line without the program's name.
-      loading: entered while the config is loaded, which takes seconds, for it imports JAX.
+      loading: entered while the config is loaded, which may import what takes seconds.
 
     Returns:
       The other flags, and the config with its overrides, locked.
 
     Raises:
-      UsageError: if the config can't be loaded or an override doesn't fit it.
-      ValueError: if a value is out of range.
+      UserError: if the config can't be loaded, or an override doesn't fit it.
     """
     parser.add_argument(
         "--config",
@@ -117,7 +114,7 @@ def parse_command_line(
     if unknown:
         known = re.findall(r"--\w+", parser.format_usage())
         raise UsageError(_unknown("flag", unknown[0].partition("=")[0], known))
-    _require_recipe(flags.config)
+    _split_config(flags.config)  # Before anything that takes time.
     with loading():
         return flags, load_config_with(flags.config, overrides)
 
@@ -153,35 +150,32 @@ def load_config(path_and_arg: str) -> ml_collections.ConfigDict:
     """Loads `FILE[:arguments]`.
 
     Raises:
-      UsageError: if there is no such file, if it is not Python, or if it has no such argument.
+      UserError: if there is no such file, if it is not Python, or if it has no such argument.
     """
-    name, path, arg = _require_recipe(path_and_arg)
-    loader = importlib.machinery.SourceFileLoader("experiments.config_file", str(path))
-    module = types.ModuleType(loader.name)
-    module.__file__ = str(path)
-    with _errors_of(path):
-        loader.exec_module(module)
-        if not hasattr(module, "get_config"):
-            raise UsageError(f"{name} has no get_config(arg); a config file has to define it.")
-        config = module.get_config(arg)
+    path, arg = _split_config(path_and_arg)
+    try:
+        module = runpy.run_path(path)
+        if "get_config" not in module:
+            raise UsageError(f"{path} has no get_config(arg); a config file has to define it.")
+        config = module["get_config"](arg)
+    except UsageError:
+        raise
+    except Exception as error:  # Whatever the file does wrong.
+        places = [
+            (frame.filename, frame.lineno) for frame in traceback.extract_tb(error.__traceback__)
+        ]
+        places.append((getattr(error, "filename", ""), getattr(error, "lineno", 0)))  # Of syntax.
+        lines = [f", line {number}" for file, number in places if file == path]
+        raise UsageError(
+            f"{path}{''.join(lines[-1:])}: {type(error).__name__}: {error}. Correct the file or "
+            "its arguments."
+        ) from error
     if not isinstance(config, ml_collections.ConfigDict):
         raise UsageError(
-            f"get_config of {name} returned {type(config).__name__}; expected a "
+            f"get_config of {path} returned {type(config).__name__}; expected a "
             "ml_collections.ConfigDict. Correct the file."
         )
     return config.lock()
-
-
-def _require_recipe(path_and_arg: str) -> tuple[str, pathlib.Path, str]:
-    """Returns the parts of `FILE[:arguments]`; raises if there is no such file."""
-    name, _, arg = path_and_arg.partition(":")
-    path = pathlib.Path(name)
-    if not path.is_file():
-        files = sorted((_ROOT / "experiments" / "configs").glob("*.py"))
-        recipes = [file for file in files if "\ndef get_config(" in file.read_text()]
-        known = [str(recipe.relative_to(_ROOT)) for recipe in recipes]
-        raise UsageError(_unknown("config file", name, known))
-    return name, path, arg
 
 
 def override(config: ml_collections.ConfigDict, key: str, text: str) -> None:
@@ -193,30 +187,53 @@ def override(config: ml_collections.ConfigDict, key: str, text: str) -> None:
       text: the value as typed; Python's literals for all but strings.
 
     Raises:
-      UsageError: if there is no such key or the value has another type.
+      UserError: if there is no such key or the value has another type.
     """
-    parent, value, seen = config, config, ["config"]
+    section, value, where = config, config, "config"
     for name in key.split("."):
-        if not isinstance(value, ml_collections.ConfigDict) or name not in value:
-            nearest = _nearest(f"config.{key}", list(_keys(config, "config.")))
-            where = ".".join(seen)
+        known = list(value) if isinstance(value, ml_collections.ConfigDict) else []
+        if name not in known:
+            keys = [f"config.{known}" for known in flatten(config)]
+            same_end = [known for known in keys if known.endswith(f".{key.rpartition('.')[2]}")]
+            hint = config_lib.did_you_mean(f"config.{key}", same_end or keys)
             raise UsageError(
-                f"Unknown key config.{key}.{nearest} Known in {where}: {_list(value)}."
+                f"Unknown key config.{key}.{hint} Known in {where}: {', '.join(known) or 'nothing'}."
             )
-        parent, value = value, value[name]
-        seen.append(name)
+        section, value, where = value, value[name], f"{where}.{name}"
     if isinstance(value, ml_collections.ConfigDict):
-        raise UsageError(f"config.{key} is a section; set one of its keys: {_list(value)}.")
-    parent[name] = _parse_value(key, text, value)
+        raise UsageError(f"config.{key} is a section; set one of its keys: {', '.join(value)}.")
+    if isinstance(value, str):
+        section[name] = text
+        return
+    try:
+        given = {"true": True, "false": False}.get(text.lower())
+        given = ast.literal_eval(text) if given is None else given
+    except (ValueError, SyntaxError):
+        given = text
+    try:
+        section[name] = _like(value, given)
+    except TypeError:
+        raise UsageError(
+            f"--config.{key}={text} is not possible: got {type(given).__name__} {given!r}, "
+            f"expected {type(value).__name__} such as {value!r}."
+        ) from None
+
+
+def flatten(config: ml_collections.ConfigDict, prefix: str = "") -> dict[str, Any]:
+    """Returns the value of each key of all sections, by its path."""
+    flat = {}
+    for key, value in config.items():
+        is_section = isinstance(value, ml_collections.ConfigDict)
+        flat |= flatten(value, f"{prefix}{key}.") if is_section else {f"{prefix}{key}": value}
+    return flat
 
 
 @contextlib.contextmanager
 def user_errors_end_the_program() -> Iterator[None]:
     """Prints the message of a user's mistake and exits with code 2; bugs keep their traceback.
 
-    A mistake is a UsageError; an error that the project's own code raises on purpose (one from
-    inside a library is a bug); or a directory that can't be written to. Ctrl-C has the exit code
-    that shells use.
+    A mistake is a UserError, or a file or directory that can't be read or written. Ctrl-C has the
+    exit code that shells use.
     """
     for stream in (sys.stdout, sys.stderr):  # Names of files and classes may be in any encoding.
         if isinstance(stream, io.TextIOWrapper):
@@ -225,36 +242,32 @@ def user_errors_end_the_program() -> Iterator[None]:
         yield
     except KeyboardInterrupt:
         sys.exit(128 + signal.SIGINT)
+    except config_lib.UserError as error:
+        message = str(error)
     except (ValueError, TypeError, ArithmeticError, OSError, ImportError) as error:
         unwritable = isinstance(error, OSError) and error.errno in _UNWRITABLE
-        if not (isinstance(error, UsageError) or unwritable or _raised_on_purpose(error)):
+        if _raised_on_purpose(error):  # Until all of these are UserErrors.
+            print(f"Error: {error}", file=sys.stderr)
+            sys.exit(2)
+        if not unwritable:
             raise
-        if unwritable and not _raised_on_purpose(error):
-            where = error.filename or "a file"
-            error = f"Cannot read or write {where}: {error.strerror}. Make room, or choose a place."
-        print(f"Error: {error}", file=sys.stderr)
-        sys.exit(2)
+        where = error.filename or "a file"
+        message = f"Cannot read or write {where}: {error.strerror}. Make room, or choose a place."
+    else:
+        return
+    print(f"Error: {message}", file=sys.stderr)
+    sys.exit(2)
 
 
-@contextlib.contextmanager
-def _errors_of(path: pathlib.Path) -> Iterator[None]:
-    """Says where in a config file an error comes from."""
-    try:
-        yield
-    except UsageError:
-        raise
-    except SyntaxError as error:
-        line = (error.text or "").strip()
-        raise UsageError(
-            f"{error.filename}, line {error.lineno}: {error.msg}: {line!r}. Correct the file."
-        ) from error
-    except Exception as error:
-        frames = traceback.extract_tb(error.__traceback__)
-        lines = [frame.lineno for frame in frames if frame.filename == str(path)]
-        where = f", line {lines[-1]}" if lines else ""
-        raise UsageError(
-            f"{path}{where}: {type(error).__name__}: {error}. Correct the file or its arguments."
-        ) from error
+def _split_config(path_and_arg: str) -> tuple[str, str]:
+    """Returns file and arguments of `FILE[:arguments]`; raises if there is no such file."""
+    path, _, arg = path_and_arg.partition(":")
+    if not pathlib.Path(path).is_file():
+        files = sorted((_ROOT / "experiments" / "configs").glob("*.py"))
+        recipes = [file for file in files if "\ndef get_config(" in file.read_text()]
+        known = [str(recipe.relative_to(_ROOT)) for recipe in recipes]
+        raise UsageError(_unknown("config file", path, known))
+    return path, arg
 
 
 def _refuse(message: str) -> NoReturn:
@@ -285,59 +298,23 @@ def _follow_dataset(config: ml_collections.ConfigDict, given: Container[str]) ->
         config.data.test_split = present[0]
 
 
+def _like(current: Any, given: Any) -> Any:
+    """Returns what was given as the type of the current value; raises a TypeError if it is none."""
+    if isinstance(current, float) and type(given) is int:
+        return float(given)  # A whole number where any number is expected is one.
+    if isinstance(current, tuple) and isinstance(given, list | tuple):
+        return tuple(_like(current[0], x) if current else x for x in given)
+    if current is not None and type(given) is not type(current):
+        raise TypeError
+    return given
+
+
 def _usage(name: str, allowed: bool | Sequence[int]) -> str:
     return name if allowed is False else f"{name}={'|'.join(map(str, allowed))}"
 
 
 def _unknown(what: str, got: str, known: Sequence[str]) -> str:
     """Says what is unknown, what was probably meant, and all that is known."""
-    nearest = _nearest(got, [item.partition("=")[0] for item in known])
-    return f"Unknown {what} {got!r}.{nearest} Known: {', '.join(known) or 'none'}."
-
-
-def _nearest(got: str, known: Sequence[str]) -> str:
-    """The question whether the nearest known name was meant; empty if none is near."""
-    same_end = [name for name in known if name.rpartition(".")[2] == got.rpartition(".")[2]]
-    nearest = difflib.get_close_matches(got, known, n=1) or same_end
-    return f" Did you mean {nearest[0]!r}?" if nearest else ""
-
-
-def _list(section: ml_collections.ConfigDict) -> str:
-    return ", ".join(section) if isinstance(section, ml_collections.ConfigDict) else "nothing"
-
-
-def _keys(config: ml_collections.ConfigDict, prefix: str) -> Iterator[str]:
-    for key, value in config.items():
-        if isinstance(value, ml_collections.ConfigDict):
-            yield from _keys(value, f"{prefix}{key}.")
-        else:
-            yield prefix + key
-
-
-def _parse_value(key: str, text: str, current: Any) -> Any:
-    if isinstance(current, str):
-        return text
-    expected = type(current)
-    try:
-        value = _BOOLEANS[text.lower()] if text.lower() in _BOOLEANS else ast.literal_eval(text)
-    except (ValueError, SyntaxError):
-        value = text
-    if expected is tuple and type(value) is list:
-        value = tuple(value)
-    if expected is tuple and type(value) is tuple and current:
-        value = tuple(_as(type(current[0]), x) for x in value)
-        fits = all(type(x) is type(current[0]) for x in value)
-    else:
-        value = _as(expected, value)
-        fits = current is None or type(value) is expected
-    if not fits:
-        raise UsageError(
-            f"--config.{key}={text} is not possible: got {type(value).__name__} {value!r}, "
-            f"expected {expected.__name__} such as {current!r}."
-        )
-    return value
-
-
-def _as(expected: type, value: Any) -> Any:
-    """A whole number where any number is expected is one."""
-    return float(value) if expected is float and type(value) is int else value
+    names = [item.partition("=")[0] for item in known]
+    hint = config_lib.did_you_mean(got, names)
+    return f"Unknown {what} {got!r}.{hint} Known: {', '.join(known) or 'none'}."
