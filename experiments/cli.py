@@ -193,12 +193,11 @@ def override(config: ml_collections.ConfigDict, key: str, text: str) -> None:
     for name in key.split("."):
         known = list(value) if isinstance(value, ml_collections.ConfigDict) else []
         if name not in known:
-            keys = [f"config.{known}" for known in flatten(config)]
-            same_end = [known for known in keys if known.endswith(f".{key.rpartition('.')[2]}")]
-            hint = config_lib.did_you_mean(f"config.{key}", same_end or keys)
-            raise UsageError(
-                f"Unknown key config.{key}.{hint} Known in {where}: {', '.join(known) or 'nothing'}."
-            )
+            full, keys = f"config.{key}", [f"config.{x}" for x in flatten(config)]
+            same_end = [x for x in keys if x.endswith(full[full.rindex(".") :])]
+            hint = config_lib.did_you_mean(full, same_end or keys, 0.0 if same_end else 0.6)
+            there = ", ".join(known) or "nothing"
+            raise UsageError(f"Unknown key {full}.{hint} Known in {where}: {there}.")
         section, value, where = value, value[name], f"{where}.{name}"
     if isinstance(value, ml_collections.ConfigDict):
         raise UsageError(f"config.{key} is a section; set one of its keys: {', '.join(value)}.")

@@ -111,9 +111,9 @@ def check_known(what: str, got: Any, known: Iterable[str]) -> None:
         raise UserError(f"Unknown {what} {got!r}; expected one of {known}.{hint}")
 
 
-def did_you_mean(got: Any, known: Iterable[str]) -> str:
+def did_you_mean(got: Any, known: Iterable[str], cutoff: float = 0.6) -> str:
     """The question whether the nearest known name was meant; empty if none is near."""
-    nearest = difflib.get_close_matches(str(got), known, n=1)
+    nearest = difflib.get_close_matches(str(got), known, 1, cutoff)
     return f" Did you mean {nearest[0]!r}?" if nearest else ""
 
 

@@ -74,6 +74,7 @@ def test_a_value_may_follow_as_a_word_of_its_own():
             "Known in config.train: .*checkpoint_every, .*steps",
         ),
         ("--config.steps=5", "Did you mean 'config.train.steps'"),
+        ("--config.num_bands=5", "Did you mean 'config.model.inputs.image.position_encoding.num_b"),
         ("--config.train.steps=many", "got str 'many', expected int such as"),
         ("--config.train.steps=1.5", "got float 1.5, expected int such as"),
         ("--config.train=5", "config.train is a section; set one of its keys: .*checkpoint_every"),
