@@ -290,7 +290,7 @@ def _follow_dataset(config: ml_collections.ConfigDict, given: Container[str]) ->
     from perceiver_jax.data import datasets  # Takes a second.
 
     dataset = datasets.lookup(config.data.dataset, config.data.data_dir)
-    if "model.num_classes" not in given:
+    if "model.num_classes" not in given and dataset.num_classes:
         config.model.num_classes = dataset.num_classes
     present = [split for split in ("validation", "test") if split in dataset.sizes]
     if "data.test_split" not in given and config.data.test_split not in present and present:

@@ -137,7 +137,7 @@ def print_summary(
         "model": f"{_format_size(model['latents'])} latents, {model['parameters']:,} parameters, "
         f"{count}FLOP an example, {config.model.dtype}",
         "data": f"{data.name}: {data.num_train:,} to train on, {data.num_test:,} to test,"
-        f" {data.num_classes} classes",
+        f" {data.labels['label'].num_classes} classes",
         "training": f"{config.train.steps:,} steps of {data.batch_size} = {epochs:.4g} "
         f"epochs, {config.optimizer.name}, learning rate {config.optimizer.learning_rate:g}",
         "devices": devices,

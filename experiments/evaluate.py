@@ -112,8 +112,8 @@ def evaluate(
         result = run(parallelism.place_state(params), data.test_batches(**config.eval))
     write_results(workdir, result, data)
     print_results(console, result)
-    if not data.multi_label:
-        print_classes(console, result, data.class_names)
+    if not data.labels["label"].multi_label:
+        print_classes(console, result, data.class_names("label"))
     return result.metrics
 
 
@@ -128,21 +128,20 @@ def write_results(workdir: pathlib.Path, result: Any, data: Any) -> None:
     from perceiver_jax.training import metrics, plots
 
     # With several labels an example, one row for each of them.
-    examples, labels = np.nonzero(metrics.multi_hot(result.labels, data.num_classes))
+    label_field, class_names = data.labels["label"], data.class_names("label")
+    examples, labels = np.nonzero(metrics.multi_hot(result.labels, label_field.num_classes))
     confusion = metrics.confusion_matrix(result.probabilities[examples], labels)
-    plots.draw_confusion(confusion, data.class_names, workdir / "confusion.png")
-    if data.multi_label:
+    plots.draw_confusion(confusion, class_names, workdir / "confusion.png")
+    if label_field.multi_label:
         name, label = "average_precision", "average precision"
         values = metrics.average_precision_per_class(result.probabilities, result.labels)
     else:
         name, label = "accuracy", "accuracy"
         values = metrics.accuracy_per_class(result.probabilities, result.labels)
-    plots.draw_per_class(values, data.class_names, label, workdir / "per_class.png")
+    plots.draw_per_class(values, class_names, label, workdir / "per_class.png")
     rows = {
         class_name: {name: None if np.isnan(value) else float(value), "examples": int(count)}
-        for class_name, value, count in zip(
-            data.class_names, values, confusion.sum(axis=1), strict=True
-        )
+        for class_name, value, count in zip(class_names, values, confusion.sum(axis=1), strict=True)
     }
     (workdir / "per_class.json").write_text(json.dumps(rows, indent=2) + "\n")
 

@@ -139,7 +139,7 @@ def _upgraded(values: dict[str, Any]) -> dict[str, Any]:
     """Gives a config that an earlier version wrote the names of this one."""
     data = dict(values["data"])
     if "modalities" in data:
-        data["fields"] = data.pop("modalities")
+        data["fields"] = data.pop("modalities") | {"label": {"kind": "label"}}
     return values | {"data": data}
 
 

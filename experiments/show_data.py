@@ -7,7 +7,7 @@ Writes one picture for each modality, and sounds as wav files.
 """
 
 import argparse
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 import contextlib
 import dataclasses
 import pathlib
@@ -69,7 +69,7 @@ def show(
     with contextlib.closing(data.train_batches(config.seed)) as batches:
         after = next(batches)
     before = data.read_train(after["example_id"], config.seed, augmented=False)
-    labels = label_texts(before["label"], data.class_names)
+    labels, mixed_labels = (target_texts(data, batch) for batch in (before, after))
     out.mkdir(parents=True, exist_ok=True)
     title = f"{config.experiment}: {num} of {data.num_train:,} examples of {config.data.dataset}"
     for name, modality in data.inputs.items():
@@ -79,7 +79,7 @@ def show(
             before[name],
             after[name],
             labels,
-            label_texts(after["label"], data.class_names),
+            mixed_labels,
         )
         path = out / f"{name}.png"
         contact_sheets.draw_sheet(kind, pairs, title).savefig(path)
@@ -87,6 +87,18 @@ def show(
         yield path, f"{num} examples of {name!r} ({kind}), {how}"
         if kind in ("audio", "mel"):
             yield from _write_sounds(data, config.seed, name, pairs, after["example_id"], out)
+
+
+def target_texts(data: Any, batch: Mapping[str, np.ndarray]) -> list[str]:
+    """Says in words what is to be predicted of each example of a batch."""
+    texts = [
+        label_texts(batch[name], data.class_names(name))
+        if name in data.labels
+        else [f"{name} {', '.join(f'{x:.4g}' for x in row)}" for row in batch[name]]
+        for name in data.fields
+        if name not in data.inputs
+    ]
+    return ["; ".join(of_one) for of_one in zip(*texts, strict=True)]
 
 
 def label_texts(labels: np.ndarray, class_names: Sequence[str]) -> list[str]:
@@ -121,7 +133,7 @@ def _write_sounds(
     rate = pairs.modality.sample_rate
     raw = isinstance(pairs.modality, audio.Audio)
     sound = audio.Audio(pairs.modality.num_samples, rate)
-    windows = dataclasses.replace(data, inputs={name: sound}).read_train(
+    windows = dataclasses.replace(data, fields={name: sound}).read_train(
         indices, seed, augmented=False
     )[name]
     versions = {"": windows}

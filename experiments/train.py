@@ -258,11 +258,17 @@ def check(
     """
     import jax
 
-    if config.model.num_classes != data.num_classes:
+    if "label" not in data.labels:
+        raise ValueError(
+            f"config.data.fields has no label, but {sorted(data.fields)}; expected one that is "
+            "called 'label'. Set config.data.fields.label to {'kind': 'label'}."
+        )
+    label = data.labels["label"]
+    if config.model.num_classes != label.num_classes:
         remedy = "Evaluate it on the data of its run" if only_test else "Set it to that number"
         raise ValueError(
             f"config.model.num_classes is {config.model.num_classes}; {data.name} has "
-            f"{data.num_classes} classes. {remedy}."
+            f"{label.num_classes} classes. {remedy}."
         )
     masks = {f"{name}_mask" for name in config.model.inputs}
     missing = set(config.model.inputs) - set(data.inputs)
@@ -283,7 +289,7 @@ def check(
                 f"config.data.{key} is {getattr(data, key)!r}, which has no examples; expected at "
                 "least one. Give a larger part."
             )
-    if config.train.loss == "sigmoid" and not data.multi_label:
+    if config.train.loss == "sigmoid" and not label.multi_label:
         raise ValueError(
             f"config.train.loss is 'sigmoid'; {data.name} has one label an example. "
             "Set it to 'softmax'."

@@ -54,7 +54,8 @@ def recipe(
                 "max_bad_records": 0,  # Left out because they can't be decoded, before a run ends.
                 "mixup_alpha": 0.0,  # Off.
                 "cutmix_alpha": 0.0,  # Off.
-                "fields": {name: data for name, (data, _) in inputs.items()},
+                "fields": {name: data for name, (data, _) in inputs.items()}
+                | {"label": {"kind": "label"}},
             },
             "model": {
                 "num_classes": num_classes,

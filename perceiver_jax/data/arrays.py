@@ -1,106 +1,40 @@
 """Arrays in memory as a `Data`, in a call."""
 
 import collections
-from collections.abc import Callable, Iterable, Mapping, Sequence, Set
-import dataclasses
+from collections.abc import Iterable, Mapping, Sequence, Set
 import logging
 import math
 import numbers
-import traceback
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from perceiver_jax.data import errors, pipeline, reader, stores
+from perceiver_jax.data import fields as fields_lib
+from perceiver_jax.data import pipeline, reader, stores
+from perceiver_jax.data.fields import array as array_field
+from perceiver_jax.data.fields import label, number
 
-Augment = Callable[[np.ndarray, np.random.Generator], np.ndarray]
-
+Targets = npt.ArrayLike | Mapping[str, npt.ArrayLike]
 
 _LOGGER = logging.getLogger(__name__)
 
-# What a batch has besides the inputs.
-_RESERVED = (reader.BAD_RECORDS, "example_id", "label", "mask")
+# What a batch has besides the fields.
+_RESERVED = (reader.BAD_RECORDS, "example_id", "mask")
 _MASK = "_mask"
 _MAX_CLASSES = 1_000_000  # More are IDs that were taken for classes.
 _MAX_LISTED = 5  # Examples that a message names.
 
 
-@dataclasses.dataclass(frozen=True)
-class Array:
-    """An input that is an array already.
-
-    Attributes:
-        name: of the input, for messages.
-        shape: of one example.
-        dtype: float32 or uint8; bool of a mask.
-        augment: changes one example in training; None changes nothing.
-    """
-
-    name: str
-    shape: tuple[int, ...]
-    dtype: np.dtype
-    augment: Augment | None = None
-
-    feature: ClassVar[str] = "array"
-    has_windows: ClassVar[bool] = False
-
-    def zeros(self) -> np.ndarray:
-        """Returns zeros of the array's shape and type."""
-        return np.zeros(self.shape, self.dtype)
-
-    def read(self, value: np.ndarray, window: float, rng: np.random.Generator | None) -> np.ndarray:
-        """Returns the array, augmented if `rng` is given (training).
-
-        Raises:
-            errors.AugmentError: `augment` failed, or returned what can't take the array's place.
-        """
-        del window
-        if rng is None or self.augment is None:
-            return value
-        what = f"augment of input {self.name!r}"
-        try:
-            # A copy: what is written in place must not be there in the next epoch.
-            changed = self.augment(np.array(value), rng)
-            array = np.asarray(changed)
-        except Exception as error:  # Not a bad record, whatever it is.
-            # As text: not every error can travel between processes.
-            raised = errors.AugmentError(
-                f"{what} raised {type(error).__name__}: {error}. Correct the function."
-            )
-            raised.add_note("".join(traceback.format_exception(error)))
-            raise raised from None
-        if array.shape != self.shape or not _is_numbers(array.dtype):
-            got = "None" if changed is None else f"{array.dtype} {list(array.shape)}"
-            raise errors.AugmentError(
-                f"{what} returned {got}; expected {self.dtype} {list(self.shape)}, as it was "
-                "given. Return an array of that shape."
-            )
-        if self.dtype == np.uint8 and array.dtype != np.uint8:
-            # To cut off fractions would make 0 of all that was scaled to 0..1, and 300 become 44.
-            raise errors.AugmentError(
-                f"{what} returned {array.dtype} for uint8; expected uint8. Round and clip what it "
-                "returns, np.clip(np.rint(x), 0, 255).astype(np.uint8), or give from_arrays that "
-                "input as float32."
-            )
-        with np.errstate(over="ignore"):
-            array = array.astype(self.dtype, copy=False)
-        if not np.isfinite(array).all() and np.isfinite(value).all():
-            raise errors.AugmentError(
-                f"{what} returned NaN or infinity; expected finite numbers. Correct the function."
-            )
-        return array
-
-
 def from_arrays(
     inputs: Mapping[str, npt.ArrayLike],
-    labels: npt.ArrayLike,
+    targets: Targets,
     test_inputs: Mapping[str, npt.ArrayLike],
-    test_labels: npt.ArrayLike,
+    test_targets: Targets,
     *,
     batch_size: int | np.integer,
-    class_names: Sequence[str] | np.ndarray | None = None,
-    augment: Mapping[str, Augment] | None = None,
+    class_names: Sequence[str] | np.ndarray | Mapping[str, Sequence[str]] | None = None,
+    augment: Mapping[str, array_field.Augment] | None = None,
     num_workers: int | np.integer = 0,
 ) -> pipeline.Data:
     """Makes a `Data`, as the trainer takes it, of arrays in memory.
@@ -110,13 +44,14 @@ def from_arrays(
             type. uint8 stays as it is and is not copied; all others become float32. Beside an
             input there may be `<input>_mask` [E] or one for each element of its grid, flat or not;
             false for what is to be left out.
-        labels: classes counted from 0, integers [E] or a column of them [E, 1]; or several labels
-            an example, zeros and ones [E, L].
+        targets: labels, which make the field `label`: classes counted from 0, integers [E] or a
+            column of them [E, 1]; or several labels an example, zeros and ones [E, L]. Or by the
+            names of fields such arrays, or finite floats [E] or [E, V], numbers to be predicted.
         test_inputs: as `inputs`, to evaluate on.
-        test_labels: as `labels`.
+        test_targets: as `targets`.
         batch_size: number of examples of a training batch, over all processes.
         class_names: names of the classes in their order, each another one; without, their numbers.
-            Of classes [E] there may be more than occur.
+            Of classes [E] there may be more than occur. By the names of fields if targets are.
         augment: for some inputs a function of one example's array, a copy, and a random generator
             that returns an array of the same shape, and for uint8 of the same type; in training
             only.
@@ -127,68 +62,111 @@ def from_arrays(
     """
     batch_size = _whole("batch_size", batch_size, 1)
     num_workers = _whole("num_workers", num_workers, 0)
-    train = _split(inputs, labels, "")
-    test = _split(test_inputs, test_labels, "test_")
-    for name in train.keys() | test.keys():
+    train, numbers = _split(inputs, targets, "")
+    test, test_numbers = _split(test_inputs, test_targets, "test_")
+    for name in sorted(train.keys() | test.keys()):
         forms = [
-            f"{split[name].dtype} [{', '.join(['E', *map(str, split[name].shape[1:])])}]"
+            f"{'numbers ' if name in predicted else ''}{split[name].dtype} "
+            f"[{', '.join(['E', *map(str, split[name].shape[1:])])}]"
             if name in split
             else "nothing"
-            for split in (train, test)
+            for split, predicted in ((train, numbers), (test, test_numbers))
         ]
         if forms[0] != forms[1]:
             raise ValueError(
                 f"Got {name!r} as {forms[0]} to train on and {forms[1]} to test on; expected the "
                 "same. Make them alike."
             )
-    multi_label = train["label"].ndim == 2
-    names = _class_names(class_names, train["label"], test["label"])
-    augment = dict(_by_name("augment", augment or {}, "a function"))
+    given, target_names = {"label": class_names}, ("label",)
+    if isinstance(targets, Mapping):
+        class_names = {} if class_names is None else class_names
+        given = dict(_by_name("class_names", class_names, "a list", "label"))
+        target_names = tuple(targets)
+    names = {
+        name: _class_names(given.pop(name, None), train[name], test[name])
+        for name in target_names
+        if name not in numbers
+    }
+    if given:
+        raise ValueError(
+            f"Got class_names for {sorted(given)}; expected some of {sorted(names)}. Leave it out."
+        )
+    augment = dict(_by_name("augment", augment or {}, "a function", "input"))
     for name, function in augment.items():
         if function is not None and not callable(function):
             raise ValueError(
                 f"Got augment of {name!r} of type {type(function).__name__}; expected a function "
                 "of an array and a random generator. Correct it."
             )
-    fields = {
-        name: Array(name, array.shape[1:], array.dtype, augment.pop(name, None))
+    fields: dict[str, fields_lib.Field] = {
+        name: array_field.Array(name, array.shape[1:], array.dtype, augment.pop(name, None))
         for name, array in train.items()
-        if name != "label"
+        if name not in target_names
     }
     if augment:
         raise ValueError(f"Got augment for {sorted(augment)}; expected some of {sorted(fields)}.")
-    splits = {"train": stores.Arrays(train), "test": stores.Arrays(test)}
-    store = stores.InMemory("arrays", splits, names, multi_label)
+    for name in target_names:
+        size = train[name].shape[1:]
+        if name in numbers:
+            fields[name] = number.Number(*size)
+        else:
+            make = array_field.MultiHot if size else label.Label
+            fields[name] = make(len(names[name]), multi_label=bool(size))
+    splits = {
+        "train": stores.Arrays(train, target_names),
+        "test": stores.Arrays(test, target_names),
+    }
+    store = stores.InMemory("arrays", splits, names)
     return pipeline.Data(store, "train", "test", batch_size, num_workers, fields)
 
 
-def _split(inputs: Any, labels: Any, prefix: str) -> dict[str, np.ndarray]:
-    """Returns the arrays of a split, `label` among them.
+def _split(inputs: Any, targets: Any, prefix: str) -> tuple[dict[str, np.ndarray], set[str]]:
+    """Returns the arrays of a split, targets first, and which of them are numbers to be predicted.
 
     Args:
         inputs: by name.
-        labels: theirs.
+        targets: theirs; labels, or by name.
         prefix: of the arguments' names, for messages.
     """
-    arrays = {"label": _labels(_array(f"{prefix}labels", labels), f"{prefix}labels")}
-    for name, values in _by_name(f"{prefix}inputs", inputs, "an array").items():
-        if name in _RESERVED:
+    if isinstance(targets, Mapping):
+        named = _by_name(f"{prefix}targets", targets, "an array", "target")
+        whats = {name: f"{prefix}targets[{name!r}]" for name in named}
+    else:
+        named, whats = {"label": targets}, {"label": f"{prefix}labels"}
+    if not named:
+        raise ValueError(
+            "Got no targets; expected at least one array. Give targets={'name': array}."
+        )
+    arrays, numbers = {}, set()
+    for name, what in whats.items():
+        array = _array(what, named[name])
+        is_float = array.dtype.kind not in "biu" and array_field.is_numbers(array.dtype)
+        if is_float and isinstance(targets, Mapping):
+            numbers.add(name)
+        arrays[name] = _numbers(array, what) if name in numbers else _labels(array, what)
+    (first, *others), count = named, len(next(iter(arrays.values())))
+    counted = f"{count} of {first!r}" if isinstance(targets, Mapping) else f"{count} labels"
+    reserved = sorted({*_RESERVED, *named})
+    for name in named.keys() & _RESERVED:
+        raise ValueError(
+            f"Got a target {name!r}, which each batch has already; expected another name than "
+            f"{', '.join(_RESERVED)}. Rename it."
+        )
+    for name in others:
+        _check_count(name, arrays[name], count, counted)
+    for name, values in _by_name(f"{prefix}inputs", inputs, "an array", "input").items():
+        if name in reserved or f"{name}{_MASK}" in named:
             raise ValueError(
                 f"Got an input {name!r}, which each batch has already; expected another name than "
-                f"{', '.join(_RESERVED)}. Rename it."
+                f"{', '.join(reserved)}. Rename it."
             )
         what = f"{prefix}inputs[{name!r}]"
         array = _array(what, values)
-        if not _is_numbers(array.dtype):
+        if not array_field.is_numbers(array.dtype):
             raise ValueError(
                 f"Got {what} as {array.dtype}; expected floats, integers or booleans. Convert it."
             )
-        size = len(array) if array.ndim else 0
-        if size != len(arrays["label"]) or not size:
-            raise ValueError(
-                f"Got {size} examples of {name!r} and {len(arrays['label'])} labels; expected as "
-                "many of the one as of the other, and at least one."
-            )
+        size = _check_count(name, array, count, counted)
         if not array.size:
             raise ValueError(
                 f"Got {what} {list(array.shape)}, whose examples hold nothing; expected at least "
@@ -212,9 +190,20 @@ def _split(inputs: Any, labels: Any, prefix: str) -> dict[str, np.ndarray]:
             f"NaN, infinity or more than float32 can hold in {prefix}inputs[{name!r}]",
             "finite numbers. Fill them in, or leave out these examples.",
         )
-    if len(arrays) == 1:
+    if not inputs:
         raise ValueError("Got no inputs; expected at least one array. Give inputs={'name': array}.")
-    return arrays
+    return arrays, numbers
+
+
+def _check_count(name: str, array: np.ndarray, count: int, counted: str) -> int:
+    """Returns the number of examples, if it is that of the first target."""
+    size = len(array) if array.ndim else 0
+    if size != count or not size:
+        raise ValueError(
+            f"Got {size} examples of {name!r} and {counted}; expected as many of the one as of the "
+            "other, and at least one."
+        )
+    return size
 
 
 def _is_finite(array: np.ndarray, mask: np.ndarray | None, name: str) -> np.ndarray:
@@ -246,7 +235,7 @@ def _labels(labels: np.ndarray, what: str) -> np.ndarray:
             labels,
         )
         return labels.astype(np.int32)
-    if _is_numbers(labels.dtype) and labels.ndim == 2 and labels.shape[1] > 1:
+    if array_field.is_numbers(labels.dtype) and labels.ndim == 2 and labels.shape[1] > 1:
         _refuse(
             ((labels != 0) & (labels != 1)).any(axis=1),
             f"{what} {list(labels.shape)} that are not only zeros and ones",
@@ -264,6 +253,23 @@ def _labels(labels: np.ndarray, what: str) -> np.ndarray:
         f"Got {what} {labels.dtype} {list(labels.shape)}; expected integers [E], or zeros and ones "
         f"[E, L] of several classes. {hint}"
     )
+
+
+def _numbers(numbers: np.ndarray, what: str) -> np.ndarray:
+    """Returns numbers to be predicted as float32 [E, V]."""
+    if numbers.ndim not in (1, 2) or not numbers.shape[-1]:
+        raise ValueError(
+            f"Got {what} {numbers.dtype} {list(numbers.shape)}; expected floats [E] or [E, V] to "
+            "be predicted, or as classes integers [E]. Convert them."
+        )
+    with np.errstate(over="ignore"):  # Is infinite then, and refused.
+        numbers = numbers.astype(np.float32).reshape(len(numbers), -1)
+    _refuse(
+        ~np.isfinite(numbers).all(axis=1),
+        f"NaN, infinity or more than float32 can hold in {what}",
+        "finite numbers. Leave out these examples.",
+    )
+    return numbers
 
 
 def _class_names(given: Any, train: np.ndarray, test: np.ndarray) -> tuple[str, ...]:
@@ -326,12 +332,12 @@ def _whole(what: str, value: Any, least: int) -> int:
     return int(value)
 
 
-def _by_name(what: str, given: Any, value: str) -> Mapping[str, Any]:
+def _by_name(what: str, given: Any, value: str, owner: str) -> Mapping[str, Any]:
     if not isinstance(given, Mapping) or not all(isinstance(name, str) for name in given):
         raise ValueError(
             f"Got {what} of type {type(given).__name__}"
             + (f" with keys {list(given)}" if isinstance(given, Mapping) else "")
-            + f"; expected {value} by the name of each input. Give {{'name': ...}}."
+            + f"; expected {value} by the name of each {owner}. Give {{'name': ...}}."
         )
     return given
 
@@ -348,11 +354,6 @@ def _warn_of_unseen(train: np.ndarray, classes: np.ndarray) -> None:
             ", ".join(map(str, unseen[:_MAX_LISTED])),
             more,
         )
-
-
-def _is_numbers(dtype: np.dtype) -> bool:
-    # JAX's own types, such as bfloat16, are of kind V.
-    return dtype.kind in "biuf" or np.can_cast(dtype, np.float32)
 
 
 def _refuse(wrong: np.ndarray, what: str, expected: str, values: Any = None) -> None:

@@ -27,7 +27,7 @@ class Dataset:
     """What is known of a data set without reading it.
 
     Attributes:
-        num_classes: number of classes.
+        num_classes: number of classes of its label; 0 if it isn't plain which feature that is.
         multi_label: whether an example may have several labels (feature `labels`) or has exactly
             one (feature `label`).
         sizes: number of examples of each split.
@@ -37,6 +37,7 @@ class Dataset:
         builder: builds the set if it is embedded; None: the user prepares the set.
         config: the builder's configuration.
         mini: the experiment that runs the same code on embedded data.
+        features: as found on disk; None: what our builder stores.
     """
 
     num_classes: int
@@ -47,6 +48,7 @@ class Dataset:
     builder: type[base.EmbeddedBuilder] | None = None
     config: str | None = None
     mini: str = ""
+    features: prepared.Features | None = None
 
 
 def _atari(config: atari_clips.Config) -> Dataset:
@@ -85,7 +87,7 @@ DATASETS = {
 }
 
 
-def lookup(name: str, data_dir: str = "", label: str = "") -> Dataset:
+def lookup(name: str, data_dir: str = "") -> Dataset:
     """Returns what is known of a data set: from disk, or else what is planned.
 
     Any set that TFDS has prepared on disk as ArrayRecord can be named, not only `DATASETS`.
@@ -93,10 +95,9 @@ def lookup(name: str, data_dir: str = "", label: str = "") -> Dataset:
     Args:
         name: a key of `DATASETS`, or the name of a set on disk.
         data_dir: where TFDS keeps data sets; '' is TFDS's default.
-        label: name of the label feature; '' finds it.
 
     Raises:
-        ValueError: there is no such data set, or it has no labels.
+        ValueError: there is no such data set.
     """
     planned = DATASETS.get(name)
     if planned is not None and planned.builder is not None:
@@ -104,12 +105,13 @@ def lookup(name: str, data_dir: str = "", label: str = "") -> Dataset:
     builder = prepared.find(name, data_dir)
     if builder is not None:
         info = builder.info
-        feature = info.features[prepared.label_feature(info.features, label)]
-        sizes = {split: part.num_examples for split, part in info.splits.items()}
-        classes = prepared.class_label(feature).num_classes
-        may_lack = tuple((info.metadata or {}).get("may_lack", ()))
-        upright = not name.startswith("imagenet")  # imagenet2012_subset, imagenette and so on.
-        return Dataset(classes, prepared.is_multi_label(feature), sizes, may_lack, upright)
+        return Dataset(
+            *prepared.classes(info.features),
+            {split: part.num_examples for split, part in info.splits.items()},
+            may_lack=tuple((info.metadata or {}).get("may_lack", ())),
+            upright=not name.startswith("imagenet"),  # imagenet2012_subset, imagenette and so on.
+            features=info.features,
+        )
     if planned is None:
         known = {*DATASETS, *prepared.names(data_dir)}
         errors.check_known(f"data set (looked for in {prepared.root(data_dir)})", name, known)

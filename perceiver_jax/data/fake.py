@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from perceiver_jax.data import pipeline
+from perceiver_jax.data.fields import label
 
 
 def fake_batches(data: pipeline.Data, seed: int) -> Iterator[pipeline.Batch]:
@@ -17,10 +18,11 @@ def fake_batches(data: pipeline.Data, seed: int) -> Iterator[pipeline.Batch]:
     spec = data.zero_batch()
     rng = np.random.default_rng(seed)
     while True:
-        batch = {name: _noise(rng, spec[name]) for name in data.inputs}
-        classes = rng.integers(data.num_classes, size=data.batch_size)
-        label = np.eye(data.num_classes)[classes] if spec["label"].ndim == 2 else classes
-        batch["label"] = label.astype(spec["label"].dtype)
+        batch = {name: _noise(rng, spec[name]) for name in data.fields if name not in data.labels}
+        for name, field in data.labels.items():
+            classes = rng.integers(field.num_classes, size=data.batch_size, dtype=np.int32)
+            one_hot = label.one_hot(classes, field.num_classes)
+            batch[name] = one_hot if spec[name].ndim == 2 else classes
         masks = spec.keys() & {f"{name}_mask" for name in data.inputs}
         batch |= {name: np.ones(data.batch_size, bool) for name in masks}
         batch["example_id"] = np.arange(data.batch_size, dtype=np.int32)

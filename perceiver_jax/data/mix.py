@@ -1,11 +1,13 @@
 """MixUp (Zhang et al. 2018) and CutMix (Yun et al. 2019) of a batch of pictures."""
 
+from collections.abc import Mapping
 import math
 
-from jaxtyping import Float, Float32, Shaped, UInt8
+from jaxtyping import Float, UInt8
 import numpy as np
 
 from perceiver_jax.data import augment
+from perceiver_jax.data.fields import label
 
 _STREAM = 1  # Sets the randomness of batches apart from that of examples.
 
@@ -13,7 +15,7 @@ _STREAM = 1  # Sets the randomness of batches apart from that of examples.
 def mix(
     batch: dict[str, np.ndarray],
     inputs: list[str],
-    num_classes: int,
+    num_classes: Mapping[str, int],
     mixup_alpha: augment.Number,
     cutmix_alpha: augment.Number,
     seed: int,
@@ -30,7 +32,7 @@ def mix(
     Args:
         batch: a share of a batch, with an even number of examples.
         inputs: names of the inputs, all of them pictures.
-        num_classes: number of classes L.
+        num_classes: of each label, by name.
         mixup_alpha: fractions come from Beta(alpha, alpha); 0 is off.
         cutmix_alpha: as mixup_alpha; with both on, each example takes one of the two.
         seed: of the run.
@@ -38,14 +40,17 @@ def mix(
         first: place of the share's first example in the global batch.
 
     Returns:
-        The batch with other pictures, and with labels float32 [B, L].
+        The batch with other pictures, and with all labels float32 [B, L].
     """
     size = len(batch["mask"])
     neighbours = np.arange(size) ^ 1
     both = batch["mask"] & batch["mask"][neighbours]
-    labels = one_hot(batch["label"], num_classes)
-    mixed = batch | {"label": labels.copy()} | {name: batch[name].copy() for name in inputs}
+    labels = {name: label.one_hot(batch[name], size) for name, size in num_classes.items()}
+    mixed = batch | {name: x.copy() for name, x in labels.items()}
+    mixed |= {name: batch[name].copy() for name in inputs}
     for i in np.flatnonzero(both):
+        # Which of the two, the fraction and the place are drawn in this order in any case, so that
+        # what is drawn for an example depends on nothing else; runs are resumed by it.
         rng = np.random.default_rng([seed, step, first + int(i), 0, _STREAM])
         is_cutmix = bool(rng.integers(2)) if mixup_alpha and cutmix_alpha else bool(cutmix_alpha)
         alpha = cutmix_alpha if is_cutmix else mixup_alpha
@@ -58,7 +63,8 @@ def mix(
                 mixed[name][i], kept = cut_mix(pictures[i], pictures[other], own, place)
             else:
                 mixed[name][i], kept = mix_up(pictures[i], pictures[other], own), own
-        mixed["label"][i] = kept * labels[i] + (1 - kept) * labels[other]
+        for name, weights in labels.items():
+            mixed[name][i] = kept * weights[i] + (1 - kept) * weights[other]
     return mixed
 
 
@@ -95,10 +101,3 @@ def cut_mix(
     mixed[rows, columns] = other[rows, columns]
     cut = math.prod(stop - start for start, stop in spans)
     return mixed, 1 - cut / (height * width)
-
-
-def one_hot(labels: Shaped[np.ndarray, "B *L"], num_classes: int) -> Float32[np.ndarray, "B L"]:
-    """Returns labels as float32 [B, L], classes or not."""
-    if labels.ndim == 2:
-        return labels
-    return np.eye(num_classes, dtype=np.float32)[labels]

@@ -15,7 +15,7 @@ import numpy as np
 from perceiver_jax.data import batches as batches_lib
 from perceiver_jax.data import errors, mix, prepared, reader, stores, workers
 from perceiver_jax.data import fields as fields_lib
-from perceiver_jax.data.fields import image
+from perceiver_jax.data.fields import image, label
 
 Batch = batches_lib.Batch
 
@@ -26,12 +26,12 @@ _NUM_THREADS = min(os.cpu_count() or 1, 8)
 class Data:
     """A data set as a model sees it. Nothing is read, or built, before the first batch.
 
-    A batch has one array for each field, `label` (int32 [B], or float32 [B, L] of zeros and
-    ones if there may be several, or of fractions if pictures are mixed), `example_id` (int32
-    [B], its place in its split) and `mask` (bool [B]: False for padding).
+    A batch has one array for each field, `example_id` (int32 [B], its place in its split) and
+    `mask` (bool [B]: False for padding). Labels are int32 [B], or float32 [B, L] of zeros and ones
+    if there may be several, or of fractions if pictures are mixed.
 
     Where the data set may lack an input (a clip without sound), there is also `<input>_mask` (bool
-    [B]: whether it is there); an example that lacks all of a model's inputs is masked.
+    [B]: whether it is there); an example that lacks all of the inputs is masked.
 
     Attributes:
         store: where the examples come from.
@@ -39,7 +39,7 @@ class Data:
         test_split: name of the split to evaluate on.
         batch_size: number of examples of a training batch, over all processes.
         num_workers: number of processes that decode; with 0, threads of this one do.
-        inputs: the fields by name.
+        fields: what is decoded from a record, inputs and targets, by name.
         mixup_alpha: pictures of a training batch are mixed by fractions from Beta(alpha, alpha),
             see `mix.mix`; 0 is off.
         cutmix_alpha: as mixup_alpha, for boxes.
@@ -52,18 +52,20 @@ class Data:
     test_split: str
     batch_size: int
     num_workers: int
-    inputs: dict[str, fields_lib.Field]
+    fields: dict[str, fields_lib.Field]
     mixup_alpha: int | float = 0.0
     cutmix_alpha: int | float = 0.0
     max_bad_records: int = 0
 
     def __post_init__(self):
         """Checks that what is to be mixed can be."""
-        for name, field in self.inputs.items():
-            if self._mixes and not isinstance(field, image.Image):
+        for name, field in self.fields.items():
+            if self._mixes and not isinstance(field, image.Image | label.Label):
+                what = "target" if field.is_target else "input"
+                is_none = "no label" if field.is_target else "no picture"
                 raise ValueError(
                     f"Got mixup_alpha={self.mixup_alpha} and cutmix_alpha={self.cutmix_alpha}, but "
-                    f"input {name!r} is no picture; expected 0. Set both to 0."
+                    f"{what} {name!r} is {is_none}; expected 0. Set both to 0."
                 )
 
     @property
@@ -72,19 +74,21 @@ class Data:
         return self.store.name
 
     @property
-    def num_classes(self) -> int:
-        """Number of classes L."""
-        return self.store.num_classes
+    def inputs(self) -> dict[str, fields_lib.Field]:
+        """Those of the fields that are no targets."""
+        return {name: field for name, field in self.fields.items() if not field.is_target}
 
     @property
-    def multi_label(self) -> bool:
-        """Whether an example may have several labels."""
-        return self.store.multi_label
+    def labels(self) -> dict[str, label.Label]:
+        """Those of the fields that are labels."""
+        return {name: x for name, x in self.fields.items() if isinstance(x, label.Label)}
 
-    @property
-    def class_names(self) -> tuple[str, ...]:
-        """Names of the classes. Needs the data set on disk."""
-        return self.store.class_names
+    def class_names(self, name: str) -> tuple[str, ...]:
+        """Returns the names of a field's classes; none if it is no label.
+
+        Needs the data set on disk.
+        """
+        return self.store.class_names(name) if name in self.labels else ()
 
     def describe(self) -> dict[str, Any]:
         """Returns what a run on arrays in memory keeps of them, as JSON values.
@@ -106,7 +110,7 @@ class Data:
         """
         splits = {"train": self.train_split, "test": self.test_split}
         parts = {name: self.store.fingerprint(split) for name, split in splits.items()}
-        return {"classes": list(self.class_names), **parts}
+        return {"classes": [x for name in self.labels for x in self.class_names(name)], **parts}
 
     def check_labels(self) -> None:
         """Looks at some labels of each split, so that hidden ones are not found after hours.
@@ -118,13 +122,13 @@ class Data:
         """
         for key in ("train_split", "test_split"):
             split = getattr(self, key)
-            records, features = self.store.open(split, {})
-            labels = reader.Reader(records, {}, features, self.num_classes, self.multi_label)
+            records, features = self.store.open(split, self.labels)
+            labels = reader.Reader(records, self.labels, features)
             for index in stores.spread(len(records)):
                 try:
                     labels.read(index, 0.0, None)
                 except errors.BadDataError as error:
-                    if error.cause != reader.WRONG_LABEL:
+                    if error.cause != label.WRONG_LABEL:
                         continue  # Is counted where it is read.
                     raise ValueError(
                         f"{records.describe(index)} of {self.name}, split {split}, has a "
@@ -160,7 +164,9 @@ class Data:
             An iterator with Grain's `get_state` and `set_state`; its state is a few numbers.
         """
         examples = self._reader(self.train_split)
-        # Grain adds the epoch to the seed: hashed, so that seed 0 does not become seed 1.
+        # Grain adds the epoch to the seed: hashed, so that seed 0 does not become seed 1. All that
+        # Grain saves is how many batches were given: a run is resumed in the same order only if
+        # the order is made by these very steps. Maps may be added after them, filters never.
         order_seed = int(np.random.SeedSequence(seed).generate_state(1)[0])
         dataset = grain.MapDataset.range(len(examples.records)).shuffle(order_seed).repeat()
         dataset = dataset.map_with_index(functools.partial(reader.train_example, examples, seed))
@@ -197,7 +203,7 @@ class Data:
         Raises:
             ValueError: several windows are wanted of inputs that have but one.
         """
-        if num_windows > 1 and not any(m.has_windows for m in self.inputs.values()):
+        if num_windows > 1 and not any(field.has_windows for field in self.fields.values()):
             raise ValueError(
                 f"Got num_windows={num_windows}, but none of the inputs {sorted(self.inputs)} has "
                 "several windows; expected 1. Set config.eval.num_windows=1."
@@ -233,7 +239,7 @@ class Data:
         share = _share(self.batch_size, process_count)
         example = self._reader(None).empty()
         if self._mixes:
-            example["label"] = np.zeros(self.num_classes, np.float32)
+            example |= {n: np.zeros(x.num_classes, np.float32) for n, x in self.labels.items()}
         # np.zeros takes memory only when it is touched: a full video batch is 5 GB.
         return {name: np.zeros((share, *v.shape), v.dtype) for name, v in example.items()}
 
@@ -242,11 +248,9 @@ class Data:
         return self.mixup_alpha > 0 or self.cutmix_alpha > 0
 
     def _reader(self, split: str | None) -> reader.Reader:
-        records, features = (None, {}) if split is None else self.store.open(split, self.inputs)
+        records, features = (None, {}) if split is None else self.store.open(split, self.fields)
         masked = frozenset(n for n, x in self.inputs.items() if x.feature in self.store.may_lack)
-        return reader.Reader(
-            records, self.inputs, features, self.num_classes, self.multi_label, masked
-        )
+        return reader.Reader(records, self.fields, features, masked)
 
     def _iterate(
         self, shares: grain.MapDataset, split: str, process_index: int, process_count: int
@@ -287,29 +291,30 @@ def build_data(
         test_split: TFDS's notation of the split to evaluate on.
         batch_size: number of examples of a training batch, over all processes.
         num_workers: number of processes that decode; with 0, threads of this one do.
-        feature_names: what the set calls our inputs and 'label', where that isn't plain from names
-            and types, such as 'image=photo,label=species'; '' if it is.
+        feature_names: what the set calls our fields, where that isn't plain from names and types,
+            such as 'image=photo,label=species'; '' if it is.
         max_bad_records: how many records of a split may be left out because they can't be decoded.
         mixup_alpha: of MixUp; 0 is off.
         cutmix_alpha: of CutMix; 0 is off.
-        fields: for each input its `kind` and that kind's settings.
+        fields: for each its `kind` and that kind's settings; what is not set of a label follows
+            from the data set.
 
     Raises:
         ValueError: unknown data set, kind, setting or name.
     """
-    names = prepared.parse_feature_names(feature_names, [*fields, "label"])
+    names = prepared.parse_feature_names(feature_names, list(fields))
     store = stores.OnDisk(dataset, data_dir, names)
-    inputs = {}
+    built = {}
     for name, settings in fields.items():
-        defaults = {"upright": store.upright} if settings.get("kind") == "image" else {}
-        inputs[name] = fields_lib.build_field(name, **defaults | dict(settings))
+        defaults = store.defaults(name, settings.get("kind"))
+        built[name] = fields_lib.build_field(name, **defaults | dict(settings))
     return Data(
         store,
         train_split,
         test_split,
         batch_size,
         num_workers,
-        inputs,
+        built,
         mixup_alpha=mixup_alpha,
         cutmix_alpha=cutmix_alpha,
         max_bad_records=max_bad_records,
@@ -321,8 +326,9 @@ def _mix_batch(
 ) -> dict[str, Any]:
     step, process = divmod(number, process_count)
     first = process * len(batch["mask"])
+    num_classes = {name: field.num_classes for name, field in data.labels.items()}
     alphas = data.mixup_alpha, data.cutmix_alpha
-    return mix.mix(batch, list(data.inputs), data.num_classes, *alphas, seed, step, first)
+    return mix.mix(batch, list(data.inputs), num_classes, *alphas, seed, step, first)
 
 
 def _share(batch_size: int, process_count: int) -> int:

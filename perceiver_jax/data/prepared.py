@@ -1,6 +1,7 @@
 """Data sets that the user prepared with TFDS: found by name, their features by type."""
 
 from collections.abc import Callable, Mapping
+import math
 import pathlib
 from typing import Any
 
@@ -91,46 +92,67 @@ def num_bytes(builder: tfds.core.DatasetBuilder, split: str) -> int:
     return sum(int(splits[name].num_bytes) for name in {part.splitname for part in parts})
 
 
-def label_feature(features: Features, name: str) -> str:
-    """Returns the name of the feature that holds the label or the labels.
+def find_feature(features: Features, field_name: str, usual: str, name: str = "") -> str:
+    """Returns the name of the feature that a field is made from.
 
     Args:
         features: those of the data set.
-        name: its name if the user gave one; otherwise it is `label`, `labels`, or the only feature
-            that is a class or a list of classes.
-
-    Raises:
-        ValueError: there is no such feature, or it could be several.
-    """
-    usual = [known for known in ("label", "labels") if known in features]
-    return _choose("label", name or "".join(usual[:1]), features, _is_label, "of classes")
-
-
-def input_feature(features: Features, input_name: str, usual: str, name: str) -> str:
-    """Returns the name of the feature that an input is made from.
-
-    Args:
-        features: those of the data set.
-        input_name: the input's name in the config.
+        field_name: the field's name in the config.
         usual: the feature's name in our own data sets, which tells its type, too.
-        name: its name if the user gave one; otherwise it is the usual one, or the only feature of
-            that type.
+        name: its name if the user gave one; otherwise it is the usual one, that of the field if
+            that is a target, or the only feature of that type.
 
     Raises:
         ValueError: there is no such feature, or it could be several, or it is of another type.
     """
-    name = name or (usual if usual in features else "")
-    fits = _TYPES.get(usual, lambda feature: False)
-    chosen = _choose(input_name, name, features, fits, f"for {usual!r}")
-    feature = features[chosen]
-    kind, axes = _form(feature)
-    if usual in _FORMS and (kind, axes) != _FORMS[usual]:
+    usual_names = {"label": (field_name, "label", "labels"), "number": (field_name,)}
+    known = [x for x in usual_names.get(usual, (usual,)) if x in features]
+    candidates = [name] if name else known[:1]
+    if not candidates:
+        candidates = [x for x in features if usual in _TYPES and _TYPES[usual](features[x])]
+    if len(candidates) != 1 or candidates[0] not in features:
+        what = "of classes" if usual == "label" else f"for {usual!r}"
+        count = f"{len(candidates) or 'no'} features {what}"
         raise ValueError(
-            f"Feature {chosen!r} of the data set is a {type(feature).__name__} of {kind}; expected "
-            f"one of which {input_name!r} can be made, as of our {usual!r}. Say which: "
-            f"--config.data.feature_names={input_name}=FEATURE"
+            f"The data set has {f'no feature {name!r}' if name else count}; expected one of "
+            f"{sorted(features)} to be {field_name!r}. Say which: "
+            f"--config.data.feature_names={field_name}=FEATURE"
+        )
+    (chosen,) = candidates
+    feature = features[chosen]
+    if usual in _FORMS and not _FORMS[usual](feature):
+        raise ValueError(
+            f"Feature {chosen!r} of the data set is a {type(feature).__name__} of "
+            f"{_form(feature)[0]}; expected one of which {field_name!r} can be made, as of our "
+            f"{usual!r}. Say which: --config.data.feature_names={field_name}=FEATURE"
         )
     return chosen
+
+
+def num_values(feature: Any) -> int:
+    """Returns how many numbers a feature of numbers has in each record.
+
+    Raises:
+        ValueError: not the same in all.
+    """
+    if None in feature.shape:
+        raise ValueError(
+            f"Got a feature of numbers {list(feature.shape)}; expected as many in each record. "
+            "Prepare the set with a fixed shape."
+        )
+    return math.prod(feature.shape)
+
+
+def classes(features: Features) -> tuple[int, bool]:
+    """Returns how many classes there are and whether an example may have several.
+
+    0 and False if it isn't plain which feature is the label, or if none is.
+    """
+    try:
+        label = features[find_feature(features, "label", "label")]
+    except ValueError:  # Is raised again where a field is to be made of it.
+        return 0, False
+    return class_label(label).num_classes, is_multi_label(label)
 
 
 def is_multi_label(feature: Any) -> bool:
@@ -141,23 +163,6 @@ def is_multi_label(feature: Any) -> bool:
 def class_label(feature: Any) -> tfds.features.ClassLabel:
     """Returns the classes of a label feature, list or not."""
     return getattr(feature, "feature", feature)
-
-
-def _choose(
-    what: str,
-    name: str,
-    features: Features,
-    fits: Callable[[Any], bool],
-    kind: str,
-) -> str:
-    candidates = [name] if name else [key for key in features if fits(features[key])]
-    if len(candidates) == 1 and candidates[0] in features:
-        return candidates[0]
-    got = f"no feature {name!r}" if name else f"{len(candidates) or 'no'} features {kind}"
-    raise ValueError(
-        f"The data set has {got}; expected one of {sorted(features)} to be {what!r}. Say which: "
-        f"--config.data.feature_names={what}=FEATURE"
-    )
 
 
 def _is_label(feature: Any) -> bool:
@@ -190,17 +195,28 @@ def _is_cloud(feature: Any) -> bool:
     return type(feature) is tfds.features.Tensor and feature.shape[1:] == (3,)
 
 
+def _is_measured(feature: Any) -> bool:
+    """Whether these are numbers, one or a list, and none that stand for something else."""
+    plain = type(feature) in (tfds.features.Tensor, tfds.features.Scalar)
+    return plain and _form(feature) in (("numbers", 0), ("numbers", 1))
+
+
+# By the usual name: which features are taken for such a one, and what one that is named may be.
 _TYPES: Mapping[str, Callable[[Any], bool]] = {
     "audio": _is_file,
     "image": lambda feature: isinstance(feature, tfds.features.Image),
+    "label": _is_label,
+    "number": _is_measured,
     "points": _is_cloud,
     "video": _is_frames,
 }
-_FORMS = {
-    "audio": ("files", 0),
-    "image": ("files", 0),
-    "points": ("numbers", 2),
-    "video": ("files", 1),
+_FORMS: Mapping[str, Callable[[Any], bool]] = {
+    "audio": lambda feature: _form(feature) == ("files", 0),
+    "image": lambda feature: _form(feature) == ("files", 0),
+    "label": _is_label,
+    "number": lambda feature: _form(feature)[0] == "numbers",
+    "points": lambda feature: _form(feature) == ("numbers", 2),
+    "video": lambda feature: _form(feature) == ("files", 1),
 }
 
 
@@ -209,7 +225,7 @@ def parse_feature_names(text: str, known: list[str]) -> dict[str, str]:
 
     Args:
         text: for each name of ours that of the data set; '' if all are found by type.
-        known: our names: the inputs, and 'label'.
+        known: our names, those of the fields.
 
     Raises:
         ValueError: the text has another form, or there is no such name of ours.

@@ -13,7 +13,6 @@ from perceiver_jax.data import fields as fields_lib
 Example = dict[str, Any]
 
 BAD_RECORDS = "bad_records"  # Key of what could not be read on the way to an example or a batch.
-WRONG_LABEL = "label that is no class"  # Cause of a BadDataError.
 
 _PADDING_INDEX = -1
 _ATTEMPTS = 10  # Records in the place of one that can't be read, before its place stays empty.
@@ -47,75 +46,55 @@ class Reader:
 
     Attributes:
         records: of a split; None if there is only need for empty examples.
-        inputs: the fields by name.
-        features: names of the records' features, by name of the input, and of 'label'.
-        num_classes: number of classes L.
-        multi_label: whether an example may have several labels.
+        fields: by name. Those that draw randomness draw it one after another, in this order.
+        features: names of the records' features, by name of the field.
         masked: inputs that a record may lack.
     """
 
     records: Records | None
-    inputs: Mapping[str, fields_lib.Field]
+    fields: Mapping[str, fields_lib.Field]
     features: Mapping[str, str]
-    num_classes: int
-    multi_label: bool
     masked: frozenset[str] = frozenset()
 
     def read(self, index: int, window: float, rng: np.random.Generator | None) -> Example:
         """Reads the window at `window` of example `index`; with `rng`, augments it.
 
         Raises:
-            errors.BadDataError: the record can't be decoded, or it has a label that is no class.
+            errors.BadDataError: the record can't be decoded, or its target is none.
             errors.AugmentError: the user's function failed.
         """
         example, there = {}, {}
         try:
             record = self.records[index]
-            for name, field in self.inputs.items():
+            for name, field in self.fields.items():
                 value = record[self.features[name]]
-                there[name] = name not in self.masked or len(value) > 0
-                is_there = there[name]
+                is_there = name not in self.masked or len(value) > 0
                 example[name] = field.read(value, window, rng) if is_there else field.zeros()
+                if not field.is_target:
+                    there[name] = is_there
         except (errors.AugmentError, errors.BadDataError, MemoryError):
             raise
         except Exception as error:  # Decoders raise whatever they stumble over.
             if errors.means_broken_program(error):
                 raise
             raise errors.BadDataError(type(error).__name__, str(error)) from error
-        label = self._encode_label(record[self.features["label"]])
-        mask = np.bool_(any(there.values()))
-        example |= self._masks(there)
-        return example | {"label": label, "example_id": np.int32(index), "mask": mask}
+        return example | self._masks(index, there)
 
     def empty(self, index: int = _PADDING_INDEX) -> Example:
         """Returns an example of zeros that pads a batch."""
-        example = {name: field.zeros() for name, field in self.inputs.items()}
-        label = self._encode_label([] if self.multi_label else 0)
-        example |= self._masks(dict.fromkeys(self.inputs, False))
-        return example | {"label": label, "example_id": np.int32(index), "mask": np.bool_(False)}
+        example = {name: field.zeros() for name, field in self.fields.items()}
+        return example | self._masks(index, dict.fromkeys(self.fields, False))
 
-    def _masks(self, there: Mapping[str, bool]) -> Example:
-        return {f"{name}_mask": np.bool_(there[name]) for name in sorted(self.masked)}
-
-    def _encode_label(self, value: Any) -> np.ndarray | np.int32:
-        classes = np.asarray(value, int)
-        outside = classes[(classes < 0) | (classes >= self.num_classes)]
-        if outside.size:
-            # Of several, -1 would count as the last class without an error.
-            raise errors.BadDataError(
-                WRONG_LABEL, f"{', '.join(map(str, outside))}; expected 0 to {self.num_classes - 1}"
-            )
-        if not self.multi_label:
-            return np.int32(value)
-        several = np.zeros(self.num_classes, np.float32)
-        several[classes] = 1
-        return several
+    def _masks(self, index: int, there: Mapping[str, bool]) -> Example:
+        masks = {f"{name}_mask": np.bool_(there[name]) for name in sorted(self.masked)}
+        return masks | {"example_id": np.int32(index), "mask": np.bool_(any(there.values()))}
 
 
 def train_example(reader: Reader, seed: int, step: int, index: int) -> Example:
     """Reads an example to train on, or another one in its place if it can't be decoded.
 
-    Which one, as all randomness, depends on (seed, epoch, index) alone.
+    Which one, as all randomness, depends on (seed, epoch, index) alone, whatever reads it and
+    wherever: a run that is resumed, or divided over other processes, sees the same.
 
     Args:
         reader: of the training split.
@@ -129,6 +108,8 @@ def train_example(reader: Reader, seed: int, step: int, index: int) -> Example:
         rng = example_rng(seed, epoch, index, attempt)
         chosen = int(rng.integers(len(reader.records))) if attempt else index
         try:
+            # The window is the first number drawn, and the fields draw from what follows: to draw
+            # one more here, or in another order, changes all augmentation of every seed.
             return reader.read(chosen, rng.random(), rng) | {BAD_RECORDS: bad}
         except errors.BadDataError as error:
             bad.append(BadRecord(chosen, reader.records.describe(chosen), str(error)))
@@ -155,7 +136,11 @@ def test_example(reader: Reader, num_windows: int, pair: int) -> Example:
 
 
 def example_rng(seed: int, epoch: int, index: int, attempt: int = 0) -> np.random.Generator:
-    """The randomness of an example: which window, and how it is augmented."""
+    """The randomness of an example: which window, and how it is augmented.
+
+    Runs are resumed by it: with other words, or in another order, they would go on otherwise.
+    `mix` has words of its own, one more than these.
+    """
     return np.random.default_rng([seed, epoch, index, attempt])
 
 

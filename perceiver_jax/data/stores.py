@@ -11,7 +11,7 @@ import numpy as np
 from perceiver_jax.data import datasets, prepared, source
 from perceiver_jax.data import fields as fields_lib
 
-Inputs = Mapping[str, fields_lib.Field]
+Fields = Mapping[str, fields_lib.Field]
 
 _NUM_SPREAD = 32
 
@@ -23,7 +23,7 @@ class OnDisk:
     Attributes:
         name: a key of `datasets.DATASETS`, or the name of a set on disk.
         data_dir: where TFDS keeps data sets; '' is TFDS's default.
-        feature_names: the set's names of the features of inputs, or of 'label', that are not
+        feature_names: the set's names of the features of those fields for which they are not
             found by our names or by their types.
     """
 
@@ -33,38 +33,43 @@ class OnDisk:
 
     def __post_init__(self):
         """Refuses a data set that nobody knows."""
-        datasets.lookup(self.name, self.data_dir, self._label_name)
+        datasets.lookup(self.name, self.data_dir)
 
     @functools.cached_property
     def _known(self) -> datasets.Dataset:
-        return datasets.lookup(self.name, self.data_dir, self._label_name)
-
-    @property
-    def num_classes(self) -> int:
-        """Number of classes L."""
-        return self._known.num_classes
-
-    @property
-    def multi_label(self) -> bool:
-        """Whether an example may have several labels."""
-        return self._known.multi_label
+        return datasets.lookup(self.name, self.data_dir)
 
     @property
     def may_lack(self) -> tuple[str, ...]:
         """Features that a record may lack."""
         return self._known.may_lack
 
-    @property
-    def upright(self) -> bool:
-        """Whether pictures are turned as their EXIF says."""
-        return self._known.upright
+    def defaults(self, name: str, kind: str) -> dict[str, Any]:
+        """Returns the settings of a field that follow from the data set.
 
-    @functools.cached_property
-    def class_names(self) -> tuple[str, ...]:
-        """Names of the classes. Needs the data set on disk."""
+        Args:
+            name: of the field.
+            kind: of the field.
+        """
+        if kind == "image":
+            return {"upright": self._known.upright}
+        if kind not in ("label", "number"):
+            return {}
+        if self._known.features is None:
+            planned = {"num_classes": self._known.num_classes}
+            planned["multi_label"] = self._known.multi_label
+            return planned if kind == "label" else {}
+        feature = self._known.features[self._feature(self._known.features, name, kind)]
+        if kind == "number":
+            return {"size": prepared.num_values(feature)}
+        classes = prepared.class_label(feature).num_classes
+        return {"num_classes": classes, "multi_label": prepared.is_multi_label(feature)}
+
+    def class_names(self, name: str) -> tuple[str, ...]:
+        """Returns the names of the classes of a label. Needs the data set on disk."""
         features = datasets.prepared_builder(self.name, self.data_dir).info.features
-        label = prepared.label_feature(features, self._label_name)
-        return tuple(prepared.class_label(features[label]).names)
+        feature = features[self._feature(features, name, "label")]
+        return tuple(prepared.class_label(feature).names)
 
     def num_examples(self, split: str) -> int:
         """Returns the size of a split in TFDS's notation; builds nothing."""
@@ -76,55 +81,46 @@ class OnDisk:
         if self._known.builder is not None:
             return known  # Comes with the package: libraries may encode it with other bytes.
         builder = datasets.prepared_builder(self.name, self.data_dir)
-        label = prepared.label_feature(builder.info.features, self._label_name)
-        records = source.Source(str(builder.data_dir), split, (label,))
+        records = source.Source(str(builder.data_dir), split, ())
         return known | {
             "bytes": prepared.num_bytes(builder, split),
             "checksum": records.checksum(spread(len(records))),
         }
 
-    def open(self, split: str, inputs: Inputs) -> tuple[source.Source, dict[str, str]]:
-        """Returns the records of a split, and which of their features each input is."""
+    def open(self, split: str, fields: Fields) -> tuple[source.Source, dict[str, str]]:
+        """Returns the records of a split, and which of their features each field is made of."""
         self.num_examples(split)  # Refuses a split that there isn't.
         builder = datasets.prepared_builder(self.name, self.data_dir)
         stored = builder.info.features
         features = {
-            name: prepared.input_feature(
-                stored, name, field.feature, self.feature_names.get(name, "")
-            )
-            for name, field in inputs.items()
+            name: self._feature(stored, name, field.feature) for name, field in fields.items()
         }
-        features["label"] = prepared.label_feature(stored, self._label_name)
         names = tuple(sorted(set(features.values())))
         return source.Source(str(builder.data_dir), split, names), features
 
-    @property
-    def _label_name(self) -> str:
-        return self.feature_names.get("label", "")
+    def _feature(self, stored: prepared.Features, name: str, usual: str) -> str:
+        return prepared.find_feature(stored, name, usual, self.feature_names.get(name, ""))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class InMemory:
-    """Arrays, one for each input, whose first axis counts the examples.
+    """Arrays, one for each field, whose first axis counts the examples.
 
     Attributes:
         name: for messages.
-        splits: by name of the split the arrays by name of the input, and 'label'.
-        class_names: names of the classes.
-        multi_label: whether labels are [E, L] of zeros and ones instead of classes [E].
+        splits: by name of the split its arrays.
+        names: of the classes, by name of the label.
     """
 
     name: str
     splits: Mapping[str, "Arrays"]
-    class_names: tuple[str, ...]
-    multi_label: bool
+    names: Mapping[str, tuple[str, ...]]
 
     may_lack: ClassVar[tuple[str, ...]] = ()
 
-    @property
-    def num_classes(self) -> int:
-        """Number of classes L."""
-        return len(self.class_names)
+    def class_names(self, name: str) -> tuple[str, ...]:
+        """Returns the names of the classes of a label."""
+        return self.names[name]
 
     def num_examples(self, split: str) -> int:
         """Returns the size of a split."""
@@ -135,8 +131,10 @@ class InMemory:
 
         Not the inputs: they may be computed anew, with other last bits.
         """
-        labels = self.splits[split].arrays["label"]
-        return {"examples": len(labels), "labels": f"{zlib.crc32(labels.tobytes()):08x}"}
+        arrays, crc = self.splits[split], 0
+        for name in sorted(arrays.targets):  # In an order of their own: runs have saved the sum.
+            crc = zlib.crc32(arrays.arrays[name].tobytes(), crc)
+        return {"examples": len(arrays), "labels": f"{crc:08x}"}
 
     def describe(self) -> dict[str, dict[str, str]]:
         """Returns the types and shapes of all arrays."""
@@ -145,9 +143,9 @@ class InMemory:
             for split, part in self.splits.items()
         }
 
-    def open(self, split: str, inputs: Inputs) -> tuple["Arrays", dict[str, str]]:
-        """Returns the records of a split, and which of their features each input is."""
-        return self.splits[split], {name: name for name in (*inputs, "label")}
+    def open(self, split: str, fields: Fields) -> tuple["Arrays", dict[str, str]]:
+        """Returns the records of a split, and which of their features each field is made of."""
+        return self.splits[split], {name: name for name in fields}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -155,21 +153,20 @@ class Arrays:
     """The examples of a split as records.
 
     Attributes:
-        arrays: by name of the input, and 'label': all of one length.
+        arrays: by name of the field, all of one length.
+        targets: names of those that are targets.
     """
 
     arrays: Mapping[str, np.ndarray]
+    targets: tuple[str, ...]
 
     def __len__(self) -> int:
         """Returns the number of records."""
-        return len(self.arrays["label"])
+        return len(self.arrays[self.targets[0]])
 
     def __getitem__(self, index: int) -> dict[str, Any]:
         """Returns a record."""
-        record = {name: array[index] for name, array in self.arrays.items()}
-        if record["label"].ndim:
-            record["label"] = np.flatnonzero(record["label"])
-        return record
+        return {name: array[index] for name, array in self.arrays.items()}
 
     def describe(self, index: int) -> str:
         """Names a record for messages."""

@@ -38,7 +38,9 @@ def make_data():
             "cutmix_alpha": 0.0,
             "fields": FIELDS.get(dataset),
         }
-        return data.build_data(**settings | changes)
+        settings |= changes
+        settings["fields"] = {**settings["fields"], "label": {"kind": "label"}}
+        return data.build_data(**settings)
 
     return make
 

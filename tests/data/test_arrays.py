@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 
 from perceiver_jax import data
+from perceiver_jax.data.fields import array as array_field
+from perceiver_jax.data.fields import label, number
 from tests.data.test_pipeline import indices, take
 
 
@@ -14,9 +16,9 @@ def make(rng, labels=None, **changes):
     arrays = {"signal": rng.normal(size=(12, 7, 3)), "tone": rng.normal(size=(12, 5))}
     arguments = {
         "inputs": arrays,
-        "labels": np.arange(12) % 3 if labels is None else labels,
+        "targets": np.arange(12) % 3 if labels is None else labels,
         "test_inputs": {name: array[:5] for name, array in arrays.items()},
-        "test_labels": np.arange(5) % 3 if labels is None else labels[:5],
+        "test_targets": np.arange(5) % 3 if labels is None else labels[:5],
         "batch_size": 6,
     }
     return arrays, data.from_arrays(**arguments | changes)
@@ -58,7 +60,7 @@ def test_augmentation_is_of_training_only_and_the_same_again(rng):
 def test_several_labels_stay_as_they_are(rng):
     labels = (rng.random((12, 4)) < 0.5).astype(int)
     _, made = make(rng, labels)
-    assert made.multi_label and made.num_classes == 4
+    assert made.fields["label"] == array_field.MultiHot(4, multi_label=True)
     (batch,) = take(made.train_batches(seed=0), 1)
     np.testing.assert_array_equal(batch["label"], labels[batch["example_id"]])
 
@@ -66,8 +68,8 @@ def test_several_labels_stay_as_they_are(rng):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"labels": np.zeros(11, int)}, "Got 12 examples of 'signal' and 11 labels"),
-        ({"labels": np.zeros(12)}, r"labels float64 \[12\]; expected integers"),
+        ({"targets": np.zeros(11, int)}, "Got 12 examples of 'signal' and 11 labels"),
+        ({"targets": np.zeros(12)}, r"labels float64 \[12\]; expected integers"),
         ({"inputs": {"signal": np.zeros((12, 7, 3))}}, "Got 'tone' as nothing to train on"),
         ({"inputs": {}}, "Got no inputs"),
         ({"inputs": {"tone": np.zeros((12, 5), object)}}, r"inputs\['tone'\] as object; expected"),
@@ -109,7 +111,7 @@ def test_numbers_of_any_type_are_those_as_float32(rng, dtype):
 def test_classes_may_be_a_column_or_booleans(rng, labels, expected):
     _, made = make(rng, labels)
     (batch,) = take(made.train_batches(seed=0), 1)
-    assert (made.num_classes, made.multi_label) == (expected.max() + 1, False)
+    assert made.fields["label"] == label.Label(int(expected.max()) + 1, multi_label=False)
     np.testing.assert_array_equal(batch["label"], expected[batch["example_id"]])
 
 
@@ -131,10 +133,10 @@ SEVERAL = np.eye(3)[CLASSES]
         (SEVERAL[..., None], r"labels float64 \[12, 3, 1\]"),
     ],
 )
-@pytest.mark.parametrize("argument", ["labels", "test_labels"])
+@pytest.mark.parametrize("argument", ["targets", "test_targets"])
 def test_labels_that_are_no_classes_are_refused(rng, labels, message, argument):
     wrong = {argument: labels}
-    if argument == "test_labels":
+    if argument == "test_targets":
         wrong["test_inputs"] = {"signal": np.ones((12, 7, 3)), "tone": np.ones((12, 5))}
     with pytest.raises(ValueError, match=message):
         make(rng, **wrong)
@@ -142,7 +144,7 @@ def test_labels_that_are_no_classes_are_refused(rng, labels, message, argument):
 
 def test_more_names_than_classes_that_occur_are_kept(rng):
     _, made = make(rng, class_names=np.array(["a", "b", "c", "d"]))
-    assert made.class_names == ("a", "b", "c", "d")
+    assert made.class_names("label") == ("a", "b", "c", "d")
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, 1e300])
@@ -152,7 +154,7 @@ def test_examples_that_are_not_finite_are_named(rng, value, argument):
     tone[[4, 7], 2] = value
     split = {"signal": np.ones((12, 7, 3)), "tone": tone}
     with pytest.raises(ValueError, match=rf"{argument}\['tone'\], in 2 of 12 examples \(4, 7\)"):
-        make(rng, **{argument: split, "test_labels": np.arange(12) % 3})
+        make(rng, **{argument: split, "test_targets": np.arange(12) % 3})
 
 
 def test_a_mask_stays_a_mask_and_may_hide_what_is_not_finite(rng):
@@ -239,3 +241,72 @@ def test_classes_without_a_training_example_are_told(labels, test_labels, names,
     data.from_arrays(split, labels, split, test_labels, batch_size=6, class_names=names)
     assert unseen in caplog.text
     assert bool(caplog.records) == bool(unseen)
+
+
+def make_named(targets, test_targets=None, **changes):
+    make = inspect.unwrap(data.from_arrays)  # Users have no checks of types.
+    split = {"tone": np.ones((12, 5))}
+    test_targets = targets if test_targets is None else test_targets
+    return make(split, targets, split, test_targets, batch_size=6, **changes)
+
+
+def test_targets_with_names_are_labels_or_numbers_by_their_types(rng):
+    weight, place = rng.normal(size=12), rng.normal(size=(12, 2)).astype(np.float16)
+    targets = {"species": CLASSES, "tags": SEVERAL.astype(bool), "weight": weight, "place": place}
+    made = make_named(targets, class_names={"species": ["ant", "bee", "cat"]})
+    assert made.labels == {
+        "species": label.Label(3, multi_label=False),
+        "tags": array_field.MultiHot(3, multi_label=True),
+    }
+    assert (made.fields["weight"], made.fields["place"]) == (number.Number(1), number.Number(2))
+    assert made.class_names("species") == ("ant", "bee", "cat")
+    assert made.class_names("tags") == ("0", "1", "2")
+    assert made.class_names("weight") == ()
+    (batch,) = take(made.train_batches(seed=0), 1)
+    shown = batch["example_id"]
+    np.testing.assert_array_equal(batch["species"], CLASSES[shown])
+    np.testing.assert_array_equal(batch["tags"], SEVERAL[shown])
+    np.testing.assert_array_equal(batch["weight"], weight[shown, None].astype(np.float32))
+    np.testing.assert_array_equal(batch["place"], place[shown].astype(np.float32))
+    assert "label" not in batch
+
+
+def test_the_values_of_numbers_tell_other_data(rng):
+    weight = rng.normal(size=12)
+    first, again, other = (
+        make_named({"weight": values}).fingerprint() for values in (weight, weight, weight[::-1])
+    )
+    assert first == again
+    assert first["train"] != other["train"]
+    assert first["classes"] == []
+
+
+@pytest.mark.parametrize(
+    ("targets", "changes", "message"),
+    [
+        ({"y": np.full(12, np.nan)}, {}, r"in targets\['y'\], in 12 of 12 .*Leave out these"),
+        ({"y": np.full(12, 1e300)}, {}, "more than float32 can hold"),
+        ({"y": np.ones((12, 2, 2))}, {}, r"targets\['y'\] float64 \[12, 2, 2\]; expected floats"),
+        ({"y": np.ones((12, 0))}, {}, r"float64 \[12, 0\]; expected floats"),
+        ({"y": np.full(12, -1)}, {}, r"targets\['y'\] that are no classes"),
+        ({"y": np.array(["a"] * 12)}, {}, "np.unique"),
+        ({"y": np.ones(11)}, {}, "12 examples of 'tone' and 11 of 'y'"),
+        ({"y": np.ones(12), "z": np.ones(11)}, {}, "11 examples of 'z' and 12 of 'y'"),
+        ({}, {}, "Got no targets"),
+        ({1: np.ones(12)}, {}, "by the name of each target"),
+        ({"tone": np.ones(12)}, {}, "an input 'tone', which each batch has already"),
+        ({"tone_mask": np.ones(12)}, {}, "expected another name than .*tone_mask"),
+        ({"mask": np.ones(12)}, {}, "a target 'mask', which each batch has already"),
+        ({"y": np.ones(12)}, {"class_names": {"y": ["a"]}}, r"class_names for \['y'\]"),
+        ({"y": np.arange(12)}, {"class_names": ["a"] * 12}, "a list by the name of each label"),
+        (
+            {"y": np.eye(12, 3)},
+            {"test_targets": {"y": np.eye(12, 3, dtype=int)}},
+            r"as numbers float32 \[E, 3\] to train on and float32 \[E, 3\] to test on",
+        ),
+        ({"y": np.ones(12)}, {"test_targets": {"x": np.ones(12)}}, "'x' as nothing to train on"),
+    ],
+)
+def test_targets_with_names_that_can_not_be_used_are_explained(targets, changes, message):
+    with pytest.raises(ValueError, match=message):
+        make_named(targets, **changes)

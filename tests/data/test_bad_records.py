@@ -156,7 +156,7 @@ class Broken(image.Image):
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_fault_of_the_program_is_no_bad_record_and_ends_the_run(damaged, workers):
     faulty = damaged(num_workers=workers, max_bad_records=10**6)
-    faulty = dataclasses.replace(faulty, inputs={"image": Broken(image_size=23)})
+    faulty = dataclasses.replace(faulty, fields={"image": Broken(image_size=23)})
     with pytest.raises(TypeError, match="_resize.* takes 2 positional arguments but 3 were given"):
         next(faulty.train_batches(seed=0))
 

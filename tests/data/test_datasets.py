@@ -55,10 +55,10 @@ built = data.build_data(
     dataset="mnist5k", data_dir={str(tmp_path)!r}, train_split="train", test_split="test",
     batch_size=2, num_workers=0, feature_names="",
     max_bad_records=0, mixup_alpha=0.0, cutmix_alpha=0.0,
-    fields={{"image": {{"kind": "image", "image_size": 28}}}},
+    fields={{"image": {{"kind": "image", "image_size": 28}}, "label": {{"kind": "label"}}}},
 )
 next(built.train_batches(0))
-assert built.class_names[3] == "3"
+assert built.class_names("label")[3] == "3"
 sys.exit("tensorflow" in sys.modules)
 """
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)

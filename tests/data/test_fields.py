@@ -37,7 +37,7 @@ def test_fake_batches_have_the_form_of_real_ones(make_data, dataset, tmp_path):
         assert {name: (array.shape, array.dtype) for name, array in batch.items()} == {
             name: (array.shape, array.dtype) for name, array in spec.items()
         }
-    (name, *_) = wanted.inputs
+    (name, *_) = wanted.fields
     assert (batches[0][name] != batches[1][name]).any()
     again = next(data.fake_batches(wanted, seed=3))
     np.testing.assert_array_equal(again[name], batches[0][name])

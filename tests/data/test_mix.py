@@ -16,7 +16,7 @@ def batch(rng, size=8, side=31):
 
 
 def mixed(batch, mixup_alpha=0.0, cutmix_alpha=0.0, step=3):
-    return mix.mix(batch, ["image"], 7, mixup_alpha, cutmix_alpha, 0, step, 0)
+    return mix.mix(batch, ["image"], {"label": 7}, mixup_alpha, cutmix_alpha, 0, step, 0)
 
 
 def own_shares(batch, result):

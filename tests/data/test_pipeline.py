@@ -23,6 +23,7 @@ class Position:
 
     feature: str = "image"
     has_windows: bool = True
+    is_target: bool = False
 
     def zeros(self):
         return np.zeros((), np.float32)
@@ -48,7 +49,7 @@ def assert_same(batches, others):
 
 
 def with_inputs(data, **inputs):
-    return dataclasses.replace(data, inputs=inputs)
+    return dataclasses.replace(data, fields=inputs)
 
 
 @pytest.mark.parametrize(
@@ -59,7 +60,7 @@ def test_spec_needs_no_data_on_disk(make_data, dataset, tmp_path):
     spec = data.zero_batch()
     assert all(len(array) == 6 for array in spec.values())
     assert data.num_train > 0
-    assert data.num_classes > 0
+    assert data.fields["label"].num_classes > 0
     assert not list(tmp_path.iterdir())
 
 
@@ -183,7 +184,7 @@ def test_evaluation_is_the_same_every_time(make_data):
 def test_several_labels_are_marked_with_ones(make_data):
     data = make_data("atari_clips/tiny", test_split="test[:1]")
     (batch,) = take(data.test_batches(1, 1))
-    assert data.multi_label
+    assert data.fields["label"].multi_label
     assert sorted(batch["label"][0]) == [0.0] * 15 + [1.0]
 
 

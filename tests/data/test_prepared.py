@@ -10,6 +10,7 @@ import tensorflow_datasets as tfds
 
 from perceiver_jax import data
 from perceiver_jax.data import datasets, prepared
+from perceiver_jax.data.fields import label
 from tests.data.conftest import encode_picture
 
 IMAGE = {"image": {"kind": "image", "image_size": 11, "crop": "none"}}
@@ -64,10 +65,34 @@ class Deep(Flowers, skip_registration=True):
             yield i, {"image": io.BytesIO(encode_picture(pixels)), "label": i % 2}
 
 
+class Weighed(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+    """Pictures without a class, of things that are measured."""
+
+    VERSION = tfds.core.Version("1.0.0")
+
+    def _info(self):
+        features = {
+            "photo": tfds.features.Image(encoding_format="png"),
+            "grams": tfds.features.Scalar(dtype=np.int64),
+            "sides": tfds.features.Tensor(shape=(3,), dtype=np.float64),
+            "seen": tfds.features.Sequence(tfds.features.Scalar(dtype=np.int64)),
+        }
+        return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict(features))
+
+    def _split_generators(self, dl_manager):
+        return {"train": self._generate_examples(7), "validation": self._generate_examples(5)}
+
+    def _generate_examples(self, count):
+        for i in range(count):
+            photo = encode_picture(np.full((13, 11, 3), 10 * i, np.uint8))
+            sides = [i, np.nan if i == 6 else 0.5, 2.0]
+            yield i, {"photo": photo, "grams": 100 + i, "sides": sides, "seen": [i] * i}
+
+
 @pytest.fixture(scope="module")
 def data_dir(tmp_path_factory):
     path = tmp_path_factory.mktemp("prepared")
-    for builder in (Flowers, Tagged, ImagenetOfFlowers, Deep):
+    for builder in (Flowers, Tagged, ImagenetOfFlowers, Deep, Weighed):
         datasets.build(builder(data_dir=path))
     return str(path)
 
@@ -79,8 +104,8 @@ def flowers(make_data, data_dir, **changes):
 
 def test_a_set_on_disk_is_known_by_its_name_alone(make_data, data_dir):
     known = flowers(make_data, data_dir)
-    assert (known.num_classes, known.multi_label) == (3, False)
-    assert known.class_names == ("daisy", "rose", "tulip")
+    assert known.fields["label"] == label.Label(3, multi_label=False)
+    assert known.class_names("label") == ("daisy", "rose", "tulip")
     assert (known.num_train, known.num_test) == (7, 5)
 
 
@@ -105,7 +130,7 @@ def test_pictures_are_turned_upright_but_for_those_of_imagenet(
     make_data, data_dir, dataset, upright
 ):
     wanted = flowers(make_data, data_dir, dataset=dataset)
-    assert wanted.inputs["image"].upright is upright
+    assert wanted.fields["image"].upright is upright
 
 
 def test_a_list_of_classes_makes_several_labels(make_data, data_dir):
@@ -114,6 +139,59 @@ def test_a_list_of_classes_makes_several_labels(make_data, data_dir):
     expected = np.eye(3)[shown % 3]
     expected[:, 0] = 1
     np.testing.assert_array_equal(batch["label"], expected)
+
+
+@pytest.fixture
+def weighed(data_dir):
+    def make(number=None, **changes):
+        fields = IMAGE | {"y": {"kind": "number"} | (number or {})}
+        settings = {"dataset": "weighed", "data_dir": data_dir, "feature_names": "y=sides"}
+        fixed = {"train_split": "train", "test_split": "validation", "batch_size": 7}
+        off = {"num_workers": 0, "max_bad_records": 1, "mixup_alpha": 0.0, "cutmix_alpha": 0.0}
+        return data.build_data(**settings | fixed | off | {"fields": fields} | changes)
+
+    return make
+
+
+@pytest.mark.parametrize(("feature", "least"), [("grams", [100.0]), ("sides", [0.0, 0.5, 2.0])])
+def test_numbers_are_read_for_a_regression(weighed, feature, least):
+    made = weighed(feature_names=f"y={feature}")
+    (batch,) = made.test_batches(5, 1)
+    assert batch["y"].dtype == np.float32
+    np.testing.assert_array_equal(batch["y"].min(axis=0), least)
+    assert made.zero_batch()["y"].shape == (7, len(least))
+    made.check_labels()
+    assert made.fingerprint()["classes"] == []
+
+
+def test_a_number_of_the_fields_own_name_comes_first(weighed):
+    made = weighed(feature_names="", fields=IMAGE | {"grams": {"kind": "number"}})
+    (batch,) = made.test_batches(5, 1)
+    assert sorted(batch["grams"][:, 0]) == [100, 101, 102, 103, 104]
+
+
+def test_a_value_that_is_no_number_makes_a_bad_record(weighed):
+    batches = weighed().train_batches(seed=0)
+    next(batches)
+    assert [record.cause for record in batches.bad_records.values()] == [
+        "value that is no number: NaN, infinite or too large; expected finite ones"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"feature_names": ""}, "2 features for 'number'; expected one of .* to be 'y'"),
+        ({"feature_names": "y=photo"}, "'photo'.*a Image of files; expected one of which 'y'"),
+        ({"feature_names": "y=seen"}, r"numbers \[None\]; expected as many in each record"),
+        ({"fields": {"label": {"kind": "label"}}, "feature_names": ""}, "no features of classes"),
+        ({"dataset": "mnist5k"}, "no 'size'.*config.data.fields.y.size"),
+        ({"mixup_alpha": 0.2}, "target 'y' is no label; expected 0"),
+    ],
+)
+def test_what_can_be_no_number_is_explained(weighed, changes, message):
+    with pytest.raises(ValueError, match=message):
+        weighed(**changes)
 
 
 def test_feature_names_of_the_config_come_first(make_data, data_dir):
@@ -147,7 +225,7 @@ def test_what_a_set_does_not_have_is_explained(make_data, data_dir, changes, mes
 def test_pictures_of_floats_which_tfds_stores_as_bits_are_refused():
     picture = tfds.features.Image(shape=(None, None, 1), dtype=np.float32)
     with pytest.raises(ValueError, match="'depth'.*an? Image of floats"):
-        prepared.input_feature(tfds.features.FeaturesDict({"depth": picture}), "x", "image", "")
+        prepared.find_feature(tfds.features.FeaturesDict({"depth": picture}), "x", "image")
 
 
 def test_a_set_without_random_access_says_how_to_prepare_it_again(tmp_path):
@@ -172,7 +250,13 @@ def test_a_feature_that_needs_tensorflow_is_explained(tmp_path):
 
 
 def test_names_lists_what_is_on_disk(data_dir):
-    assert prepared.names(data_dir) == ["deep", "flowers", "imagenet_of_flowers", "tagged"]
+    assert prepared.names(data_dir) == [
+        "deep",
+        "flowers",
+        "imagenet_of_flowers",
+        "tagged",
+        "weighed",
+    ]
 
 
 @pytest.mark.parametrize("version, found", [("1.0.0", True), ("1.*.*", True), ("[1].0.?", False)])

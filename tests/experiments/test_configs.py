@@ -51,7 +51,7 @@ def test_every_config_builds(module, arg):
     data, model, example, params = build(config)
     train.check(config, data, num_devices=1)
     logits = jax.eval_shape(lambda p, b: model.apply(p, None, b), params, example)
-    assert logits.shape == (1, data.num_classes)
+    assert logits.shape == (1, data.fields["label"].num_classes)
 
     keys = config.train.to_dict()
     losses.build_loss(keys.pop("loss"), keys.pop("label_smoothing"))

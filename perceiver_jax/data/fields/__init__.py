@@ -7,12 +7,14 @@ from typing import Any
 import numpy as np
 
 from perceiver_jax.data import errors
-from perceiver_jax.data.fields import audio, image, point_cloud, video
+from perceiver_jax.data.fields import audio, image, label, number, point_cloud, video
 
 FIELDS = {
     "audio": audio.Audio,
     "image": image.Image,
+    "label": label.Label,
     "mel": audio.Mel,
+    "number": number.Number,
     "point_cloud": point_cloud.PointCloud,
     "video": video.Video,
 }
@@ -25,10 +27,13 @@ class Field(typing.Protocol):
     Attributes:
         feature: the record's feature.
         has_windows: whether `window` matters: an example has several views to average over.
+        is_target: whether it is what is to be predicted; inputs have a mask if a record may lack
+            them, targets never.
     """
 
     feature: str
     has_windows: bool
+    is_target: bool
 
     def zeros(self) -> np.ndarray:
         """Returns zeros of one example's shape and type."""

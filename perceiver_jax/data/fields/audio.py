@@ -34,6 +34,7 @@ class Audio:
 
     feature: ClassVar[str] = "audio"
     has_windows: ClassVar[bool] = True
+    is_target: ClassVar[bool] = False
 
     def zeros(self) -> Float32[np.ndarray, " samples"]:
         """Returns zeros of the output's shape and type."""
@@ -96,6 +97,7 @@ class Mel:
 
     feature: ClassVar[str] = "audio"
     has_windows: ClassVar[bool] = True
+    is_target: ClassVar[bool] = False
 
     def __post_init__(self):
         """Checks that frames tile the window."""

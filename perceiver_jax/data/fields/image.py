@@ -76,6 +76,7 @@ class Image:
 
     feature: ClassVar[str] = "image"
     has_windows: ClassVar[bool] = False
+    is_target: ClassVar[bool] = False
 
     def __post_init__(self):
         """Checks the choices."""

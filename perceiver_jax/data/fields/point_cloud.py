@@ -37,6 +37,7 @@ class PointCloud:
 
     feature: ClassVar[str] = "points"
     has_windows: ClassVar[bool] = True
+    is_target: ClassVar[bool] = False
 
     def zeros(self) -> Float32[np.ndarray, "P 3"]:
         """Returns zeros of the output's shape and type."""

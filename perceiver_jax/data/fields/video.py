@@ -45,6 +45,7 @@ class Video:
 
     feature: ClassVar[str] = "video"
     has_windows: ClassVar[bool] = True
+    is_target: ClassVar[bool] = False
 
     def zeros(self) -> UInt8[np.ndarray, "T H W 3"]:
         """Returns zeros of the output's shape and type."""
