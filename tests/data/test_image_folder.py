@@ -74,7 +74,7 @@ def test_what_is_left_out_is_listed_with_its_cause(pets):
 
 def test_it_is_used_by_its_name(make_data, pets):
     known = make_data("my_pets", data_dir=str(pets), test_split="validation", fields=IMAGE)
-    assert known.class_names == ("cat", "dog")
+    assert known.class_names("label") == ("cat", "dog")
     assert next(known.train_batches(seed=0))["image"].shape == (6, 31, 31, 3)
 
 
