@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from perceiver_jax import config
+
 Shapes = dict[str, tuple[Any, ...]]  # A size may be symbolic.
 
 _LEARNED = "position_encoding/position_embedding"
@@ -32,14 +34,14 @@ def read_inputs(
         many examples.
     """
     if not isinstance(batch, Mapping):
-        raise ValueError(
+        raise config.UserError(
             f"The batch is of type {type(batch).__name__}; expected a mapping of "
             f"{sorted(axes)} to arrays."
         )
     inputs, masks = {}, {}
     for name, expected in axes.items():
         if name not in batch:
-            raise ValueError(
+            raise config.UserError(
                 f"The batch has no {name!r}; it has {sorted(batch)}. Give an array for each of "
                 "model.inputs."
             )
@@ -48,12 +50,12 @@ def read_inputs(
         if f"{name}_mask" in batch:
             masks[name] = mask = _array(batch[f"{name}_mask"], f"{name}_mask")
             if mask.dtype != bool:
-                raise ValueError(
+                raise config.UserError(
                     f"{name}_mask is {mask.dtype}; expected bool, True where an input is real. "
                     "Convert it, such as by mask > 0."
                 )
             if mask.ndim == 0 or mask.shape[0] != inputs[name].shape[0]:
-                raise ValueError(
+                raise config.UserError(
                     f"{name}_mask has shape {mask.shape}; expected {inputs[name].shape[0]} "
                     f"examples, as {name!r} has. Correct the mask."
                 )
@@ -67,7 +69,7 @@ def shapes(params: Any) -> Shapes:
       ValueError: for what is no tree of parameters.
     """
     if not isinstance(params, Mapping) or not all(isinstance(p, Mapping) for p in params.values()):
-        raise ValueError(
+        raise config.UserError(
             f"The parameters are of type {type(params).__name__}; expected what init returned: a "
             "mapping of modules, each a mapping of arrays."
         )
@@ -121,7 +123,7 @@ def check_used(got: Shapes, used: set[str]) -> None:
     """Raises a ValueError if there are parameters that a model has no use for."""
     unused = sorted(got.keys() - used)
     if unused:
-        raise ValueError(
+        raise config.UserError(
             f"The parameters are of another model: they hold {unused[0]!r}, which this model does "
             f"not use. {_REMEDY}"
         )
@@ -145,13 +147,13 @@ def _array(value, what):
         value = jnp.asarray(value)
     except (TypeError, ValueError, OverflowError) as error:
         given = getattr(value, "dtype", type(value).__name__)
-        raise ValueError(
+        raise config.UserError(
             f"{what} is no array of numbers, but of {given}: {error} Give one of numbers of "
             "equal length in each axis."
         ) from error
     kinds = (jnp.floating, jnp.integer, jnp.bool_)
     if not any(jnp.issubdtype(value.dtype, kind) for kind in kinds):
-        raise ValueError(
+        raise config.UserError(
             f"{what} is {value.dtype}; expected real numbers: floats, integers or booleans. "
             "Convert it; the parts of complex numbers can be two channels."
         )
@@ -171,17 +173,17 @@ def _check_input(name, array, axes, first_name, first):
         remedy = "Bring it to these axes."
         if array.ndim == fewest - 1:
             remedy = "Add the axis that is missing: a batch of one example is array[None]."
-        raise ValueError(
+        raise config.UserError(
             f"Input {name!r} has shape {array.shape}, {array.ndim} axes; expected {fewest}"
             f"{' or more' if several else ''}, {form}, B counting the examples. {remedy}"
         )
     if any(isinstance(size, int) and size == 0 for size in array.shape):
-        raise ValueError(
+        raise config.UserError(
             f"Input {name!r} has shape {array.shape}, no elements; expected {form} of at least 1 "
             "each. Leave empty batches out."
         )
     if array.shape[0] != first.shape[0]:
-        raise ValueError(
+        raise config.UserError(
             f"Input {name!r} has {array.shape[0]} examples, {first_name!r} has {first.shape[0]}; "
             "expected as many of each. Where an example lacks an input, give zeros there and "
             f"False in {name}_mask."

@@ -96,7 +96,7 @@ class FourierEncoding(hk.Module):
         super().__post_init__()
         config.check(vars(self), num_bands=config.AT_LEAST_ONE)
         if self.max_resolution is not None:
-            config.check(vars(self), max_resolution=config.POSITIVE)
+            config.check(vars(self), max_resolution=config.Range(1))
 
     def __call__(self, index_dims: Sequence[int]) -> Float[Array, "M F"]:
         """Encodes the elements of a grid."""
