@@ -27,9 +27,7 @@ def _imports(path: pathlib.Path) -> set[str]:
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            # The child that decodes clips runs without the rest of the package.
-            relative = node.level and path.parts[-2:] != ("clips", "decode.py")
-            assert not relative, f"{path} uses a relative import"
+            assert not node.level, f"{path} uses a relative import"
             names |= {f"{node.module}.{alias.name}" for alias in node.names}
     return names
 

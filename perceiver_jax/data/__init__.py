@@ -1,9 +1,38 @@
-"""Data sets and input pipelines: host side, numpy; knows nothing of models."""
+"""Data sets and input pipelines: host side, numpy; knows nothing of models.
 
-from perceiver_jax.data.arrays import from_arrays as from_arrays
-from perceiver_jax.data.errors import AugmentError as AugmentError
-from perceiver_jax.data.errors import BadDataError as BadDataError
-from perceiver_jax.data.errors import DatasetNotFoundError as DatasetNotFoundError
-from perceiver_jax.data.fake import fake_batches as fake_batches
-from perceiver_jax.data.pipeline import Data as Data
-from perceiver_jax.data.pipeline import build_data as build_data
+Names below are imported when they are first asked for: TFDS and Grain take seconds, and the
+processes that read files for builders need neither.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+# ruff: noqa: F401
+if TYPE_CHECKING:  # What editors follow.
+    from perceiver_jax.data.arrays import from_arrays
+    from perceiver_jax.data.errors import AugmentError, BadDataError, DatasetNotFoundError
+    from perceiver_jax.data.fake import fake_batches
+    from perceiver_jax.data.pipeline import Data, build_data
+
+_MODULES = {
+    "AugmentError": "errors",
+    "BadDataError": "errors",
+    "Data": "pipeline",
+    "DatasetNotFoundError": "errors",
+    "build_data": "pipeline",
+    "fake_batches": "fake",
+    "from_arrays": "arrays",
+}
+__all__ = sorted(_MODULES)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module = importlib.import_module(f"{__name__}.{_MODULES[name]}")
+    globals()[name] = getattr(module, name)
+    return globals()[name]
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *__all__]

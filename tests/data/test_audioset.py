@@ -17,7 +17,7 @@ from experiments import prepare_data
 from perceiver_jax.data import source
 from perceiver_jax.data.builders import audioset
 from perceiver_jax.data.builders.audioset import segments
-from perceiver_jax.data.builders.clips import decoder, shards
+from perceiver_jax.data.builders.clips import decode, shards
 from tests.data import media
 
 LISTS = {
@@ -204,7 +204,7 @@ def test_a_killed_build_goes_on_with_what_is_missing(tmp_path, monkeypatch):
     assert 2 <= num_finished < 10
 
     decoded = []
-    monkeypatch.setattr(decoder.Decoder, "decode", _counted(decoder.Decoder.decode, decoded))
+    monkeypatch.setattr(decode, "decode_all", _counted(decode.decode_all, decoded))
     clips = read(build(tmp_path / "clips", tmp_path / "data"), "test")
     assert len(decoded) == len(set(decoded)) == 10 - num_finished
     assert sorted(clips) == ids
@@ -270,21 +270,23 @@ def test_an_empty_folder_is_explained_by_the_command(tmp_path, capsys):
 
 _SLOW_BUILD = """
 import sys, time
-from perceiver_jax.data.builders.clips import decoder, shards
+from perceiver_jax.data.builders.clips import decode, shards
 from tests.data import test_audioset
 shards.CLIPS = 2
-quick = decoder.Decoder.decode
-def slow(self, **request):
-    time.sleep(0.3)
-    return quick(self, **request)
-decoder.Decoder.decode = slow
+quick = decode.decode_all
+def slow(requests, num_processes):
+    for clip in quick(requests, num_processes):
+        time.sleep(0.15)
+        yield clip
+decode.decode_all = slow
 test_audioset.build(sys.argv[1] + "/clips", sys.argv[1] + "/data")
 """
 
 
-def _counted(decode, decoded):
-    def count(self, **request):
-        decoded.append(request["path"])
-        return decode(self, **request)
+def _counted(decode_all, decoded):
+    def count(requests, num_processes):
+        requests = list(requests)
+        decoded.extend(request["path"] for request in requests)
+        return decode_all(requests, num_processes)
 
     return count

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import trimesh
 
-from perceiver_jax.data.builders.shapes import workers
+from perceiver_jax.data.builders.shapes import reading
 from tests.data import shape_files
 
 FORMS = ("off", "h5", "npy", "npz", "obj", "ply", "stl")
@@ -94,12 +94,10 @@ def results(tmp_path_factory):
                     "z_up": True,
                 }
             )
-    with pytest.MonkeyPatch.context() as patch:
-        settings = "process.MAX_MEMORY = 2**30; process.serve()"
-        patch.setattr(workers, "_PROGRAM", workers._PROGRAM.replace("process.serve()", settings))
-        by_form = {form: [] for form in FORMS}
-        for task, items in zip(tasks, workers.read_all(tasks, time_limit=20.0), strict=True):
-            by_form[task["path"].rpartition(".")[2]].append(items)
+    by_form = {form: [] for form in FORMS}
+    results = reading.read_all(tasks, time_limit=20.0, max_memory=1 << 30)
+    for task, items in zip(tasks, results, strict=True):
+        by_form[task["path"].rpartition(".")[2]].append(items)
     return by_form
 
 

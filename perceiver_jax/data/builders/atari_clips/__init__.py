@@ -6,19 +6,13 @@ frames at 25 a second and mono sound at 48 kHz, exactly in step. The classes are
 """
 
 from collections.abc import Iterator
-import contextlib
 import dataclasses
 import importlib.util
-import json
-import os
-import pickle
-import subprocess
-import sys
 
 import numpy as np
 import tensorflow_datasets as tfds
 
-from perceiver_jax.data.builders import base
+from perceiver_jax.data.builders import base, isolated
 from perceiver_jax.data.builders.atari_clips import play
 
 GAMES = (
@@ -99,8 +93,14 @@ class AtariClips(base.EmbeddedBuilder):
                 "with: pip install perceiver-haiku[atari]"
             )
         episodes = self._episodes(split)
-        played = _play(episodes, self.builder_config.clips)
-        for (game, seed), clips in zip(episodes, played, strict=True):
+        tasks = [(game, seed, self.builder_config.clips) for game, seed in episodes]
+        # In processes: the emulator holds Python's lock.
+        num_processes = min(len(tasks), isolated.num_cores())
+        for (game, seed, _), clips in zip(
+            tasks, isolated.run_all(play.episode, tasks, num_processes), strict=True
+        ):
+            if isinstance(clips, isolated.Ended):
+                raise RuntimeError(f"Playing {game} with seed {seed} {clips.cause}: {clips.detail}")
             for i, clip in enumerate(clips):
                 clip_id = f"{game}_{seed}_{i}"
                 yield clip_id, {"clip_id": clip_id, "labels": [game], **clip}
@@ -114,28 +114,3 @@ class AtariClips(base.EmbeddedBuilder):
             for number, game in enumerate(GAMES[: self.builder_config.num_games])
             for episode in range(first, first + episodes[split])
         ]
-
-
-def _play(episodes: list[tuple[str, int]], num_clips: int) -> Iterator[list[dict]]:
-    """Plays episodes in as many processes as there are cores: the emulator holds Python's lock.
-
-    They run `play.py` by itself, which starts in a tenth of the time that importing this package
-    takes, and needs no `if __name__ == "__main__"` in the user's program.
-    """
-    num_workers = min(len(episodes), os.cpu_count() or 1)
-    with contextlib.ExitStack() as stack:
-        workers = []
-        for worker in range(num_workers):
-            task = json.dumps([episodes[worker::num_workers], num_clips])
-            command = [sys.executable, play.__file__, task]
-            process = subprocess.Popen(command, stdout=subprocess.PIPE)
-            stack.enter_context(process)
-            stack.callback(process.kill)  # Before the wait of Popen's own exit.
-            workers.append(process)
-        for episode in range(len(episodes)):
-            try:
-                yield pickle.load(workers[episode % num_workers].stdout)
-            except EOFError:
-                raise RuntimeError(
-                    f"The process that plays {episodes[episode]} ended early; its message is above."
-                ) from None

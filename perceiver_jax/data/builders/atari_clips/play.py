@@ -1,9 +1,6 @@
-"""Plays episodes at random and cuts them into clips. A program of its own: see `_play`."""
+"""Plays episodes at random and cuts them into clips, in processes that import this alone."""
 
 import io
-import json
-import pickle
-import sys
 
 import numpy as np
 import PIL.Image
@@ -26,14 +23,14 @@ _SHRINK = 2  # Of the emulator's 210 (some games 250) x 160 pixels; plenty for c
 _JPEG_QUALITY = 80
 
 
-def episode(game: str, seed: int, num_clips: int) -> list[dict]:
+def episode(task: tuple[str, int, int]) -> list[dict]:
     """Returns the `video` (JPEG files) and `audio` (a FLAC file) of clips that follow each other.
 
     Args:
-        game: a name of a ROM.
-        seed: decides the actions and the emulator's randomness.
-        num_clips: number of clips.
+        task: name of a ROM; seed, which decides the actions and the emulator's randomness; number
+            of clips.
     """
+    game, seed, num_clips = task
     player = _Player(game, seed)
     for _ in range(player.rng.integers(*_FIRST_TICK)):
         player.tick()
@@ -90,15 +87,3 @@ def _encode_sound(sound: np.ndarray) -> bytes:
     buffer = io.BytesIO()
     soundfile.write(buffer, sound, SAMPLE_RATE, format="FLAC", subtype="PCM_16")
     return buffer.getvalue()
-
-
-def main() -> None:
-    """Plays the episodes given in JSON and writes their clips to standard output, pickled."""
-    episodes, num_clips = json.loads(sys.argv[1])
-    for game, seed in episodes:
-        pickle.dump(episode(game, seed, num_clips), sys.stdout.buffer)
-        sys.stdout.buffer.flush()
-
-
-if __name__ == "__main__":
-    main()

@@ -13,9 +13,9 @@ import rich.console
 import rich.progress
 import tensorflow_datasets as tfds
 
+from perceiver_jax.data.builders import isolated, tree
 from perceiver_jax.data.builders import report as files_report
-from perceiver_jax.data.builders import tree
-from perceiver_jax.data.builders.clips import decoder, report, shards
+from perceiver_jax.data.builders.clips import report, shards
 
 # File names that are taken for clips.
 _WITH_PICTURE = frozenset(
@@ -145,7 +145,7 @@ class ClipBuilder(tfds.core.dataset_builder.FileReaderBuilder, skip_registration
         with rich.progress.Progress(console=console) as progress:
             total = sum(len(shard.clips) for shard in planned)
             bar = progress.add_task(f"Building {self.name}", total=total)
-            for done in shards.make_all(maker, planned, decoder.num_cores()):
+            for done in shards.make_all(maker, planned, isolated.num_cores()):
                 progress.advance(bar, done.num_clips)
                 yield done
 

@@ -1,7 +1,4 @@
-"""Media files as FFmpeg's containers: which kind one is, how long it is, its frames in time.
-
-It is part of the program `decode.py`, so nothing of this package is imported.
-"""
+"""Media files as FFmpeg's containers: which kind one is, how long it is, its frames in time."""
 
 from collections.abc import Iterable, Iterator
 import math

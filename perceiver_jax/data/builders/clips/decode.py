@@ -1,17 +1,13 @@
-"""Decodes a segment of a media file and encodes it as we store it. A program of its own.
+"""Decodes a segment of a media file and encodes it as we store it.
 
-`decoder.py` runs it in a child process, so that a file that crashes or hangs FFmpeg, or makes it
-ask for all memory, costs one clip. For a quick start nothing of this package is imported.
+`decode_all` does so in processes whose time and memory are limited: a file that crashes or hangs
+FFmpeg costs one clip. They import this module: it needs neither TFDS nor JAX, which take seconds.
 """
 
-import contextlib
+from collections.abc import Iterable, Iterator
 import io
 import math
-import os
-import pickle
-import resource
-import sys
-import traceback
+from typing import Any
 
 import av
 import av.logging
@@ -21,9 +17,9 @@ import PIL.Image
 import soundfile
 import soxr
 
-from . import containers  # Absolute, it would import all of the package.
+from perceiver_jax.data.builders import isolated
+from perceiver_jax.data.builders.clips import containers
 
-READY = "ready"  # First word of the program.
 FRAME_RATE = 25
 SAMPLE_RATE = 48_000
 SHORT_SIDE = 256  # Pixels.
@@ -34,7 +30,6 @@ MAX_PIXELS = 8_192 * 4_608  # Of a frame. FFmpeg refuses more before it takes me
 MAX_ASPECT = 8  # Of a frame's sides: the longer is at most so many times the shorter.
 MAX_CHANNELS = 64
 SAMPLE_RATES = (1_000, 768_000)  # Range that is taken, in Hz.
-MAX_MEMORY = 4 << 30  # Bytes of address space of the process.
 
 _TURNS = {
     (0, 1, -1, 0): PIL.Image.Transpose.ROTATE_270,  # Counter-clockwise.
@@ -67,6 +62,30 @@ class Refused(Exception):
         self.cause, self.detail = cause, detail
 
 
+def decode_all(
+    requests: Iterable[dict[str, Any]], num_processes: int, **limits: Any
+) -> Iterator[dict[str, Any]]:
+    """Yields what `decode` returns of each request, in their order, decoded side by side.
+
+    Args:
+        requests: arguments of `decode`.
+        num_processes: how many clips are decoded at once.
+        **limits: those of `isolated.run_all`.
+    """
+    for result in isolated.run_all(_answer, requests, num_processes, _initialise, **limits):
+        if isinstance(result, isolated.Ended):
+            result = {"error": ("crashed", result.detail)}
+        yield result
+
+
+def _initialise() -> None:
+    av.logging.set_level(None)
+
+
+def _answer(request: dict[str, Any]) -> dict[str, Any]:
+    return decode(**request)
+
+
 def decode(path: str, start: float, length: float, cut: bool, picture: bool = True) -> dict:
     """Decodes a segment; an error that it raises is one of this program.
 
@@ -88,7 +107,7 @@ def decode(path: str, start: float, length: float, cut: bool, picture: bool = Tr
     except Refused as refused:
         return {"error": (refused.cause, refused.detail)}
     except MemoryError:
-        return {"error": ("refused", f"needs more than {MAX_MEMORY >> 30} GiB of memory")}
+        return {"error": ("refused", f"needs more than {isolated.MAX_MEMORY >> 30} GiB of memory")}
     except (AttributeError, ImportError, NameError, TypeError):
         raise  # Of a wrong call; no file makes one.
     # What a hostile file makes of FFmpeg, PyAV and Pillow has no common type.
@@ -387,35 +406,3 @@ def _flac(samples: np.ndarray, rate: int, num_frames: int) -> bytes:
     buffer = io.BytesIO()
     soundfile.write(buffer, stored, SAMPLE_RATE, format="FLAC", subtype="PCM_16")
     return buffer.getvalue()
-
-
-def main() -> None:
-    """Says that it is ready; answers requests, arguments of `decode`, until standard input ends.
-
-    All of them are pickled.
-    """
-    _limit_memory()
-    av.logging.set_level(None)
-    with os.fdopen(os.dup(1), "wb") as replies, open(os.devnull, "wb") as nowhere:
-        os.dup2(nowhere.fileno(), 1)  # What a library prints must not get among the replies.
-        os.dup2(nowhere.fileno(), 2)
-        pickle.dump(READY, replies)
-        replies.flush()
-        while True:
-            try:
-                request = pickle.load(sys.stdin.buffer)
-            except EOFError:
-                return
-            try:
-                reply = decode(**request)
-            except Exception:
-                reply = {"broken": traceback.format_exc()}
-            pickle.dump(reply, replies)
-            replies.flush()
-
-
-def _limit_memory() -> None:
-    _, highest = resource.getrlimit(resource.RLIMIT_AS)
-    if highest == resource.RLIM_INFINITY or highest > MAX_MEMORY:
-        with contextlib.suppress(ValueError, OSError):  # macOS may refuse; then there is no limit.
-            resource.setrlimit(resource.RLIMIT_AS, (MAX_MEMORY, highest))

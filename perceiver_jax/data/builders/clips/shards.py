@@ -2,7 +2,7 @@
 
 TFDS's own writers begin anew after a kill, and its Beam writer sends every encoded clip (of
 AudioSet some 10 TB) through a shuffle. Here a shard is made from its clips in one go, under a name
-that tells its contents; a second build finds it and goes on. Any runner of Beam can make shards.
+that tells its contents; a second build finds it and resumes. Any runner of Beam can make shards.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -17,7 +17,7 @@ import uuid
 from array_record.python import array_record_module
 import tensorflow_datasets as tfds
 
-from perceiver_jax.data.builders.clips import decoder
+from perceiver_jax.data.builders.clips import decode
 
 CLIPS = 256  # Of a full shard; about 1.4 GB.
 FORMAT = 2  # Of what `decode.py` makes; a change of it makes all shards anew.
@@ -114,7 +114,7 @@ class Maker:
         if done is not None:
             return done
         if decoded is None:
-            decoded = decoder.decode_all(self.requests([shard]), 1)
+            decoded = decode.decode_all(self.requests([shard]), 1)
         done = Done(shard.name, len(shard.clips))
         temporary = self._path(shard.name, f"{uuid.uuid4().hex}.tmp")
         writer = array_record_module.ArrayRecordWriter(str(temporary), "group_size:1")
@@ -201,10 +201,10 @@ def divide(group: str, clips: Sequence[Clip], source: pathlib.Path) -> list[Shar
     return shards
 
 
-def make_all(maker: Maker, shards: Sequence[Shard], num_decoders: int) -> Iterator[Done]:
+def make_all(maker: Maker, shards: Sequence[Shard], num_processes: int) -> Iterator[Done]:
     """Makes shards on this machine, clips side by side; yields what became of each, in order."""
     missing = [shard for shard in shards if maker.find_done(shard) is None]
-    decoded = decoder.decode_all(maker.requests(missing), num_decoders)
+    decoded = decode.decode_all(maker.requests(missing), num_processes)
     for shard in shards:
         yield maker.make(shard, decoded)
 

@@ -12,7 +12,7 @@ import rich.progress
 import tensorflow_datasets as tfds
 
 from perceiver_jax.data.builders import report
-from perceiver_jax.data.builders.shapes import workers
+from perceiver_jax.data.builders.shapes import reading
 
 NUM_POINTS = 2_048  # Of meshes, which have no number of their own. Paper: "about 2000".
 
@@ -42,7 +42,7 @@ class ShapeBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         """Sets the builder up; nothing but names has been read yet.
 
         Args:
-            tasks: for each split, what `process.answer` shall do.
+            tasks: for each split, what `reading.read` shall do.
             classes: names of the classes in their order.
             num_points: number of points P of each cloud.
             skipped: what is left out already.
@@ -87,7 +87,7 @@ class ShapeBuilder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
     def _generate_examples(self, split: str) -> Iterator[tuple[str, dict]]:
         results = rich.progress.track(
-            workers.read_all(self._tasks[split]),
+            reading.read_all(self._tasks[split]),
             description=f"Building {self.name}, {split} split",
             total=len(self._tasks[split]),
             console=rich.console.Console(stderr=True),

@@ -1,18 +1,13 @@
-"""A process that reads files of shapes, one task after the other, with limited memory.
+"""Reads files of shapes, each in a process whose time and memory are limited.
 
-This module and those that it imports import nothing else of this package: that takes seconds.
+Those processes import this module: it needs neither TFDS nor JAX, which take seconds.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-import contextlib
 import functools
-import json
 import logging
-import os
+import math
 import pathlib
-import pickle
-import sys
-import traceback
 from typing import Any
 import warnings
 import zipfile
@@ -20,13 +15,41 @@ import zipfile
 import numpy as np
 
 from perceiver_jax.data import errors
+from perceiver_jax.data.builders import isolated
 from perceiver_jax.data.builders.shapes import clouds, mesh, tables
 
-MAX_MEMORY = 4 * 2**30  # trimesh takes about 15 times the size of an OFF file.
+Task = Mapping[str, Any]
+Result = tuple[str, str, Any]
+
+_TASKS_PER_START = 8  # A process takes a second to start.
 
 
-def answer(task: Mapping[str, Any]) -> Iterator[tuple[str, str, Any]]:
-    """Does one task.
+def read_all(tasks: Sequence[Task], **limits: Any) -> Iterator[list[Result]]:
+    """Yields what `read` returns of each task, in their order; in as many processes as cores.
+
+    Args:
+        tasks: see `read`.
+        **limits: those of `isolated.run_all`.
+    """
+    num_processes = max(1, min(math.ceil(len(tasks) / _TASKS_PER_START), isolated.num_cores()))
+    results = isolated.run_all(read, tasks, num_processes, _initialise, **limits)
+    for task, result in zip(tasks, results, strict=True):
+        yield [(task["name"], "", result)] if isinstance(result, isolated.Ended) else result
+
+
+def _initialise() -> None:
+    import h5py  # noqa: F401  Before memory is limited: a failed import can't be repeated.
+    import trimesh  # noqa: F401
+
+    warnings.simplefilter("ignore")
+    # NumPy warns, and stops, where text is no number: that is damage, too.
+    warnings.filterwarnings("error", message="string or file could not be read")
+    np.seterr(all="ignore")  # Infinities are found by what comes out.
+    logging.disable()  # All that the libraries say of damaged files is in the results.
+
+
+def read(task: Task) -> list[Result]:
+    """Reads the file of a task; an error that it raises is one of this program.
 
     Args:
         task: `path`; `name` for the report; `num_points`; `z_up`, whether the file's z axis is the
@@ -34,10 +57,13 @@ def answer(task: Mapping[str, Any]) -> Iterator[tuple[str, str, Any]]:
             `path` is a zip archive, `member`; for a file of many clouds `class_names`: of an HDF5
             file in the order of its labels, of an `.npz` file those that are allowed.
 
-    Yields:
+    Returns:
         (name, class, float32 [P, 3]) of a shape, or (name, '', (cause, detail)) of a damaged one.
     """
-    path, name = pathlib.Path(task["path"]), task["name"]
+    return list(_read_shapes(pathlib.Path(task["path"]), task["name"], task))
+
+
+def _read_shapes(path: pathlib.Path, name: str, task: Task) -> Iterator[Result]:
     try:
         if path.suffix in (".h5", ".npz"):
             yield from _clouds(path, task)
@@ -74,7 +100,7 @@ def _open_archive(path: pathlib.Path) -> zipfile.ZipFile:
     return zipfile.ZipFile(path)
 
 
-def _clouds(path: pathlib.Path, task: Mapping[str, Any]) -> Iterator[tuple[str, str, Any]]:
+def _clouds(path: pathlib.Path, task: Task) -> Iterator[Result]:
     known = task["class_names"]
     if path.suffix == ".h5":
         points, labels = tables.read_hdf5(path)
@@ -94,35 +120,3 @@ def _clouds(path: pathlib.Path, task: Mapping[str, Any]) -> Iterator[tuple[str, 
             yield name, class_names[label], clouds.normalise(cloud)
         except errors.BadDataError as error:
             yield name, "", (error.cause, error.detail)
-
-
-def serve() -> None:
-    """Answers tasks, a JSON object a line, with pickled lists of what `answer` yields.
-
-    Where the program itself is broken, the answer is the traceback.
-    """
-    import resource
-
-    import h5py  # noqa: F401  Before memory is limited: a failed import can't be repeated.
-    import trimesh  # noqa: F401
-
-    answers = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # Whatever a library prints.
-    _, most = resource.getrlimit(resource.RLIMIT_AS)
-    limit = MAX_MEMORY if most == resource.RLIM_INFINITY else min(MAX_MEMORY, most)
-    with contextlib.suppress(ValueError, OSError):  # macOS does not have this limit.
-        resource.setrlimit(resource.RLIMIT_AS, (limit, most))
-    warnings.simplefilter("ignore")
-    # NumPy warns, and stops, where text is no number: that is damage, too.
-    warnings.filterwarnings("error", message="string or file could not be read")
-    np.seterr(all="ignore")  # Infinities are found by what comes out.
-    logging.disable()  # All that the libraries say of damaged files is in the answers.
-    pickle.dump("ready", answers)
-    answers.flush()
-    for line in sys.stdin:
-        try:
-            answered: list | str = list(answer(json.loads(line)))
-        except Exception:
-            answered = traceback.format_exc()
-        pickle.dump(answered, answers)
-        answers.flush()
