@@ -31,6 +31,7 @@ setuptools.setup(
         "orbax-checkpoint>=0.12",
         "Pillow>=11.3",  # Reads AVIF from here on.
         "rich>=14",
+        "scikit-learn>=1.5",
         "scipy>=1.13",
         "soundfile>=0.13",
         "soxr>=0.5",
@@ -58,7 +59,6 @@ setuptools.setup(
             "pytest>=8",
             "pytest-xdist>=3.6",
             "ruff>=0.12",
-            "scikit-learn>=1.5",
             "sktime>=1.0",  # Has the series of docs/new_modality.md.
         ],
         # The PyTorch projects of experiments.benchmarks, for an environment of their own, and what

@@ -56,7 +56,7 @@ def pictures(source: pathlib.Path | None) -> list[bytes]:
                 f"{', '.join(FORMATS)}. Give another --source, or none."
             )
         return [path.read_bytes() for path in paths]
-    import sklearn.datasets  # librosa needs it, so it is there; takes a second.
+    import sklearn.datasets  # Here, for it takes a second.
 
     rng = np.random.default_rng(0)
     photos = [PIL.Image.fromarray(photo) for photo in sklearn.datasets.load_sample_images().images]

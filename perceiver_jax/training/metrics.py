@@ -20,29 +20,24 @@ def top_k_accuracy(
     return float(hits.any(axis=1).mean())
 
 
-def average_precision(scores: Float[np.ndarray, " B"], targets: Shaped[np.ndarray, " B"]) -> float:
-    """Area under the precision-recall curve by steps, `sum_n (R_n - R_{n-1}) P_n`.
-
-    The thresholds n are the distinct scores, so that ties enter together and the order of the
-    examples has no influence. NaN if no target is positive.
-    """
-    order = np.argsort(-scores, kind="stable")
-    sorted_scores, hits = scores[order], targets[order] > 0
-    if not hits.any():
-        return float("nan")
-    last_of_tie = np.append(np.flatnonzero(np.diff(sorted_scores)), len(scores) - 1)
-    true_positives = np.cumsum(hits)[last_of_tie]
-    precision = true_positives / (last_of_tie + 1)
-    recall = true_positives / true_positives[-1]
-    return float(np.sum(np.diff(recall, prepend=0.0) * precision))
-
-
 def average_precision_per_class(
     scores: Float[np.ndarray, "B L"], labels: Num[np.ndarray, " B"] | Num[np.ndarray, "B L"]
 ) -> Float[np.ndarray, " L"]:
-    """Average precision of each class; NaN for a class that never occurs."""
-    targets = multi_hot(labels, scores.shape[1])
-    return np.array([average_precision(s, t) for s, t in zip(scores.T, targets.T, strict=True)])
+    """Average precision of each class, `sum_n (R_n - R_{n-1}) P_n`; NaN where it never occurs.
+
+    The thresholds n are the distinct scores, so that ties enter together and the order of the
+    examples has no influence. NaN is the lowest score.
+    """
+    from sklearn import metrics as sklearn_metrics  # Here, for it takes a second.
+
+    # scikit-learn refuses NaN and infinity, which a model that diverged gives. Classes as rows, for
+    # it sorts them one by one.
+    finite = np.nan_to_num(np.ascontiguousarray(scores.T), nan=np.finfo(scores.dtype).min)
+    targets = multi_hot(labels, scores.shape[1]).T
+    precision = sklearn_metrics.average_precision_score
+    return np.array(
+        [precision(y, s) if y.any() else np.nan for y, s in zip(targets, finite, strict=True)]
+    )
 
 
 def mean_average_precision(
@@ -54,31 +49,24 @@ def mean_average_precision(
     return float(per_class[occurs].mean()) if occurs.any() else float("nan")
 
 
-def roc_auc(scores: Float[np.ndarray, " B"], targets: Shaped[np.ndarray, " B"]) -> float:
-    """Area under the curve of true over false positives, as the statistic of Mann and Whitney.
-
-    It is how often a positive example scores higher than a negative one; ties count a half. NaN
-    unless there are both.
-    """
-    hits = targets > 0
-    num_hits = int(hits.sum())
-    pairs = num_hits * (len(hits) - num_hits)
-    if not pairs:
-        return float("nan")
-    import scipy.stats  # Here, for it takes a while.
-
-    ranks = scipy.stats.rankdata(scores)
-    return float((ranks[hits].sum() - num_hits * (num_hits + 1) / 2) / pairs)
-
-
 def mean_roc_auc(
     scores: Float[np.ndarray, "B L"], labels: Num[np.ndarray, " B"] | Num[np.ndarray, "B L"]
 ) -> float:
-    """`roc_auc` averaged over the classes that some examples have and others don't."""
-    targets = multi_hot(labels, scores.shape[1])
-    per_class = np.array([roc_auc(s, t) for s, t in zip(scores.T, targets.T, strict=True)])
-    known = ~np.isnan(per_class)
-    return float(per_class[known].mean()) if known.any() else float("nan")
+    """Area under the curve of true over false positives, averaged over classes; NaN if of none.
+
+    As the statistic of Mann and Whitney, twice as fast as the curve of scikit-learn: how often
+    a positive example scores higher than a negative one, where ties count a half. Classes that no
+    example or every one has are left out, and those with a score of NaN.
+    """
+    import scipy.stats  # Here, for it takes a while.
+
+    areas = []
+    for score, hit in zip(scores.T, multi_hot(labels, scores.shape[1]).T, strict=True):
+        num_hits = np.count_nonzero(hit)
+        if 0 < num_hits < len(hit) and not np.isnan(score).any():
+            wins = scipy.stats.rankdata(score)[hit].sum() - num_hits * (num_hits + 1) / 2
+            areas.append(wins / (num_hits * (len(hit) - num_hits)))
+    return float(np.mean(areas)) if areas else float("nan")
 
 
 def d_prime(auc: float) -> float:

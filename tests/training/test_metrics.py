@@ -15,9 +15,13 @@ def _scores(rng, size, num_classes):
 @pytest.mark.parametrize("seed", range(5))
 def test_average_precision_agrees_with_scikit_learn_on_tied_scores(seed):
     rng = np.random.RandomState(seed)
-    scores, targets = _scores(rng, 97, 1)[:, 0], rng.uniform(size=97) < 0.3
-    expected = sklearn_metrics.average_precision_score(targets, scores)
-    assert metrics.average_precision(scores, targets) == pytest.approx(expected, abs=1e-12)
+    scores, labels = _scores(rng, 97, 3), rng.randint(0, 3, size=97)
+    expected = [
+        sklearn_metrics.average_precision_score(labels == label, scores[:, label])
+        for label in range(3)
+    ]
+    got = metrics.average_precision_per_class(scores, labels)
+    np.testing.assert_allclose(got, expected, rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -43,16 +47,27 @@ def test_map_of_one_label_an_example_equals_that_of_its_one_hot_form():
 
 def test_average_precision_does_not_depend_on_the_order_of_examples():
     rng = np.random.RandomState(0)
-    scores, targets = _scores(rng, 97, 1)[:, 0], rng.uniform(size=97) < 0.3
+    scores, labels = _scores(rng, 97, 3), rng.randint(0, 3, size=97)
+    scores[::7] = np.nan
     order = rng.permutation(97)
-    assert metrics.average_precision(scores[order], targets[order]) == pytest.approx(
-        metrics.average_precision(scores, targets), abs=1e-12
+    np.testing.assert_allclose(
+        metrics.average_precision_per_class(scores[order], labels[order]),
+        metrics.average_precision_per_class(scores, labels),
+        rtol=0,
+        atol=1e-12,
     )
 
 
 def test_average_precision_of_a_class_that_never_occurs_is_nan():
     per_class = metrics.average_precision_per_class(np.eye(2, 3), np.array([0, 1]))
     np.testing.assert_array_equal(per_class, [1.0, 1.0, np.nan])
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_nan_is_the_lowest_score_of_average_precision(dtype):
+    scores = np.array([[np.nan, np.inf], [-1e30, 0.0], [1.0, -np.inf]], dtype)
+    per_class = metrics.average_precision_per_class(scores, np.array([0, 1, 1]))
+    np.testing.assert_allclose(per_class, [1 / 3, (1 / 2 + 2 / 3) / 2])
 
 
 @pytest.mark.parametrize("k", [1, 3, 5])
@@ -87,20 +102,21 @@ def test_top_k_accuracy_of_several_labels_asks_for_one_of_them():
 @pytest.mark.parametrize("seed", range(5))
 def test_roc_auc_agrees_with_scikit_learn_on_tied_scores(seed):
     rng = np.random.RandomState(seed)
-    scores, targets = _scores(rng, 97, 1)[:, 0], rng.uniform(size=97) < 0.3
-    expected = sklearn_metrics.roc_auc_score(targets, scores)
-    assert metrics.roc_auc(scores, targets) == pytest.approx(expected, abs=1e-12)
+    scores, targets = _scores(rng, 97, 1), (rng.uniform(size=(97, 1)) < 0.3).astype(np.float32)
+    expected = sklearn_metrics.roc_auc_score(targets[:, 0], scores[:, 0])
+    assert metrics.mean_roc_auc(scores, targets) == pytest.approx(expected, abs=1e-12)
 
 
-def test_mean_roc_auc_leaves_out_classes_that_none_or_all_examples_have():
+def test_mean_roc_auc_leaves_out_classes_that_none_or_all_have_or_that_have_nan_as_a_score():
     rng = np.random.RandomState(0)
-    scores = _scores(rng, 53, 7)
-    labels = (rng.uniform(size=(53, 7)) < 0.2).astype(np.float32)
+    scores = _scores(rng, 53, 8)
+    scores[3, 7] = np.nan
+    labels = (rng.uniform(size=(53, 8)) < 0.2).astype(np.float32)
     labels[:, 2], labels[:, 5] = 0, 1
     known = [0, 1, 3, 4, 6]
     expected = sklearn_metrics.roc_auc_score(labels[:, known], scores[:, known], average="macro")
     assert metrics.mean_roc_auc(scores, labels) == pytest.approx(expected, abs=1e-12)
-    assert np.isnan(metrics.mean_roc_auc(scores, np.zeros((53, 7))))
+    assert np.isnan(metrics.mean_roc_auc(scores, np.zeros((53, 8))))
 
 
 @pytest.mark.parametrize("distance", [0.0, 0.7, 2.3])
