@@ -154,8 +154,9 @@ def build(constructor: Callable, keys: Any, where: str, **given: Any) -> Any:
     try:
         return constructor(**keys, **given)
     except UserError as error:
-        if re.match(r"\w*", str(error))[0] in keys:
-            raise UserError(f"{where}.{error}") from error
+        unknown, key, rest = re.fullmatch(r"(?s)(Unknown )?(\w*)(.*)", str(error)).groups("")
+        if key in keys:
+            raise UserError(f"{unknown}{where}.{key}{rest}") from error
         raise
 
 

@@ -11,9 +11,9 @@ NEVER = {"clu", "flax", "tensorflow", "torch"}
 
 
 def _part(module: str) -> str | None:
-    """The part of the package that a module belongs to: data, training or model."""
+    """The part of the package that a module belongs to; None: all may import it."""
     words = module.split(".")
-    if words[0] != "perceiver_jax":
+    if words[0] != "perceiver_jax" or words[1:2] == ["config"]:
         return None
     if len(words) > 1 and words[1] in ("data", "training"):
         return words[1]

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from perceiver_jax import config
 from perceiver_jax.data import fields as fields_lib
 from perceiver_jax.data import pipeline, reader, stores
 from perceiver_jax.data.fields import array as array_field
@@ -60,8 +61,7 @@ def from_arrays(
     Raises:
         ValueError: the arrays do not fit each other, or hold what can't be learned from.
     """
-    batch_size = _whole("batch_size", batch_size, 1)
-    num_workers = _whole("num_workers", num_workers, 0)
+    config.check(locals(), batch_size=config.AT_LEAST_ONE, num_workers=pipeline.WORKERS)
     train, numbers = _split(inputs, targets, "")
     test, test_numbers = _split(test_inputs, test_targets, "test_")
     for name in sorted(train.keys() | test.keys()):
@@ -73,7 +73,7 @@ def from_arrays(
             for split, predicted in ((train, numbers), (test, test_numbers))
         ]
         if forms[0] != forms[1]:
-            raise ValueError(
+            raise config.UserError(
                 f"Got {name!r} as {forms[0]} to train on and {forms[1]} to test on; expected the "
                 "same. Make them alike."
             )
@@ -88,13 +88,13 @@ def from_arrays(
         if name not in numbers
     }
     if given:
-        raise ValueError(
+        raise config.UserError(
             f"Got class_names for {sorted(given)}; expected some of {sorted(names)}. Leave it out."
         )
     augment = dict(_by_name("augment", augment or {}, "a function", "input"))
     for name, function in augment.items():
         if function is not None and not callable(function):
-            raise ValueError(
+            raise config.UserError(
                 f"Got augment of {name!r} of type {type(function).__name__}; expected a function "
                 "of an array and a random generator. Correct it."
             )
@@ -104,7 +104,9 @@ def from_arrays(
         if name not in target_names
     }
     if augment:
-        raise ValueError(f"Got augment for {sorted(augment)}; expected some of {sorted(fields)}.")
+        raise config.UserError(
+            f"Got augment for {sorted(augment)}; expected some of {sorted(fields)}."
+        )
     for name in target_names:
         size = train[name].shape[1:]
         if name in numbers:
@@ -117,7 +119,8 @@ def from_arrays(
         "test": stores.Arrays(test, target_names),
     }
     store = stores.InMemory("arrays", splits, names)
-    return pipeline.Data(store, "train", "test", batch_size, num_workers, fields)
+    # Python's own numbers can be written as JSON, numpy's can't.
+    return pipeline.Data(store, "train", "test", int(batch_size), int(num_workers), fields)
 
 
 def _split(inputs: Any, targets: Any, prefix: str) -> tuple[dict[str, np.ndarray], set[str]]:
@@ -134,7 +137,7 @@ def _split(inputs: Any, targets: Any, prefix: str) -> tuple[dict[str, np.ndarray
     else:
         named, whats = {"label": targets}, {"label": f"{prefix}labels"}
     if not named:
-        raise ValueError(
+        raise config.UserError(
             "Got no targets; expected at least one array. Give targets={'name': array}."
         )
     arrays, numbers = {}, set()
@@ -148,7 +151,7 @@ def _split(inputs: Any, targets: Any, prefix: str) -> tuple[dict[str, np.ndarray
     counted = f"{count} of {first!r}" if isinstance(targets, Mapping) else f"{count} labels"
     reserved = sorted({*_RESERVED, *named})
     for name in named.keys() & _RESERVED:
-        raise ValueError(
+        raise config.UserError(
             f"Got a target {name!r}, which each batch has already; expected another name than "
             f"{', '.join(_RESERVED)}. Rename it."
         )
@@ -156,19 +159,19 @@ def _split(inputs: Any, targets: Any, prefix: str) -> tuple[dict[str, np.ndarray
         _check_count(name, arrays[name], count, counted)
     for name, values in _by_name(f"{prefix}inputs", inputs, "an array", "input").items():
         if name in reserved or f"{name}{_MASK}" in named:
-            raise ValueError(
+            raise config.UserError(
                 f"Got an input {name!r}, which each batch has already; expected another name than "
                 f"{', '.join(reserved)}. Rename it."
             )
         what = f"{prefix}inputs[{name!r}]"
         array = _array(what, values)
         if not array_field.is_numbers(array.dtype):
-            raise ValueError(
+            raise config.UserError(
                 f"Got {what} as {array.dtype}; expected floats, integers or booleans. Convert it."
             )
         size = _check_count(name, array, count, counted)
         if not array.size:
-            raise ValueError(
+            raise config.UserError(
                 f"Got {what} {list(array.shape)}, whose examples hold nothing; expected at least "
                 "one number in each. Leave it out."
             )
@@ -191,7 +194,9 @@ def _split(inputs: Any, targets: Any, prefix: str) -> tuple[dict[str, np.ndarray
             "finite numbers. Fill them in, or leave out these examples.",
         )
     if not inputs:
-        raise ValueError("Got no inputs; expected at least one array. Give inputs={'name': array}.")
+        raise config.UserError(
+            "Got no inputs; expected at least one array. Give inputs={'name': array}."
+        )
     return arrays, numbers
 
 
@@ -199,7 +204,7 @@ def _check_count(name: str, array: np.ndarray, count: int, counted: str) -> int:
     """Returns the number of examples, if it is that of the first target."""
     size = len(array) if array.ndim else 0
     if size != count or not size:
-        raise ValueError(
+        raise config.UserError(
             f"Got {size} examples of {name!r} and {counted}; expected as many of the one as of the "
             "other, and at least one."
         )
@@ -214,7 +219,7 @@ def _is_finite(array: np.ndarray, mask: np.ndarray | None, name: str) -> np.ndar
         return finite.all(axis=1)
     allowed = dict.fromkeys([(), (1,), tuple(grid), (math.prod(grid),)])
     if mask.shape[1:] not in allowed:
-        raise ValueError(
+        raise config.UserError(
             f"Got {name + _MASK!r} of {list(mask.shape[1:])} an example for {name!r} of "
             f"{list(array.shape[1:])}; expected one of {', '.join(str(list(x)) for x in allowed)}: "
             "one for all, or for each element of its grid. Make them alike."
@@ -249,7 +254,7 @@ def _labels(labels: np.ndarray, what: str) -> np.ndarray:
             "np.unique(names, return_inverse=True), of training and test together, gives "
             "class_names and their numbers."
         )
-    raise ValueError(
+    raise config.UserError(
         f"Got {what} {labels.dtype} {list(labels.shape)}; expected integers [E], or zeros and ones "
         f"[E, L] of several classes. {hint}"
     )
@@ -258,7 +263,7 @@ def _labels(labels: np.ndarray, what: str) -> np.ndarray:
 def _numbers(numbers: np.ndarray, what: str) -> np.ndarray:
     """Returns numbers to be predicted as float32 [E, V]."""
     if numbers.ndim not in (1, 2) or not numbers.shape[-1]:
-        raise ValueError(
+        raise config.UserError(
             f"Got {what} {numbers.dtype} {list(numbers.shape)}; expected floats [E] or [E, V] to "
             "be predicted, or as classes integers [E]. Convert them."
         )
@@ -282,26 +287,26 @@ def _class_names(given: Any, train: np.ndarray, test: np.ndarray) -> tuple[str, 
         return tuple(map(str, range(num_classes)))
     listed = isinstance(given, Iterable) and not isinstance(given, str | Mapping | Set)
     if not listed or (isinstance(given, np.ndarray) and given.ndim != 1):
-        raise ValueError(
+        raise config.UserError(
             f"Got class_names={given!r}; expected a list of names, of which the first is that of "
             "class 0. Make it one."
         )
     names = list(given)
     wrong = [name for name in names if not isinstance(name, str | numbers.Integral) or name == ""]
     if wrong:
-        raise ValueError(
+        raise config.UserError(
             f"Got {wrong[:_MAX_LISTED]} among the class names; expected texts. Convert them."
         )
     names = tuple(map(str, names))
     if len(names) < num_classes or (multi_label and len(names) > num_classes):
         from_0 = multi_label or min(train.min(), test.min()) == 0
         hint = "" if from_0 else " Count classes from 0."
-        raise ValueError(
+        raise config.UserError(
             f"Got {len(names)} class names for {num_classes} classes; expected one for each.{hint}"
         )
     double = [name for name, count in collections.Counter(names).items() if count > 1]
     if double:
-        raise ValueError(f"Got class names {double} twice; expected each once. Rename them.")
+        raise config.UserError(f"Got class names {double} twice; expected each once. Rename them.")
     return names
 
 
@@ -311,30 +316,21 @@ def _array(what: str, values: Any) -> np.ndarray:
     except MemoryError:
         raise
     except Exception as error:  # Lists of different lengths, tensors of another device.
-        raise ValueError(
+        raise config.UserError(
             f"Got {what} that make no array: {error}. Expected numbers, in the same shape for each "
             "example. Cut or fill them, or make them a numpy array."
         ) from error
     if isinstance(values, np.ma.MaskedArray) and np.ma.is_masked(values):
-        raise ValueError(
+        raise config.UserError(
             f"Got {what} with masked values, of which nothing is known; expected all of them. Fill "
             "them in with filled(value)."
         )
     return array
 
 
-def _whole(what: str, value: Any, least: int) -> int:
-    """Returns a whole number as Python's own, which can be written as JSON."""
-    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < least:
-        raise ValueError(
-            f"Got {what}={value!r}; expected a whole number, {least} or more. Correct it."
-        )
-    return int(value)
-
-
 def _by_name(what: str, given: Any, value: str, owner: str) -> Mapping[str, Any]:
     if not isinstance(given, Mapping) or not all(isinstance(name, str) for name in given):
-        raise ValueError(
+        raise config.UserError(
             f"Got {what} of type {type(given).__name__}"
             + (f" with keys {list(given)}" if isinstance(given, Mapping) else "")
             + f"; expected {value} by the name of each {owner}. Give {{'name': ...}}."
@@ -365,7 +361,7 @@ def _refuse(wrong: np.ndarray, what: str, expected: str, values: Any = None) -> 
         str(i) if values is None else f"{i}: {values[i].tolist()}" for i in examples[:_MAX_LISTED]
     ]
     more = ", ..." if examples.size > _MAX_LISTED else ""
-    raise ValueError(
+    raise config.UserError(
         f"Got {what}, in {examples.size} of {len(wrong)} examples ({', '.join(listed)}{more}); "
         f"expected {expected}"
     )

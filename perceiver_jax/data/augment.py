@@ -2,9 +2,12 @@
 
 from collections.abc import Sequence
 import math
+from typing import Any
 
 import numpy as np
 import PIL.Image
+
+from perceiver_jax import config
 
 Number = int | float  # What a config may hold: 1 as well as 1.0.
 Range = tuple[Number, Number]
@@ -13,6 +16,15 @@ Box = tuple[int, int, int, int]  # left, upper, right, lower in pixels
 _ATTEMPTS = 10
 _CENTRE_FRACTION = 224 / 256
 _GREY = np.array([0.299, 0.587, 0.114])  # ITU-R 601, as in Pillow.
+
+
+def check_crop(field: Any) -> None:
+    """Raises a UserError unless a field's `crop_area` and `crop_aspect` can be drawn from."""
+    config.check_pairs(
+        vars(field),
+        crop_area=config.Range(0, 1, low_included=False),
+        crop_aspect=config.POSITIVE,
+    )
 
 
 def random_box(

@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 import filelock
 import tensorflow_datasets as tfds
 
+from perceiver_jax import config
 from perceiver_jax.data import errors, prepared
 from perceiver_jax.data.builders import atari_clips, base, furniture11, mnist5k
 
@@ -114,7 +115,8 @@ def lookup(name: str, data_dir: str = "") -> Dataset:
         )
     if planned is None:
         known = {*DATASETS, *prepared.names(data_dir)}
-        errors.check_known(f"data set (looked for in {prepared.root(data_dir)})", name, known)
+        where = f"data set (looked for in {prepared.root(data_dir)})"
+        config.check_known(where, name, sorted(known))
     return planned
 
 
@@ -160,7 +162,7 @@ def num_examples(name: str, data_dir: str, split: str) -> int:
     try:
         return splits[split].num_examples
     except (KeyError, ValueError) as error:
-        raise ValueError(
+        raise config.UserError(
             f"Data set {name!r} has no split {split!r}; expected one of {sorted(splits)} or parts "
             "of them, such as 'train[:90%]'. Set config.data.train_split and "
             "config.data.test_split."
@@ -211,7 +213,7 @@ def _check_made_from(directory: pathlib.Path, made_from: Mapping[str, Any]) -> N
     before = json.loads(path.read_text())
     for key, value in made_from.items():
         if key in before and before[key] != value:
-            raise ValueError(
+            raise config.UserError(
                 f"{directory} is there already, made with {key} {before[key]}; got {value}. Choose "
                 "another --name or --data_dir, or delete that directory to prepare it again."
             )
@@ -269,12 +271,10 @@ def _disk_errors(directory: pathlib.Path) -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        told = [text for text in map(os.strerror, _DISK_ERRORS) if text in str(error)]
+        told = [number for number in _DISK_ERRORS if os.strerror(number) in str(error)]
         if not told:
             raise
-        raise OSError(
-            f"Can't write {directory}: {told[0]}. Make room, or choose another --data_dir."
-        ) from error
+        raise OSError(told[0], os.strerror(told[0]), str(directory)) from error
 
 
 @contextlib.contextmanager

@@ -1,18 +1,18 @@
-"""Errors that say what was got, what is allowed, and what to do."""
+"""What data sets and files can be refused for."""
 
-from collections.abc import Iterable
-import difflib
 import pathlib
 import traceback
+
+from perceiver_jax import config
 
 _PACKAGE = pathlib.Path(__file__).parents[1]
 
 
-class DatasetNotFoundError(FileNotFoundError):
+class DatasetNotFoundError(config.MissingFileError):
     """A data set that can't be made from what is installed is not on disk."""
 
 
-class BadDataError(ValueError):
+class BadDataError(config.UserError):
     """A record or a file that can't be decoded.
 
     Attributes:
@@ -31,7 +31,7 @@ class BadDataError(ValueError):
         return type(self), (self.cause, self.detail)
 
 
-class AugmentError(ValueError):
+class AugmentError(config.UserError):
     """An `augment` that raised an error, or returned what can't take the example's place."""
 
 
@@ -48,13 +48,3 @@ def means_broken_program(error: Exception) -> bool:
         return False
     *_, (frame, _) = traceback.walk_tb(error.__traceback__)
     return pathlib.Path(frame.f_code.co_filename).is_relative_to(_PACKAGE)
-
-
-def check_known(what: str, name: str, known: Iterable[str]) -> None:
-    """Raises a ValueError that lists what is known and suggests the nearest, if `name` is not."""
-    known = sorted(known)
-    if name in known:
-        return
-    nearest = difflib.get_close_matches(name, known, n=1)
-    hint = f" Did you mean {nearest[0]!r}?" if nearest else ""
-    raise ValueError(f"Unknown {what} {name!r}; expected one of {known}.{hint}")

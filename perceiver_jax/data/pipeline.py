@@ -12,6 +12,7 @@ from grain import python as grain
 import ml_collections
 import numpy as np
 
+from perceiver_jax import config
 from perceiver_jax.data import batches as batches_lib
 from perceiver_jax.data import errors, mix, prepared, reader, stores, workers
 from perceiver_jax.data import fields as fields_lib
@@ -19,6 +20,7 @@ from perceiver_jax.data.fields import image, label
 
 Batch = batches_lib.Batch
 
+WORKERS = config.Range(0, 1024, whole=True)  # More are a slip.
 _NUM_THREADS = min(os.cpu_count() or 1, 8)
 
 
@@ -58,13 +60,21 @@ class Data:
     max_bad_records: int = 0
 
     def __post_init__(self):
-        """Checks that what is to be mixed can be."""
+        """Checks the numbers, and that what is to be mixed can be."""
+        config.check(
+            vars(self),
+            batch_size=config.AT_LEAST_ONE,
+            num_workers=WORKERS,
+            mixup_alpha=config.NOT_NEGATIVE,
+            cutmix_alpha=config.NOT_NEGATIVE,
+            max_bad_records=config.COUNT,
+        )
         for name, field in self.fields.items():
             if self._mixes and not isinstance(field, image.Image | label.Label):
                 what = "target" if field.is_target else "input"
                 is_none = "no label" if field.is_target else "no picture"
-                raise ValueError(
-                    f"Got mixup_alpha={self.mixup_alpha} and cutmix_alpha={self.cutmix_alpha}, but "
+                raise config.UserError(
+                    f"mixup_alpha is {self.mixup_alpha} and cutmix_alpha {self.cutmix_alpha}, but "
                     f"{what} {name!r} is {is_none}; expected 0. Set both to 0."
                 )
 
@@ -97,7 +107,7 @@ class Data:
             ValueError: the data are on disk, and so described by a config.
         """
         if not isinstance(self.store, stores.InMemory):
-            raise ValueError(
+            raise config.UserError(
                 f"Got data set {self.name!r}, which is on disk; expected arrays in memory. Name "
                 "the data set in config.data instead."
             )
@@ -130,7 +140,7 @@ class Data:
                 except errors.BadDataError as error:
                     if error.cause != label.WRONG_LABEL:
                         continue  # Is counted where it is read.
-                    raise ValueError(
+                    raise config.UserError(
                         f"{records.describe(index)} of {self.name}, split {split}, has a "
                         f"{error}. Sets whose labels are hidden have -1: set config.data.{key} to "
                         "a split, or a part of one such as 'train[90%:]', that has labels."
@@ -174,7 +184,7 @@ class Data:
         dataset = dataset.batch(share, drop_remainder=True, batch_fn=reader.stack)
         if self._mixes:
             if share % 2:
-                raise ValueError(
+                raise config.UserError(
                     f"Got {share} examples of a batch for each process; expected an even number, "
                     "for pictures are mixed in pairs. Change config.data.batch_size."
                 )
@@ -203,9 +213,10 @@ class Data:
         Raises:
             ValueError: several windows are wanted of inputs that have but one.
         """
+        config.check(locals(), batch_size=config.AT_LEAST_ONE, num_windows=config.AT_LEAST_ONE)
         if num_windows > 1 and not any(field.has_windows for field in self.fields.values()):
-            raise ValueError(
-                f"Got num_windows={num_windows}, but none of the inputs {sorted(self.inputs)} has "
+            raise config.UserError(
+                f"num_windows is {num_windows}, but none of the inputs {sorted(self.inputs)} has "
                 "several windows; expected 1. Set config.eval.num_windows=1."
             )
         examples = self._reader(self.test_split)
@@ -307,7 +318,9 @@ def build_data(
     built = {}
     for name, settings in fields.items():
         defaults = store.defaults(name, settings.get("kind"))
-        built[name] = fields_lib.build_field(name, **defaults | dict(settings))
+        settings = defaults | dict(settings)
+        where = f"config.data.fields.{name}"
+        built[name] = config.build_from_table(fields_lib.FIELDS, settings, where)
     return Data(
         store,
         train_split,
@@ -333,7 +346,7 @@ def _mix_batch(
 
 def _share(batch_size: int, process_count: int) -> int:
     if batch_size % process_count:
-        raise ValueError(
+        raise config.UserError(
             f"Got a batch of {batch_size} examples for {process_count} processes; expected a "
             "multiple of the number of processes. Change the batch size."
         )

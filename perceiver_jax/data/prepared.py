@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 
-from perceiver_jax.data import errors
+from perceiver_jax import config
 
 Features = tfds.features.FeaturesDict
 
@@ -47,7 +47,7 @@ def find(name: str, data_dir: str) -> tfds.core.DatasetBuilder | None:
     if not list(directory.glob(f"*/{_INFO}")):
         configs = sorted({path.parents[1].name for path in directory.glob(f"*/*/{_INFO}")})
         if len(configs) > 1:
-            raise ValueError(
+            raise config.UserError(
                 f"Data set {name!r} in {root(data_dir)} has several configurations; expected one "
                 f"of {[f'{name}/{config}' for config in configs]}. Set config.data.dataset to one."
             )
@@ -62,13 +62,13 @@ def find(name: str, data_dir: str) -> tfds.core.DatasetBuilder | None:
     try:
         builder = tfds.builder_from_directory(str(newest))
     except ImportError as error:
-        raise ValueError(
+        raise config.UserError(
             f"Data set {name!r} in {newest} has a feature that TFDS reads with TensorFlow, such as "
             "its Audio; expected features that need none. Prepare the original files as one of the "
             "other kinds: python -m experiments.prepare_data --help"
         ) from error
     if builder.info.file_format != _FORMAT:
-        raise ValueError(
+        raise config.UserError(
             f"Data set {name!r} in {builder.data_dir} is stored as "
             f"{builder.info.file_format.value}, which has no random access; expected "
             f"{_FORMAT.value}. Prepare it again in another directory: python -m "
@@ -113,7 +113,7 @@ def find_feature(features: Features, field_name: str, usual: str, name: str = ""
     if len(candidates) != 1 or candidates[0] not in features:
         what = "of classes" if usual == "label" else f"for {usual!r}"
         count = f"{len(candidates) or 'no'} features {what}"
-        raise ValueError(
+        raise config.UserError(
             f"The data set has {f'no feature {name!r}' if name else count}; expected one of "
             f"{sorted(features)} to be {field_name!r}. Say which: "
             f"--config.data.feature_names={field_name}=FEATURE"
@@ -121,7 +121,7 @@ def find_feature(features: Features, field_name: str, usual: str, name: str = ""
     (chosen,) = candidates
     feature = features[chosen]
     if usual in _FORMS and not _FORMS[usual](feature):
-        raise ValueError(
+        raise config.UserError(
             f"Feature {chosen!r} of the data set is a {type(feature).__name__} of "
             f"{_form(feature)[0]}; expected one of which {field_name!r} can be made, as of our "
             f"{usual!r}. Say which: --config.data.feature_names={field_name}=FEATURE"
@@ -136,7 +136,7 @@ def num_values(feature: Any) -> int:
         ValueError: not the same in all.
     """
     if None in feature.shape:
-        raise ValueError(
+        raise config.UserError(
             f"Got a feature of numbers {list(feature.shape)}; expected as many in each record. "
             "Prepare the set with a fixed shape."
         )
@@ -232,9 +232,9 @@ def parse_feature_names(text: str, known: list[str]) -> dict[str, str]:
     """
     pairs = [word.partition("=") for word in filter(None, text.split(","))]
     for ours, _, theirs in pairs:
-        errors.check_known("name in config.data.feature_names", ours, known)
+        config.check_known("name in config.data.feature_names", ours, sorted(known))
         if not theirs:
-            raise ValueError(
+            raise config.UserError(
                 f"Got config.data.feature_names={text!r}; expected pairs such as "
                 "'image=photo,label=species'. Correct it."
             )

@@ -15,7 +15,7 @@ import PIL.ImageOps
 Image = PIL.Image.Image
 Rng = np.random.Generator
 
-_MAX_MAGNITUDE = 10
+MAX_MAGNITUDE = 10
 _GREY = 128  # What comes into view.
 _MAX_ROTATION = 30.0  # degrees
 _MAX_SHEAR = 0.3
@@ -34,7 +34,7 @@ def rand_augment(rng: Rng, image: Image, num_layers: int, magnitude: int | float
         num_layers: number of operations.
         magnitude: their strength, 0 to 10.
     """
-    level = magnitude / _MAX_MAGNITUDE
+    level = magnitude / MAX_MAGNITUDE
     for _ in range(num_layers):
         operation = OPERATIONS[rng.integers(len(OPERATIONS))]
         image = operation(rng, image, level)

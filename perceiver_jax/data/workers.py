@@ -7,6 +7,8 @@ import signal
 import sys
 import threading
 
+from perceiver_jax import config
+
 
 def check_main_module(num_workers: int) -> None:
     """Refuses a script that each worker, which imports it, would run from its beginning.
@@ -22,7 +24,7 @@ def check_main_module(num_workers: int) -> None:
     except OSError:
         return
     if "__main__" not in source:
-        raise ValueError(
+        raise config.UserError(
             f"Got num_workers={num_workers} in {path}, which each of these processes would run "
             'from the beginning; expected that what it does is below `if __name__ == "__main__":`. '
             "Put it there, or set num_workers to 0."

@@ -192,10 +192,10 @@ class OfADevice:
         ({"inputs": {"bad_records": np.ones(12)}}, "which each batch has already"),
         ({"augment": abs}, "augment of type builtin.*; expected a function by the name"),
         ({"augment": {"tone": 3}}, "augment of 'tone' of type int; expected a function of"),
-        ({"batch_size": 0}, "batch_size=0; expected a whole number, 1 or more"),
-        ({"batch_size": 2.0}, "batch_size=2.0; expected"),
-        ({"num_workers": -1}, "num_workers=-1; expected a whole number, 0 or more"),
-        ({"num_workers": None}, "num_workers=None; expected"),
+        ({"batch_size": 0}, "batch_size is 0; expected at least 1"),
+        ({"batch_size": 2.0}, "batch_size is 2.0; expected a whole number"),
+        ({"num_workers": -1}, "num_workers is -1; expected at least 0"),
+        ({"num_workers": None}, "num_workers is None; expected"),
     ],
 )
 def test_what_would_be_taken_for_something_else_is_refused(rng, changes, message, monkeypatch):

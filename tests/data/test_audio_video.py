@@ -132,7 +132,7 @@ def test_spec_augment_masks_runs_of_frames_and_bins_in_training_only(clock_audio
 
 
 def test_frames_that_do_not_tile_the_window_are_an_error():
-    with pytest.raises(ValueError, match="num_samples=1000, hop=1024"):
+    with pytest.raises(ValueError, match="num_samples is 1000, hop 1024"):
         audio.Mel(num_samples=1_000)
 
 

@@ -143,5 +143,5 @@ def test_rand_augment_enhances_as_pillow_does_and_nothing_in_the_middle(photo, r
 def test_unknown_crop_and_channels_are_errors():
     with pytest.raises(ValueError, match="'incepton'.*Did you mean 'inception'"):
         image.Image(image_size=3, crop="incepton")
-    with pytest.raises(ValueError, match="channels=2; expected 1"):
+    with pytest.raises(ValueError, match="channels is 2; expected 1"):
         image.Image(image_size=3, channels=2)

@@ -190,7 +190,7 @@ def test_several_labels_are_marked_with_ones(make_data):
 
 def test_several_windows_of_inputs_that_have_one_are_an_error(make_data):
     with pytest.raises(
-        ValueError, match="num_windows=3.*has several windows.*Set config.eval.num_windows=1"
+        ValueError, match="num_windows is 3.*has several windows.*Set config.eval.num_windows=1"
     ):
         make_data("mnist5k").test_batches(4, 3)
 

@@ -92,5 +92,5 @@ def test_dropped_points_are_replaced_by_copies(cloud, rng):
 
 
 def test_too_few_points_are_an_error(cloud):
-    with pytest.raises(ValueError, match="211 points; expected at least num_points=223"):
+    with pytest.raises(ValueError, match="too few points: 211; expected at least num_points=223"):
         point_cloud.PointCloud(num_points=223).read(cloud, 0.5, None)

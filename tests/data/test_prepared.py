@@ -185,7 +185,7 @@ def test_a_value_that_is_no_number_makes_a_bad_record(weighed):
         ({"feature_names": "y=photo"}, "'photo'.*a Image of files; expected one of which 'y'"),
         ({"feature_names": "y=seen"}, r"numbers \[None\]; expected as many in each record"),
         ({"fields": {"label": {"kind": "label"}}, "feature_names": ""}, "no features of classes"),
-        ({"dataset": "mnist5k"}, "no 'size'.*config.data.fields.y.size"),
+        ({"dataset": "mnist5k"}, "Missing key config.data.fields.y.size"),
         ({"mixup_alpha": 0.2}, "target 'y' is no label; expected 0"),
     ],
 )

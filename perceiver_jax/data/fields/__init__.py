@@ -1,12 +1,10 @@
 """The kinds of field, which is what is decoded from a record: a file and a line here each."""
 
-import dataclasses
 import typing
 from typing import Any
 
 import numpy as np
 
-from perceiver_jax.data import errors
 from perceiver_jax.data.fields import audio, image, label, number, point_cloud, video
 
 FIELDS = {
@@ -43,27 +41,3 @@ class Field(typing.Protocol):
 
         `window` is its place in the example: 0 is the earliest, 1 the latest.
         """
-
-
-def build_field(name: str, *, kind: str, **settings: Any) -> Field:
-    """Builds one of `FIELDS`.
-
-    Args:
-        name: the field's key in the config, for messages.
-        kind: a key of `FIELDS`.
-        **settings: the attributes of that class.
-
-    Raises:
-        ValueError: unknown kind, or a setting that is unknown or missing.
-    """
-    errors.check_known(f"kind of field {name!r}", kind, FIELDS)
-    attributes = dataclasses.fields(FIELDS[kind])
-    for key in settings:
-        errors.check_known(f"key of field {name!r}", key, [field.name for field in attributes])
-    for field in attributes:
-        if field.default is dataclasses.MISSING and field.name not in settings:
-            raise ValueError(
-                f"Field {name!r} of kind {kind!r} has no {field.name!r}, which has no default. "
-                f"Set config.data.fields.{name}.{field.name}."
-            )
-    return FIELDS[kind](**settings)

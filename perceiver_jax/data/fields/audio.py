@@ -13,6 +13,8 @@ import scipy.sparse
 import soundfile
 import soxr
 
+from perceiver_jax import config
+
 _LOG_OFFSET = 1e-4
 _LOG_MEAN, _LOG_STD = -0.4, 5.6  # Of log-mel values of atari_clips.
 
@@ -35,6 +37,10 @@ class Audio:
     feature: ClassVar[str] = "audio"
     has_windows: ClassVar[bool] = True
     is_target: ClassVar[bool] = False
+
+    def __post_init__(self):
+        """Checks the numbers."""
+        config.check(vars(self), num_samples=config.AT_LEAST_ONE, sample_rate=config.AT_LEAST_ONE)
 
     def zeros(self) -> Float32[np.ndarray, " samples"]:
         """Returns zeros of the output's shape and type."""
@@ -100,10 +106,14 @@ class Mel:
     is_target: ClassVar[bool] = False
 
     def __post_init__(self):
-        """Checks that frames tile the window."""
+        """Checks the numbers, and that frames tile the window."""
+        masks = ("time_masks", "time_mask_width", "frequency_masks", "frequency_mask_width")
+        sizes = ("num_samples", "sample_rate", "num_bins", "hop", "window")
+        config.check(vars(self), **dict.fromkeys(masks, config.COUNT))
+        config.check(vars(self), **dict.fromkeys(sizes, config.AT_LEAST_ONE))
         if self.num_samples % self.hop or self.window < self.hop or (self.window - self.hop) % 2:
-            raise ValueError(
-                f"Got num_samples={self.num_samples}, hop={self.hop}, window={self.window}; "
+            raise config.UserError(
+                f"num_samples is {self.num_samples}, hop {self.hop} and window {self.window}; "
                 "expected num_samples to be a multiple of hop, and window to be hop plus an even "
                 "number. Change one of them."
             )

@@ -12,6 +12,7 @@ import PIL.ExifTags
 import PIL.Image
 import PIL.PngImagePlugin
 
+from perceiver_jax import config
 from perceiver_jax.data import augment, errors, rand_augment
 
 MAX_PIXELS = 2**26  # 67 million; decoded to RGB, 200 MB.
@@ -79,10 +80,22 @@ class Image:
     is_target: ClassVar[bool] = False
 
     def __post_init__(self):
-        """Checks the choices."""
-        errors.check_known("crop", self.crop, ["inception", "none"])
+        """Checks numbers and choices."""
+        config.check(
+            vars(self),
+            image_size=config.AT_LEAST_ONE,
+            rand_augment_layers=config.COUNT,
+            rand_augment_magnitude=config.Range(0, rand_augment.MAX_MAGNITUDE),
+            rotation_degrees=config.NOT_NEGATIVE,
+            scale=config.NOT_NEGATIVE,
+            shift=config.NOT_NEGATIVE,
+        )
+        augment.check_crop(self)
+        config.check_known("crop", self.crop, ["inception", "none"])
         if self.channels not in _MODES:
-            raise ValueError(f"Got channels={self.channels}; expected 1 (grey) or 3 (colour).")
+            raise config.UserError(
+                f"channels is {self.channels!r}; expected 1 (grey) or 3 (colour). Change it."
+            )
 
     def zeros(self) -> UInt8[np.ndarray, "H W channels"]:
         """Returns zeros of the output's shape and type."""
@@ -197,7 +210,7 @@ def _register_heic() -> None:
     try:
         import pillow_heif
     except ImportError as error:
-        raise ImportError(
+        raise config.MissingPackageError(
             "Got a HEIC picture, which Pillow can't read by itself; expected the package "
             "pillow-heif. Install it: pip install perceiver-haiku[heif]"
         ) from error

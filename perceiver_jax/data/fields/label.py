@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 from jaxtyping import Float32
 import numpy as np
 
+from perceiver_jax import config
 from perceiver_jax.data import errors
 
 WRONG_LABEL = "label that is no class"  # Cause of a BadDataError.
@@ -26,6 +27,10 @@ class Label:
     feature: ClassVar[str] = "label"
     has_windows: ClassVar[bool] = False
     is_target: ClassVar[bool] = True
+
+    def __post_init__(self):
+        """Checks the number."""
+        config.check(vars(self), num_classes=config.AT_LEAST_ONE)
 
     def zeros(self) -> np.int32 | Float32[np.ndarray, " L"]:
         """Returns the first class, or no class if there may be several."""

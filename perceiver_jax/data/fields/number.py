@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 from jaxtyping import Float32
 import numpy as np
 
+from perceiver_jax import config
 from perceiver_jax.data import errors
 
 NO_NUMBER = "value that is no number"  # Cause of a BadDataError.
@@ -24,6 +25,10 @@ class Number:
     feature: ClassVar[str] = "number"
     has_windows: ClassVar[bool] = False
     is_target: ClassVar[bool] = True
+
+    def __post_init__(self):
+        """Checks the number."""
+        config.check(vars(self), size=config.AT_LEAST_ONE)
 
     def zeros(self) -> Float32[np.ndarray, " V"]:
         """Returns zeros of the output's shape and type."""

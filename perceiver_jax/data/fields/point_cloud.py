@@ -7,7 +7,8 @@ from typing import ClassVar
 from jaxtyping import Float32
 import numpy as np
 
-from perceiver_jax.data import augment
+from perceiver_jax import config
+from perceiver_jax.data import augment, errors
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,6 +40,18 @@ class PointCloud:
     has_windows: ClassVar[bool] = True
     is_target: ClassVar[bool] = False
 
+    def __post_init__(self):
+        """Checks the numbers."""
+        config.check(
+            vars(self),
+            num_points=config.AT_LEAST_ONE,
+            point_scale=config.NOT_NEGATIVE,
+            rotation_degrees=config.NOT_NEGATIVE,
+            translation=config.NOT_NEGATIVE,
+            max_dropped=config.BELOW_ONE,
+        )
+        config.check_pairs(vars(self), axis_scale=config.POSITIVE)
+
     def zeros(self) -> Float32[np.ndarray, "P 3"]:
         """Returns zeros of the output's shape and type."""
         return np.zeros((self.num_points, 3), np.float32)
@@ -57,12 +70,13 @@ class PointCloud:
             rng: source of randomness in training; None in evaluation.
 
         Raises:
-            ValueError: the cloud has too few points.
+            errors.BadDataError: the cloud has too few points.
         """
         if len(value) < self.num_points:
-            raise ValueError(
-                f"Got a cloud of {len(value)} points; expected at least num_points="
-                f"{self.num_points}. Choose fewer points."
+            raise errors.BadDataError(
+                "too few points",
+                f"{len(value)}; expected at least num_points={self.num_points}. Choose fewer "
+                "points.",
             )
         if rng is None:
             subset = np.arange(self.num_points) * len(value) // self.num_points

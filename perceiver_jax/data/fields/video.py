@@ -8,6 +8,7 @@ from jaxtyping import UInt8
 import numpy as np
 import PIL.Image
 
+from perceiver_jax import config
 from perceiver_jax.data import augment
 from perceiver_jax.data.fields import image
 
@@ -46,6 +47,19 @@ class Video:
     feature: ClassVar[str] = "video"
     has_windows: ClassVar[bool] = True
     is_target: ClassVar[bool] = False
+
+    def __post_init__(self):
+        """Checks the numbers."""
+        config.check(
+            vars(self),
+            num_frames=config.AT_LEAST_ONE,
+            image_size=config.AT_LEAST_ONE,
+            frames_per_second=config.POSITIVE,
+            brightness=config.FRACTION,
+            contrast=config.FRACTION,
+            saturation=config.FRACTION,
+        )
+        augment.check_crop(self)
 
     def zeros(self) -> UInt8[np.ndarray, "T H W 3"]:
         """Returns zeros of the output's shape and type."""
