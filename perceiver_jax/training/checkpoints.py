@@ -21,6 +21,7 @@ import jax
 from jax.experimental import multihost_utils
 import numpy as np
 
+from perceiver_jax import config
 from perceiver_jax.training.state import TrainState
 
 # Directory beside that of the checkpoints, for those that can't be read.
@@ -29,7 +30,7 @@ DAMAGED = "damaged_checkpoints"
 _SPECIAL = re.compile(r"[][*?{}\\\x00-\x1f\x7f\ud800-\udfff]")
 
 
-class SaveError(OSError):
+class SaveError(OSError, config.UserError):
     """A checkpoint could not be written, or can't be read back."""
 
 
@@ -195,7 +196,7 @@ class Checkpointer:
         """
         steps = sorted(self._manager.all_steps(), reverse=True)
         if not steps:
-            raise FileNotFoundError(
+            raise config.MissingFileError(
                 f"No checkpoint in {self._directory}; expected the workdir of a training run. "
                 "Train first, or check the path."
             )
@@ -208,7 +209,7 @@ class Checkpointer:
             else:
                 return checkpoint._replace(notes=self._set_aside(damaged))
         reasons = "; ".join(f"step {step}: {reason}" for step, reason in damaged.items())
-        raise ValueError(
+        raise config.UserError(
             f"All checkpoints in {self._directory} are damaged: {reasons}. Bring them back from a "
             "copy, or begin anew in another workdir."
         )
@@ -238,7 +239,7 @@ class Checkpointer:
         expected = {name: _shape(x) for name, x in named(like).items()}
         for path in dict.fromkeys([*expected, *found]):
             if found.get(path) != expected.get(path):
-                raise ValueError(
+                raise config.UserError(
                     f"The checkpoint of step {step} in {self._directory} is of another model or "
                     f"optimizer: {path} is {found.get(path, 'absent')} there, expected "
                     f"{expected.get(path, 'absent')}. Use the config that it was trained with "
@@ -291,7 +292,7 @@ def load(directory: pathlib.Path, like: TrainState) -> Checkpoint:
       ValueError: If its arrays have other names or shapes.
     """
     if not pathlib.Path(directory).is_dir():
-        raise FileNotFoundError(
+        raise config.MissingFileError(
             f"There is no directory {directory}; expected the checkpoints of a training run. "
             "Train first, or check the path."
         )

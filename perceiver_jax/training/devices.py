@@ -20,6 +20,8 @@ import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 import numpy as np
 
+from perceiver_jax import config
+
 AXIS = "devices"
 
 # If a process has not been heard of for so long, the others end with an error.
@@ -109,7 +111,7 @@ class _OverDevices:
         if size % count:
             below, above = size // count * count, -(-size // count) * count
             choices = f"{below} or {above}" if below else f"{above}"
-            raise ValueError(
+            raise config.UserError(
                 f"A batch of {size} examples cannot be divided over {count} devices; expected a "
                 f"multiple of {count}. Set batch_size to {choices}."
             )
@@ -275,17 +277,14 @@ def build_parallelism(kind: str, devices: Sequence[jax.Device] | None = None) ->
     """Returns the functions by which training runs on the devices.
 
     Args:
-      kind: 'pmap' or 'fsdp'.
+      kind: 'pmap' keeps a copy of the state on every device, 'fsdp' a part of it, for models that
+        are larger than a device.
       devices: None is all devices of all processes.
 
     Raises:
       ValueError: If there is no such kind.
     """
-    if kind not in PARALLELISMS:
-        raise ValueError(
-            f"Unknown parallelism {kind!r}; expected one of {sorted(PARALLELISMS)}: 'pmap' keeps "
-            "a copy of the state on every device, 'fsdp' a part, for models larger than a device."
-        )
+    config.check_known("parallelism", kind, PARALLELISMS)
     devices = tuple(jax.devices() if devices is None else devices)
     # Consecutive parts of a batch come from consecutive processes.
     return PARALLELISMS[kind](tuple(sorted(devices, key=lambda d: (d.process_index, d.id))))

@@ -9,12 +9,13 @@ from typing import Any
 import jax
 import numpy as np
 
+from perceiver_jax import config
 from perceiver_jax.training import checkpoints, state, writers
 
 REPORT_FILE = "divergence.json"
 
 
-class DivergedError(ArithmeticError):
+class DivergedError(ArithmeticError, config.UserError):
     """Too many updates in a row were skipped."""
 
 

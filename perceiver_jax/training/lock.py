@@ -12,11 +12,13 @@ import os
 import pathlib
 import socket
 
+from perceiver_jax import config
+
 FILE = ".lock"
 _TAKEN = (errno.EACCES, errno.EAGAIN, errno.EWOULDBLOCK)
 
 
-class InUseError(OSError):
+class InUseError(OSError, config.UserError):
     """Another run has the workdir."""
 
 

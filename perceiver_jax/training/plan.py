@@ -2,6 +2,8 @@
 
 import dataclasses
 
+from perceiver_jax import config
+
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Plan:
@@ -25,13 +27,10 @@ class Plan:
 
     def __post_init__(self):
         """Checks the numbers."""
-        for name, value in dataclasses.asdict(self).items():
-            least = 0 if name.endswith("_every") else 1
-            if value < least:
-                raise ValueError(
-                    f"{name} is {value}; expected at least {least}. log_every, eval_every and "
-                    "checkpoint_every are in steps; there, 0 is at the end of training only."
-                )
+        every = ("log_every", "eval_every", "checkpoint_every")
+        config.check(vars(self), **dict.fromkeys(every, config.COUNT))
+        numbers = ("steps", "max_checkpoints", "max_skipped")
+        config.check(vars(self), **dict.fromkeys(numbers, config.AT_LEAST_ONE))
 
     def is_due(self, every: int, step: int) -> bool:
         """Whether what is done `every` so many steps is to be done after `step` updates."""

@@ -9,6 +9,8 @@ import pathlib
 import time
 from typing import Any
 
+from perceiver_jax import config
+
 METRICS_FILE = "metrics.jsonl"
 
 
@@ -63,7 +65,7 @@ class MetricsWriter:
         """A deleted file takes what is written without an error, and is gone with the process."""
         opened = os.fstat(self._file.fileno())
         if not self._path.exists() or not os.path.samestat(opened, self._path.stat()):
-            raise FileNotFoundError(
+            raise config.MissingFileError(
                 f"{self._path} was deleted or replaced while training wrote to it; expected that "
                 "nothing else changes the workdir. Bring the directory back; the same command "
                 "goes on from the last checkpoint there."
