@@ -1,11 +1,14 @@
 """What users type, and what they are told when they mistype it."""
 
 import argparse
-import pathlib
 
+import numpy as np
 import pytest
 
 from experiments import cli
+from perceiver_jax import config as config_lib
+from perceiver_jax import data as data_lib
+from perceiver_jax.data.fields import label
 
 IMAGENET = "experiments/configs/imagenet.py"
 
@@ -123,16 +126,29 @@ def test_a_value_that_the_library_refuses_is_a_mistake_too(capsys):
     assert "can't be spaced evenly" in capsys.readouterr().err
 
 
-def test_an_error_from_a_worker_process_whose_frames_have_but_a_path_is_a_mistake_too(capsys):
-    from perceiver_jax.data.fields import image
+class _Heic(label.Label):
+    """A field whose files need a package that is not installed."""
 
-    lines = pathlib.Path(image.__file__).read_text().splitlines()
-    before = [line.strip().startswith("raise ImportError(") for line in lines].index(True)
-    rebuilt = compile("\n" * before + "raise ImportError('No HEIC.')", image.__file__, "exec")
+    def read(self, value, window, rng):
+        raise config_lib.MissingPackageError("No HEIC.")
+
+
+def test_a_mistake_that_a_worker_process_finds_is_one_here(capsys):
+    x, labels = np.ones((8, 5)), np.arange(8)
+    data = data_lib.from_arrays({"x": x}, labels, {"x": x}, labels, batch_size=2, num_workers=1)
+    data.fields["label"] = _Heic(8, multi_label=False)
     with pytest.raises(SystemExit) as exit_, cli.user_errors_end_the_program():
-        exec(rebuilt, {})
+        next(data.train_batches(seed=0))
     assert exit_.value.code == 2
     assert capsys.readouterr().err == "Error: No HEIC.\n"
+
+
+def test_a_place_that_can_not_be_written_is_told_in_one_line(capsys, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(SystemExit) as exit_, cli.user_errors_end_the_program():
+        (tmp_path / "file" / "run").mkdir()
+    assert exit_.value.code == 2
+    assert f"Cannot read or write {tmp_path / 'file' / 'run'}: Not a dir" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("bug", [lambda: int("x"), lambda: [].index(1), lambda: (1).real()])
