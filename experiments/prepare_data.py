@@ -184,11 +184,11 @@ def _tfds_arguments(parser: argparse.ArgumentParser) -> None:
 def _prepare_tfds(flags: argparse.Namespace) -> Builder:
     import tensorflow_datasets as tfds
 
-    from perceiver_jax.data import datasets, prepared
+    from perceiver_jax.data import datasets
 
     try:
         builder = tfds.builder(
-            flags.name, data_dir=prepared.root(flags.data_dir), file_format="array_record"
+            flags.name, data_dir=datasets.root(flags.data_dir), file_format="array_record"
         )
     except tfds.core.DatasetNotFoundError as error:
         raise cli.UsageError(
@@ -217,11 +217,11 @@ def _imagenet_arguments(parser: argparse.ArgumentParser) -> None:
 def _prepare_imagenet(flags: argparse.Namespace) -> Builder:
     import tensorflow_datasets as tfds
 
-    from perceiver_jax.data import datasets, prepared
+    from perceiver_jax.data import datasets
     from perceiver_jax.data.builders import imagenet2012
 
     manual_dir = require_path(flags, "the directory of ILSVRC2012_img_train.tar")
-    builder = imagenet2012.Imagenet2012(data_dir=prepared.root(flags.data_dir))
+    builder = imagenet2012.Imagenet2012(data_dir=datasets.root(flags.data_dir))
     datasets.build(builder, tfds.download.DownloadConfig(manual_dir=manual_dir), quiet=False)
     return builder
 
@@ -238,12 +238,12 @@ def _folder_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _prepare_image_folder(flags: argparse.Namespace) -> Builder:
-    from perceiver_jax.data import datasets, prepared
+    from perceiver_jax.data import datasets
     from perceiver_jax.data.builders import image_folder
 
     source = require_path(flags, _CLASS_FOLDERS)
     builder = image_folder.ImageFolder(
-        source, choose_name(flags), prepared.root(flags.data_dir), flags.test_fraction
+        source, choose_name(flags), datasets.root(flags.data_dir), flags.test_fraction
     )
     datasets.build(builder, made_from=made_from(flags))
     write_report(builder)
@@ -258,17 +258,17 @@ def _modelnet40_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _prepare_modelnet40(flags: argparse.Namespace) -> Builder:
-    from perceiver_jax.data import datasets, prepared
+    from perceiver_jax.data import datasets
     from perceiver_jax.data.builders import modelnet40
 
     source = require_path(flags, "the files of ModelNet40", may_be_file=True)
-    builder = modelnet40.Modelnet40(source, prepared.root(flags.data_dir), flags.num_points)
+    builder = modelnet40.Modelnet40(source, datasets.root(flags.data_dir), flags.num_points)
     datasets.build(builder, made_from=made_from(flags))
     for split, number in modelnet40.SIZES.items():
         if builder.found:  # Otherwise it was there already.
             print(f"Found {builder.found[split]:,} of the {number:,} {split} shapes.")
     write_report(builder)
-    return prepared.find(builder.name, flags.data_dir)
+    return datasets.find(builder.name, flags.data_dir)
 
 
 def _mesh_folder_arguments(parser: argparse.ArgumentParser) -> None:
@@ -280,21 +280,21 @@ def _mesh_folder_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _prepare_mesh_folder(flags: argparse.Namespace) -> Builder:
-    from perceiver_jax.data import datasets, prepared
+    from perceiver_jax.data import datasets
     from perceiver_jax.data.builders import mesh_folder
 
     source = require_path(flags, _CLASS_FOLDERS)
     builder = mesh_folder.MeshFolder(
         source,
         choose_name(flags),
-        prepared.root(flags.data_dir),
+        datasets.root(flags.data_dir),
         flags.test_fraction,
         flags.num_points,
         flags.up,
     )
     datasets.build(builder, made_from=made_from(flags))
     write_report(builder)
-    return prepared.find(builder.name, flags.data_dir)
+    return datasets.find(builder.name, flags.data_dir)
 
 
 def _audioset_arguments(parser: argparse.ArgumentParser) -> None:
@@ -308,10 +308,10 @@ def _audioset_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _prepare_audioset(flags: argparse.Namespace) -> Builder:
-    from perceiver_jax.data import prepared
+    from perceiver_jax.data import datasets
     from perceiver_jax.data.builders import audioset
 
-    builder = audioset.Audioset(data_dir=prepared.root(flags.data_dir))
+    builder = audioset.Audioset(data_dir=datasets.root(flags.data_dir))
     return _prepare_clips(builder, flags, _beam_options(flags.beam_pipeline_options))
 
 
@@ -324,12 +324,12 @@ def _prepare_video_folder(flags: argparse.Namespace) -> Builder:
 
 
 def _prepare_clip_folder(flags: argparse.Namespace, picture: bool) -> Builder:
-    from perceiver_jax.data import prepared
+    from perceiver_jax.data import datasets
     from perceiver_jax.data.builders import clip_folder
 
     source = require_path(flags, _CLASS_FOLDERS)
     builder = clip_folder.ClipFolder(
-        source, choose_name(flags), prepared.root(flags.data_dir), picture, flags.test_fraction
+        source, choose_name(flags), datasets.root(flags.data_dir), picture, flags.test_fraction
     )
     return _prepare_clips(builder, flags, None)
 
@@ -339,7 +339,7 @@ def _prepare_clips(builder: Builder, flags: argparse.Namespace, beam_options: An
 
     import tensorflow_datasets as tfds
 
-    from perceiver_jax.data import datasets, prepared
+    from perceiver_jax.data import datasets
 
     if importlib.util.find_spec("av") is None:
         raise cli.UsageError(
@@ -352,7 +352,7 @@ def _prepare_clips(builder: Builder, flags: argparse.Namespace, beam_options: An
     if getattr(builder, "note", ""):
         print(builder.note)
     print(f"Which clips were left out, or are odd: {pathlib.Path(builder.data_dir, 'report.csv')}")
-    return prepared.find(builder.name, flags.data_dir)
+    return datasets.find(builder.name, flags.data_dir)
 
 
 def _beam_options(text: str) -> Any:

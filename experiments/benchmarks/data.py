@@ -119,10 +119,10 @@ def measure_wait(
     The wait is all the time in `next`, also where the device was still busy with a step.
     """
     from experiments import train
-    from perceiver_jax.data import batches as batches_lib
+    from perceiver_jax.data import examples
 
     del flags
-    waits, original = [], batches_lib.Batches.__next__
+    waits, original = [], examples.Batches.__next__
 
     def timed(batches: Any) -> Any:
         begin = time.perf_counter()
@@ -135,12 +135,12 @@ def measure_wait(
     config.train.update(
         steps=WAIT_STEPS, eval_every=never, checkpoint_every=never, log_every=WAIT_STEPS
     )
-    batches_lib.Batches.__next__ = timed
+    examples.Batches.__next__ = timed
     try:
         with tempfile.TemporaryDirectory() as workdir:
             train.train(config, pathlib.Path(workdir))
     finally:
-        batches_lib.Batches.__next__ = original
+        examples.Batches.__next__ = original
     waits = waits[WAIT_STEPS // 4 : WAIT_STEPS]  # The first comes before compilation.
     total = waits[-1][1] - waits[0][1]
     waited = sum(end - begin for begin, end in waits[1:])

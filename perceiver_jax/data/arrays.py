@@ -11,8 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from perceiver_jax import config
+from perceiver_jax.data import examples, pipeline, sources
 from perceiver_jax.data import fields as fields_lib
-from perceiver_jax.data import pipeline, reader, stores
 from perceiver_jax.data.fields import array as array_field
 from perceiver_jax.data.fields import label, number
 
@@ -21,7 +21,7 @@ Targets = npt.ArrayLike | Mapping[str, npt.ArrayLike]
 _LOGGER = logging.getLogger(__name__)
 
 # What a batch has besides the fields.
-_RESERVED = (reader.BAD_RECORDS, "example_id", "mask")
+_RESERVED = (examples.BAD_RECORDS, "example_id", "mask")
 _MASK = "_mask"
 _MAX_CLASSES = 1_000_000  # More are IDs that were taken for classes.
 _MAX_LISTED = 5  # Examples that a message names.
@@ -59,7 +59,7 @@ def from_arrays(
         num_workers: number of processes that augment; with 0, threads of this one do.
 
     Raises:
-        ValueError: the arrays do not fit each other, or hold what can't be learned from.
+        config.UserError: the arrays do not fit each other, or hold what can't be learned from.
     """
     config.check(locals(), batch_size=config.AT_LEAST_ONE, num_workers=pipeline.WORKERS)
     train, numbers = _split(inputs, targets, "")
@@ -114,11 +114,7 @@ def from_arrays(
         else:
             make = array_field.MultiHot if size else label.Label
             fields[name] = make(len(names[name]), multi_label=bool(size))
-    splits = {
-        "train": stores.Arrays(train, target_names),
-        "test": stores.Arrays(test, target_names),
-    }
-    store = stores.InMemory("arrays", splits, names)
+    store = sources.InMemory("arrays", {"train": train, "test": test}, target_names, names)
     # Python's own numbers can be written as JSON, numpy's can't.
     return pipeline.Data(store, "train", "test", int(batch_size), int(num_workers), fields)
 

@@ -10,17 +10,19 @@ import os
 import pathlib
 import shutil
 import sys
-from typing import Any, NoReturn
+from typing import Any
 
 import filelock
 import tensorflow_datasets as tfds
 
-from perceiver_jax import config
-from perceiver_jax.data import errors, prepared
+from perceiver_jax import config as config_lib
+from perceiver_jax.data import errors, features
 from perceiver_jax.data.builders import atari_clips, base, furniture11, mnist5k
 
 _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
 _MADE_FROM = "made_from.json"  # Beside the records.
+_INFO = "dataset_info.json"  # TFDS writes it last.
+_FORMAT = tfds.core.FileFormat.ARRAY_RECORD
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,7 +40,7 @@ class Dataset:
         builder: builds the set if it is embedded; None: the user prepares the set.
         config: the builder's configuration.
         mini: the experiment that runs the same code on embedded data.
-        features: as found on disk; None: what our builder stores.
+        found: its newest version on disk; None if there is none, or if it is embedded.
     """
 
     num_classes: int
@@ -49,7 +51,7 @@ class Dataset:
     builder: type[base.EmbeddedBuilder] | None = None
     config: str | None = None
     mini: str = ""
-    features: prepared.Features | None = None
+    found: tfds.core.DatasetBuilder | None = None
 
 
 def _atari(config: atari_clips.Config) -> Dataset:
@@ -98,46 +100,44 @@ def lookup(name: str, data_dir: str = "") -> Dataset:
         data_dir: where TFDS keeps data sets; '' is TFDS's default.
 
     Raises:
-        ValueError: there is no such data set.
+        config.UserError: there is no such data set.
     """
     planned = DATASETS.get(name)
     if planned is not None and planned.builder is not None:
         return planned
-    builder = prepared.find(name, data_dir)
-    if builder is not None:
-        info = builder.info
+    found = find(name, data_dir)
+    if found is not None:
         return Dataset(
-            *prepared.classes(info.features),
-            {split: part.num_examples for split, part in info.splits.items()},
-            may_lack=tuple((info.metadata or {}).get("may_lack", ())),
+            *_classes(found.info.features),
+            {split: part.num_examples for split, part in found.info.splits.items()},
+            may_lack=tuple((found.info.metadata or {}).get("may_lack", ())),
             upright=not name.startswith("imagenet"),  # imagenet2012_subset, imagenette and so on.
-            features=info.features,
+            found=found,
         )
     if planned is None:
-        known = {*DATASETS, *prepared.names(data_dir)}
-        where = f"data set (looked for in {prepared.root(data_dir)})"
-        config.check_known(where, name, sorted(known))
+        known = sorted({*DATASETS, *names_on_disk(data_dir)})
+        config_lib.check_known(f"data set (looked for in {root(data_dir)})", name, known)
     return planned
 
 
 def prepared_builder(name: str, data_dir: str) -> tfds.core.DatasetBuilder:
     """Returns the builder of a data set that is on disk; builds an embedded one that is not.
 
-    Args:
-        name: a key of `DATASETS`, or the name of a set on disk.
-        data_dir: where TFDS keeps data sets; '' is TFDS's default.
-
     Raises:
         errors.DatasetNotFoundError: the set is not on disk and can't be built from what is
             installed.
     """
-    planned = DATASETS.get(name)
-    if planned is None or planned.builder is None:
-        builder = prepared.find(name, data_dir)
-        if builder is None:
-            _raise_not_found(name, data_dir)
-        return builder
-    builder = planned.builder(data_dir=data_dir or None, config=planned.config)
+    known = lookup(name, data_dir)
+    if known.found is not None:
+        return known.found
+    if known.builder is None:
+        raise errors.DatasetNotFoundError(
+            f"No data set {name!r} in {root(data_dir) / name}. Prepare it there with python "
+            f"-m experiments.prepare_data {name}, or say where it is (--config.data.data_dir=DIR "
+            "or TFDS_DATA_DIR). To run the same code on data that comes with the package: "
+            f"--config={known.mini}"
+        )
+    builder = known.builder(data_dir=data_dir or None, config=known.config)
     if not _is_prepared(builder):
         build(builder)
     return builder
@@ -152,21 +152,79 @@ def num_examples(name: str, data_dir: str, split: str) -> int:
         split: TFDS's notation, such as 'train' or 'train[:90%]'.
 
     Raises:
-        ValueError: the set has no such split.
+        config.UserError: the set has no such split.
     """
-    planned = DATASETS.get(name)
-    builder = None
-    if planned is None or planned.builder is None:
-        builder = prepared.find(name, data_dir)
-    splits = builder.info.splits if builder else _planned_splits(lookup(name, data_dir).sizes)
+    known = lookup(name, data_dir)
+    splits = known.found.info.splits if known.found else _planned_splits(known.sizes)
     try:
         return splits[split].num_examples
     except (KeyError, ValueError) as error:
-        raise config.UserError(
+        raise config_lib.UserError(
             f"Data set {name!r} has no split {split!r}; expected one of {sorted(splits)} or parts "
             "of them, such as 'train[:90%]'. Set config.data.train_split and "
             "config.data.test_split."
         ) from error
+
+
+def root(data_dir: str) -> pathlib.Path:
+    """Returns where TFDS keeps data sets; '' is its own default."""
+    return pathlib.Path(data_dir or tfds.core.constants.DATA_DIR).expanduser()
+
+
+def names_on_disk(data_dir: str) -> list[str]:
+    """Returns the names of the data sets on disk, with their configuration if they have one."""
+    depths = (f"*/*/{_INFO}", f"*/*/*/{_INFO}")  # name/[config/]version/
+    paths = [path for depth in depths for path in root(data_dir).glob(depth)]
+    known = {path.parents[1].relative_to(root(data_dir)).as_posix() for path in paths}
+    return sorted(name for name in known if not name.startswith((".", "downloads/")))
+
+
+def find(name: str, data_dir: str) -> tfds.core.DatasetBuilder | None:
+    """Returns the newest version of a data set from its files alone, or None if there is none.
+
+    The code that made it is not needed, and so neither is TensorFlow.
+
+    Args:
+        name: TFDS's notation: `name`, `name/config`, `name:1.0.0` or `name/config:1.0.0`.
+        data_dir: where TFDS keeps data sets; '' is TFDS's default.
+
+    Raises:
+        config.UserError: the set has several configurations and none is named, or it is stored in
+            another format than ArrayRecord.
+    """
+    name, _, version = name.partition(":")
+    directory = root(data_dir) / name
+    if not list(directory.glob(f"*/{_INFO}")):
+        configs = sorted({path.parents[1].name for path in directory.glob(f"*/*/{_INFO}")})
+        if len(configs) > 1:
+            raise config_lib.UserError(
+                f"Data set {name!r} in {root(data_dir)} has several configurations; expected one "
+                f"of {[f'{name}/{config}' for config in configs]}. Set config.data.dataset to one."
+            )
+        directory = directory / "".join(configs)
+    found = [path.parent for path in directory.glob(f"*/{_INFO}")]
+    found = [path for path in found if tfds.core.Version.is_valid(path.name)]
+    if version:
+        found = [path for path in found if _is_version(path.name, version)]
+    if not found:
+        return None
+    newest = max(found, key=lambda path: tfds.core.Version(path.name))
+    try:
+        builder = tfds.builder_from_directory(str(newest))
+    except ImportError as error:
+        raise config_lib.UserError(
+            f"Data set {name!r} in {newest} has a feature that TFDS reads with TensorFlow, such as "
+            "its Audio; expected features that need none. Prepare the original files as one of the "
+            "other kinds: python -m experiments.prepare_data --help"
+        ) from error
+    if builder.info.file_format != _FORMAT:
+        raise config_lib.UserError(
+            f"Data set {name!r} in {builder.data_dir} is stored as "
+            f"{builder.info.file_format.value}, which has no random access; expected "
+            f"{_FORMAT.value}. Prepare it again in another directory: python -m "
+            f"experiments.prepare_data tfds --name={name} --data_dir=DIR"
+        )
+    return builder
 
 
 def build(
@@ -184,7 +242,7 @@ def build(
         made_from: what makes the set what it is, such as its source; kept beside it.
 
     Raises:
-        ValueError: the set is there already, made from something else.
+        config.UserError: the set is there already, made from something else.
         OSError: there is no room for it, say.
     """
     directory = pathlib.Path(builder.data_dir)
@@ -206,6 +264,24 @@ def build(
     builder.info.read_from_directory(builder.data_dir)
 
 
+def _classes(stored: features.Features) -> tuple[int, bool]:
+    """How many classes there are and whether an example may have several; 0 if it isn't plain."""
+    try:
+        label = stored[features.find(stored, "label", "label")]
+    except config_lib.UserError:  # Is raised again where a field is to be made from it.
+        return 0, False
+    classes, multi_label = features.class_label(label)
+    return classes.num_classes, multi_label
+
+
+def _is_version(version: str, wanted: str) -> bool:
+    """Whether a version is the wanted one, such as '1.0.0', or TFDS's '1.*.*'."""
+    numbers, allowed = version.split("."), wanted.split(".")
+    return len(numbers) == len(allowed) and all(
+        part in ("*", number) for number, part in zip(numbers, allowed, strict=True)
+    )
+
+
 def _check_made_from(directory: pathlib.Path, made_from: Mapping[str, Any]) -> None:
     path = directory / _MADE_FROM
     if not path.exists():  # Made by an earlier version.
@@ -213,7 +289,7 @@ def _check_made_from(directory: pathlib.Path, made_from: Mapping[str, Any]) -> N
     before = json.loads(path.read_text())
     for key, value in made_from.items():
         if key in before and before[key] != value:
-            raise config.UserError(
+            raise config_lib.UserError(
                 f"{directory} is there already, made with {key} {before[key]}; got {value}. Choose "
                 "another --name or --data_dir, or delete that directory to prepare it again."
             )
@@ -236,19 +312,9 @@ def _planned_splits(sizes: Mapping[str, int]) -> tfds.core.splits.SplitDict:
     )
 
 
-def _raise_not_found(name: str, data_dir: str) -> NoReturn:
-    lookup(name, data_dir)  # Refuses names that nobody knows.
-    raise errors.DatasetNotFoundError(
-        f"No data set {name!r} in {prepared.root(data_dir) / name}. Prepare it there with python "
-        f"-m experiments.prepare_data {name}, or say where it is (--config.data.data_dir=DIR or "
-        "TFDS_DATA_DIR). To run the same code on data that comes with the package: "
-        f"--config={DATASETS[name].mini}"
-    )
-
-
 def _is_prepared(builder: tfds.core.DatasetBuilder) -> bool:
     # TFDS's own is_prepared() logs warnings.
-    return pathlib.Path(builder.data_dir, "dataset_info.json").exists()
+    return pathlib.Path(builder.data_dir, _INFO).exists()
 
 
 @contextlib.contextmanager

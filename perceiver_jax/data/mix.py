@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 import math
+from typing import Any
 
 from jaxtyping import Float, UInt8
 import numpy as np
@@ -66,6 +67,23 @@ def mix(
         for name, weights in labels.items():
             mixed[name][i] = kept * weights[i] + (1 - kept) * weights[other]
     return mixed
+
+
+def mix_share(
+    inputs: list[str],
+    num_classes: Mapping[str, int],
+    mixup_alpha: augment.Number,
+    cutmix_alpha: augment.Number,
+    seed: int,
+    process_count: int,
+    number: int,
+    batch: dict[str, Any],
+) -> dict[str, Any]:
+    """Mixes one of `process_count` shares of a batch: share `number` of all of them, in a row."""
+    step, process = divmod(number, process_count)
+    first = process * len(batch["mask"])
+    alphas = mixup_alpha, cutmix_alpha
+    return mix(batch, inputs, num_classes, *alphas, seed, step, first)
 
 
 def mix_up(

@@ -4,7 +4,12 @@ from collections.abc import Mapping, Sequence
 import dataclasses
 import functools
 import math
+import multiprocessing
 import os
+import pathlib
+import signal
+import sys
+import threading
 from typing import Any
 
 from absl import flags
@@ -13,12 +18,11 @@ import ml_collections
 import numpy as np
 
 from perceiver_jax import config
-from perceiver_jax.data import batches as batches_lib
-from perceiver_jax.data import errors, mix, prepared, reader, stores, workers
+from perceiver_jax.data import errors, examples, features, mix, sources
 from perceiver_jax.data import fields as fields_lib
 from perceiver_jax.data.fields import image, label
 
-Batch = batches_lib.Batch
+Batch = examples.Batch
 
 WORKERS = config.Range(0, 1024, whole=True)  # More are a slip.
 _NUM_THREADS = min(os.cpu_count() or 1, 8)
@@ -49,7 +53,7 @@ class Data:
             can't be decoded; with more, iteration ends with an error.
     """
 
-    store: stores.Store
+    store: sources.OnDisk | sources.InMemory
     train_split: str
     test_split: str
     batch_size: int
@@ -104,9 +108,9 @@ class Data:
         """Returns what a run on arrays in memory keeps of them, as JSON values.
 
         Raises:
-            ValueError: the data are on disk, and so described by a config.
+            config.UserError: the data are on disk, and so described by a config.
         """
-        if not isinstance(self.store, stores.InMemory):
+        if not isinstance(self.store, sources.InMemory):
             raise config.UserError(
                 f"Got data set {self.name!r}, which is on disk; expected arrays in memory. Name "
                 "the data set in config.data instead."
@@ -128,13 +132,13 @@ class Data:
         All are looked at when they are read. Needs the data set on disk.
 
         Raises:
-            ValueError: a label is none of the classes.
+            config.UserError: a label is none of the classes.
         """
-        for key in ("train_split", "test_split"):
+        for key in ("train_split", "test_split") if self.labels else ():
             split = getattr(self, key)
-            records, features = self.store.open(split, self.labels)
-            labels = reader.Reader(records, self.labels, features)
-            for index in stores.spread(len(records)):
+            records, chosen = self.store.open(split, self.labels)
+            labels = examples.Reader(records, self.labels, chosen)
+            for index in sources.spread(len(records)):
                 try:
                     labels.read(index, 0.0, None)
                 except errors.BadDataError as error:
@@ -158,7 +162,7 @@ class Data:
 
     def train_batches(
         self, seed: int, process_index: int = 0, process_count: int = 1
-    ) -> batches_lib.Batches:
+    ) -> examples.Batches:
         """Returns endless batches, in a new order in every epoch.
 
         Order and augmentation depend on (seed, epoch, index of the example) alone, and so does
@@ -173,29 +177,30 @@ class Data:
         Returns:
             An iterator with Grain's `get_state` and `set_state`; its state is a few numbers.
         """
-        examples = self._reader(self.train_split)
+        reader = self._reader(self.train_split)
         # Grain adds the epoch to the seed: hashed, so that seed 0 does not become seed 1. All that
         # Grain saves is how many batches were given: a run is resumed in the same order only if
         # the order is made by these very steps. Maps may be added after them, filters never.
         order_seed = int(np.random.SeedSequence(seed).generate_state(1)[0])
-        dataset = grain.MapDataset.range(len(examples.records)).shuffle(order_seed).repeat()
-        dataset = dataset.map_with_index(functools.partial(reader.train_example, examples, seed))
+        dataset = grain.MapDataset.range(len(reader.records)).shuffle(order_seed).repeat()
+        dataset = dataset.map_with_index(functools.partial(reader.read_to_train, seed))
         share = _share(self.batch_size, process_count)
-        dataset = dataset.batch(share, drop_remainder=True, batch_fn=reader.stack)
+        dataset = dataset.batch(share, drop_remainder=True, batch_fn=examples.stack)
         if self._mixes:
             if share % 2:
                 raise config.UserError(
                     f"Got {share} examples of a batch for each process; expected an even number, "
                     "for pictures are mixed in pairs. Change config.data.batch_size."
                 )
-            dataset = dataset.map_with_index(
-                functools.partial(_mix_batch, self, seed, process_count)
-            )
+            num_classes = {name: field.num_classes for name, field in self.labels.items()}
+            alphas = self.mixup_alpha, self.cutmix_alpha
+            mixed = functools.partial(mix.mix_share, list(self.inputs), num_classes, *alphas)
+            dataset = dataset.map_with_index(functools.partial(mixed, seed, process_count))
         return self._iterate(dataset, self.train_split, process_index, process_count)
 
     def test_batches(
         self, batch_size: int, num_windows: int, process_index: int = 0, process_count: int = 1
-    ) -> batches_lib.Batches:
+    ) -> examples.Batches:
         """Returns batches that hold every pair of a test example and a window exactly once.
 
         What can't be decoded is masked.
@@ -211,7 +216,7 @@ class Data:
             A finite iterator; the last batches are padded with masked examples.
 
         Raises:
-            ValueError: several windows are wanted of inputs that have but one.
+            config.UserError: several windows are wanted of inputs that have but one.
         """
         config.check(locals(), batch_size=config.AT_LEAST_ONE, num_windows=config.AT_LEAST_ONE)
         if num_windows > 1 and not any(field.has_windows for field in self.fields.values()):
@@ -219,12 +224,12 @@ class Data:
                 f"num_windows is {num_windows}, but none of the inputs {sorted(self.inputs)} has "
                 "several windows; expected 1. Set config.eval.num_windows=1."
             )
-        examples = self._reader(self.test_split)
-        num_batches = math.ceil(len(examples.records) * num_windows / batch_size)
+        reader = self._reader(self.test_split)
+        num_batches = math.ceil(len(reader.records) * num_windows / batch_size)
         dataset = grain.MapDataset.range(num_batches * batch_size)
-        dataset = dataset.map(functools.partial(reader.test_example, examples, num_windows))
+        dataset = dataset.map(functools.partial(reader.read_to_test, num_windows))
         share = _share(batch_size, process_count)
-        dataset = dataset.batch(share, drop_remainder=True, batch_fn=reader.stack)
+        dataset = dataset.batch(share, drop_remainder=True, batch_fn=examples.stack)
         return self._iterate(dataset, self.test_split, process_index, process_count)
 
     def read_train(self, indices: Sequence[int] | np.ndarray, seed: int, augmented: bool) -> Batch:
@@ -238,12 +243,12 @@ class Data:
         Returns:
             A batch of these examples, in this order.
         """
-        split = self._reader(self.train_split)
-        examples = []
+        reader = self._reader(self.train_split)
+        read = []
         for index in map(int, indices):
-            rng = reader.example_rng(seed, 0, index)
-            examples.append(split.read(index, rng.random(), rng if augmented else None))
-        return {name: np.stack([example[name] for example in examples]) for name in examples[0]}
+            rng = examples.example_rng(seed, 0, index)
+            read.append(reader.read(index, rng.random(), rng if augmented else None))
+        return {name: np.stack([example[name] for example in read]) for name in read[0]}
 
     def zero_batch(self, process_count: int = 1) -> Batch:
         """Returns a training batch of zeros of one process; needs no data set on disk."""
@@ -258,25 +263,25 @@ class Data:
     def _mixes(self) -> bool:
         return self.mixup_alpha > 0 or self.cutmix_alpha > 0
 
-    def _reader(self, split: str | None) -> reader.Reader:
-        records, features = (None, {}) if split is None else self.store.open(split, self.fields)
+    def _reader(self, split: str | None) -> examples.Reader:
+        records, chosen = (None, {}) if split is None else self.store.open(split, self.fields)
         masked = frozenset(n for n, x in self.inputs.items() if x.feature in self.store.may_lack)
-        return reader.Reader(records, self.fields, features, masked)
+        return examples.Reader(records, self.fields, chosen, masked)
 
     def _iterate(
         self, shares: grain.MapDataset, split: str, process_index: int, process_count: int
-    ) -> batches_lib.Batches:
+    ) -> examples.Batches:
         shares = shares[process_index::process_count]  # Shares of a batch follow each other.
         threads = 1 if self.num_workers else _NUM_THREADS
         dataset = shares.to_iter_dataset(grain.ReadOptions(threads, threads + 1))
         if self.num_workers:
-            workers.check_main_module(self.num_workers)
+            _check_main_module(self.num_workers)
             if not flags.FLAGS.is_parsed():
                 flags.FLAGS.mark_as_parsed()  # Grain reads its flags, also without absl.app.
             options = grain.MultiprocessingOptions(self.num_workers, per_worker_buffer_size=2)
-            dataset = dataset.mp_prefetch(options, workers.begin)
+            dataset = dataset.mp_prefetch(options, _begin_worker)
         name = f"{self.name}, split {split}"
-        return batches_lib.Batches(iter(dataset), name, self.max_bad_records)
+        return examples.Batches(iter(dataset), name, self.max_bad_records)
 
 
 def build_data(
@@ -311,10 +316,10 @@ def build_data(
             from the data set.
 
     Raises:
-        ValueError: unknown data set, kind, setting or name.
+        config.UserError: unknown data set, kind, setting or name.
     """
-    names = prepared.parse_feature_names(feature_names, list(fields))
-    store = stores.OnDisk(dataset, data_dir, names)
+    names = features.parse_names(feature_names, list(fields))
+    store = sources.OnDisk(dataset, data_dir, names)
     built = {}
     for name, settings in fields.items():
         defaults = store.defaults(name, settings.get("kind"))
@@ -334,16 +339,6 @@ def build_data(
     )
 
 
-def _mix_batch(
-    data: Data, seed: int, process_count: int, number: int, batch: dict[str, Any]
-) -> dict[str, Any]:
-    step, process = divmod(number, process_count)
-    first = process * len(batch["mask"])
-    num_classes = {name: field.num_classes for name, field in data.labels.items()}
-    alphas = data.mixup_alpha, data.cutmix_alpha
-    return mix.mix(batch, list(data.inputs), num_classes, *alphas, seed, step, first)
-
-
 def _share(batch_size: int, process_count: int) -> int:
     if batch_size % process_count:
         raise config.UserError(
@@ -351,3 +346,46 @@ def _share(batch_size: int, process_count: int) -> int:
             "multiple of the number of processes. Change the batch size."
         )
     return batch_size // process_count
+
+
+def _check_main_module(num_workers: int) -> None:
+    """Refuses a script that each worker, which imports it, would run from its beginning.
+
+    Raises:
+        config.UserError: the program is a file that doesn't tell whether it is imported.
+    """
+    path = getattr(sys.modules["__main__"], "__file__", None)
+    if path is None or not path.endswith(".py"):
+        return  # A notebook, say: nothing is imported.
+    try:
+        source = pathlib.Path(path).read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return
+    if "__main__" not in source:
+        raise config.UserError(
+            f"Got num_workers={num_workers} in {path}, which each of these processes would run "
+            'from the beginning; expected that what it does is below `if __name__ == "__main__":`. '
+            "Put it there, or set num_workers to 0."
+        )
+
+
+def _begin_worker(worker_index: int, worker_count: int) -> None:
+    """Prepares a worker process; Grain calls it there.
+
+    Signals that end a run go to all processes of a terminal or a job, but only the one that trains
+    may answer them: it still needs batches for its last step. And if that one is killed, nobody
+    else would end its workers: they would wait, with their memory, for as long as the machine runs.
+
+    Args:
+        worker_index: which worker this is.
+        worker_count: how many there are.
+    """
+    del worker_index, worker_count
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    multiprocessing.parent_process().join()
+    os._exit(1)

@@ -4,7 +4,7 @@ import pathlib
 
 import trimesh
 
-from perceiver_jax.data import datasets, prepared
+from perceiver_jax.data import datasets
 
 
 def box_off(size, header="OFF\n"):
@@ -24,7 +24,7 @@ def write_files(root: pathlib.Path, files):
 def build(builder):
     """Builds a set; returns for each split the records by name."""
     datasets.build(builder)
-    return read(prepared.find(builder.name, str(builder.data_dir_root)))
+    return read(datasets.find(builder.name, str(builder.data_dir_root)))
 
 
 def read(stored):

@@ -14,7 +14,7 @@ import pytest
 import tensorflow_datasets as tfds
 
 from experiments import prepare_data
-from perceiver_jax.data import source
+from perceiver_jax.data import sources
 from perceiver_jax.data.builders import audioset
 from perceiver_jax.data.builders.audioset import segments
 from perceiver_jax.data.builders.clips import decode, shards
@@ -51,7 +51,7 @@ def build(folder, data_dir, **options):
 
 def read(builder, split):
     features = ("clip_id", "start", "video", "audio", "labels")
-    records = source.Source(str(builder.data_dir), split, features)
+    records = sources.TfdsRecords(str(builder.data_dir), split, features)
     return {records[i]["clip_id"].decode(): records[i] for i in range(len(records))}
 
 

@@ -7,14 +7,14 @@ import PIL.Image
 import pytest
 import soundfile
 
-from perceiver_jax.data import datasets, source
+from perceiver_jax.data import datasets, sources
 from perceiver_jax.data.builders import atari_clips, furniture11
 from perceiver_jax.data.builders.atari_clips import play
 
 
 def read(name, split, *features):
     builder = datasets.prepared_builder(name, "")
-    records = source.Source(str(builder.data_dir), split, features)
+    records = sources.TfdsRecords(str(builder.data_dir), split, features)
     return [records[i] for i in range(len(records))]
 
 

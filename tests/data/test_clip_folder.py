@@ -5,14 +5,14 @@ import json
 import pytest
 
 from experiments import prepare_data
-from perceiver_jax.data import datasets, prepared, source
+from perceiver_jax.data import datasets, sources
 from perceiver_jax.data.builders.clips import shards
 from tests.data import media
 
 
 def read(name, data_dir, split, *features):
     builder = datasets.prepared_builder(name, str(data_dir))
-    records = source.Source(str(builder.data_dir), split, features)
+    records = sources.TfdsRecords(str(builder.data_dir), split, features)
     return [records[i] for i in range(len(records))]
 
 
@@ -42,7 +42,7 @@ def test_sounds_are_labelled_by_their_folder(sounds):
 def test_of_a_video_among_sounds_the_sound_is_taken(sounds):
     (clip,) = read("my_sounds", sounds, "test", "clip_id", "label")
     assert clip == {"clip_id": b"test/low/film.mp4", "label": 1}
-    assert "video" not in prepared.find("my_sounds", str(sounds)).info.features
+    assert "video" not in datasets.find("my_sounds", str(sounds)).info.features
 
 
 def test_sounds_that_are_left_out_are_named(sounds):

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from experiments import prepare_data
-from perceiver_jax.data import datasets, source
+from perceiver_jax.data import datasets, sources
 from perceiver_jax.data.builders import class_folders
 from perceiver_jax.data.fields import image
 from tests.data.photographs import photograph
@@ -44,7 +44,7 @@ def pets(tmp_path_factory):
 
 def rows(data_dir, split):
     builder = datasets.prepared_builder("my_pets", str(data_dir))
-    records = source.Source(str(builder.data_dir), split, ("file_name", "image", "label"))
+    records = sources.TfdsRecords(str(builder.data_dir), split, ("file_name", "image", "label"))
     found = [records[i] for i in range(len(records))]
     return {row["file_name"].decode(): (row["image"], int(row["label"])) for row in found}
 

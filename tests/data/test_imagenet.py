@@ -9,7 +9,7 @@ import PIL.Image
 import pytest
 
 from experiments import prepare_data
-from perceiver_jax.data import datasets, source
+from perceiver_jax.data import datasets, sources
 from tests.data.photographs import SYNSETS, photograph
 
 # As published: classes of validation pictures 1, 2, 3 and 50,000.
@@ -58,7 +58,7 @@ def records(data_dir):
     features = ("file_name", "image", "label")
     splits = {}
     for split in ("train", "validation"):
-        rows = source.Source(str(builder.data_dir), split, features)
+        rows = sources.TfdsRecords(str(builder.data_dir), split, features)
         splits[split] = {rows[i]["file_name"].decode(): rows[i] for i in range(len(rows))}
     return builder, splits
 

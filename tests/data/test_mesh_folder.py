@@ -9,7 +9,7 @@ import trimesh
 
 from experiments import prepare_data
 from experiments.configs import modelnet40
-from perceiver_jax.data import prepared
+from perceiver_jax.data import datasets
 from perceiver_jax.data.builders import mesh_folder
 from perceiver_jax.data.builders.shapes import builder
 from tests.data import shape_files
@@ -44,7 +44,7 @@ def own(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def records(own):
-    return shape_files.read(prepared.find("my_shapes", str(own)))
+    return shape_files.read(datasets.find("my_shapes", str(own)))
 
 
 def test_every_form_is_read_with_the_class_and_split_of_its_folder(records):

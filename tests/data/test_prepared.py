@@ -9,7 +9,7 @@ import pytest
 import tensorflow_datasets as tfds
 
 from perceiver_jax import data
-from perceiver_jax.data import datasets, prepared
+from perceiver_jax.data import datasets, features
 from perceiver_jax.data.fields import label
 from tests.data.conftest import encode_picture
 
@@ -225,7 +225,7 @@ def test_what_a_set_does_not_have_is_explained(make_data, data_dir, changes, mes
 def test_pictures_of_floats_which_tfds_stores_as_bits_are_refused():
     picture = tfds.features.Image(shape=(None, None, 1), dtype=np.float32)
     with pytest.raises(ValueError, match="'depth'.*an? Image of floats"):
-        prepared.find_feature(tfds.features.FeaturesDict({"depth": picture}), "x", "image")
+        features.find(tfds.features.FeaturesDict({"depth": picture}), "x", "image")
 
 
 def test_a_set_without_random_access_says_how_to_prepare_it_again(tmp_path):
@@ -250,7 +250,7 @@ def test_a_feature_that_needs_tensorflow_is_explained(tmp_path):
 
 
 def test_names_lists_what_is_on_disk(data_dir):
-    assert prepared.names(data_dir) == [
+    assert datasets.names_on_disk(data_dir) == [
         "deep",
         "flowers",
         "imagenet_of_flowers",
@@ -261,4 +261,4 @@ def test_names_lists_what_is_on_disk(data_dir):
 
 @pytest.mark.parametrize("version, found", [("1.0.0", True), ("1.*.*", True), ("[1].0.?", False)])
 def test_a_version_is_no_pattern_of_files(data_dir, version, found):
-    assert (prepared.find(f"flowers:{version}", data_dir) is not None) == found
+    assert (datasets.find(f"flowers:{version}", data_dir) is not None) == found
