@@ -7,7 +7,7 @@ theirs don't say in which section an unknown key was looked for, and take any tu
 
 import argparse
 import ast
-from collections.abc import Callable, Container, Iterator, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 import contextlib
 import errno
 import io
@@ -33,6 +33,8 @@ _UNWRITABLE = (
     *(errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.ESTALE),
 )
 
+SECTIONS = ("experiment", "seed", "data", "model", "optimizer", "train", "eval")
+
 UsageError = config_lib.UserError
 
 
@@ -56,31 +58,28 @@ def parse_arguments(
       UserError: if an argument is unknown, given twice, has no or a wrong value, or contradicts
         another one.
     """
-    given = {}
+    options = {
+        name: [name] if allowed is False else [f"{name}={number}" for number in allowed]
+        for name, allowed in known.items()
+    }
+    given = {name: False if allowed is False else None for name, allowed in known.items()}
+    seen = []
     for word in filter(None, (word.strip() for word in arg.split(","))):
-        name, equals, text = word.partition("=")
+        name, _, number = word.partition("=")
         if name not in known:
-            raise UsageError(_unknown("argument", name, [_usage(*item) for item in known.items()]))
-        if name in given:
-            raise UsageError(f"Argument {name!r} is given twice in {arg!r}; give it once.")
-        allowed = known[name]
-        if allowed is False:
-            if equals:
-                raise UsageError(f"Argument {word!r} has a value; {name!r} is a flag. Drop it.")
-            given[name] = True
-        elif text in map(str, allowed):
-            given[name] = int(text)
-        else:
-            raise UsageError(
-                f"Argument {word!r} is not possible; expected one of "
-                f"{', '.join(f'{name}={number}' for number in allowed)}."
-            )
+            raise config_lib.UserError(_unknown("argument", name, known, sum(options.values(), [])))
+        if word not in options[name]:
+            allowed = " or ".join(options[name])
+            raise config_lib.UserError(f"Argument {word!r} is not possible; expected {allowed}.")
+        if name in seen:
+            raise config_lib.UserError(f"Argument {name!r} is given twice in {arg!r}; drop one.")
+        given[name] = int(number) if number else True
+        seen.append(name)
     for group in exclusive:
-        clash = [name for name in given if name in group]
-        if len(clash) > 1:
-            raise UsageError(f"Arguments {' and '.join(clash)} contradict each other; give one.")
-    absent = {name: False if allowed is False else None for name, allowed in known.items()}
-    return types.SimpleNamespace(**(absent | given))
+        clash = " and ".join(name for name in seen if name in group)
+        if " and " in clash:
+            raise config_lib.UserError(f"Arguments {clash} contradict each other; give one.")
+    return types.SimpleNamespace(**given)
 
 
 def parse_command_line(
@@ -113,10 +112,10 @@ def parse_command_line(
     flags, unknown = parser.parse_known_args(words)
     if unknown:
         known = re.findall(r"--\w+", parser.format_usage())
-        raise UsageError(_unknown("flag", unknown[0].partition("=")[0], known))
+        raise config_lib.UserError(_unknown("flag", unknown[0].partition("=")[0], known, known))
     _split_config(flags.config)  # Before anything that takes time.
     with loading():
-        return flags, load_config_with(flags.config, overrides)
+        return flags, load_config(flags.config, overrides)
 
 
 def split_overrides(argv: Sequence[str]) -> tuple[list[str], list[tuple[str, str]]]:
@@ -132,33 +131,24 @@ def split_overrides(argv: Sequence[str]) -> tuple[list[str], list[tuple[str, str
     return words, overrides
 
 
-def load_config_with(
-    path_and_arg: str, overrides: Sequence[tuple[str, str]]
+def load_config(
+    path_and_arg: str, overrides: Sequence[tuple[str, str]] = ()
 ) -> ml_collections.ConfigDict:
-    """Loads `FILE[:arguments]` and sets keys, as `parse_command_line` does; same errors."""
-    config = load_config(path_and_arg)
-    for key, text in overrides:
-        override(config, key, text)
-    given = {key for key, _ in overrides}
-    if "data.dataset" in given:
-        _follow_dataset(config, given)
-    ranges.check(config)
-    return config
-
-
-def load_config(path_and_arg: str) -> ml_collections.ConfigDict:
-    """Loads `FILE[:arguments]`.
+    """Loads `FILE[:arguments]` and sets keys, each given as text.
 
     Raises:
-      UserError: if there is no such file, if it is not Python, or if it has no such argument.
+      UserError: if there is no such file, if it is not Python, if it has no such argument, or
+        lacks a section; or as `override`.
     """
     path, arg = _split_config(path_and_arg)
     try:
         module = runpy.run_path(path)
         if "get_config" not in module:
-            raise UsageError(f"{path} has no get_config(arg); a config file has to define it.")
+            raise config_lib.UserError(
+                f"{path} has no get_config(arg); a config file has to define it."
+            )
         config = module["get_config"](arg)
-    except UsageError:
+    except config_lib.UserError:
         raise
     except Exception as error:  # Whatever the file does wrong.
         places = [
@@ -166,16 +156,24 @@ def load_config(path_and_arg: str) -> ml_collections.ConfigDict:
         ]
         places.append((getattr(error, "filename", ""), getattr(error, "lineno", 0)))  # Of syntax.
         lines = [f", line {number}" for file, number in places if file == path]
-        raise UsageError(
+        raise config_lib.UserError(
             f"{path}{''.join(lines[-1:])}: {type(error).__name__}: {error}. Correct the file or "
             "its arguments."
         ) from error
     if not isinstance(config, ml_collections.ConfigDict):
-        raise UsageError(
+        raise config_lib.UserError(
             f"get_config of {path} returned {type(config).__name__}; expected a "
             "ml_collections.ConfigDict. Correct the file."
         )
-    return config.lock()
+    config.lock()
+    for key, text in overrides:
+        override(config, key, text)
+    _check_sections(config)
+    given = {key for key, _ in overrides}
+    if "data.dataset" in given:
+        _follow_dataset(config, given)
+    ranges.check(config)
+    return config
 
 
 def override(config: ml_collections.ConfigDict, key: str, text: str) -> None:
@@ -197,10 +195,12 @@ def override(config: ml_collections.ConfigDict, key: str, text: str) -> None:
             same_end = [x for x in keys if x.endswith(full[full.rindex(".") :])]
             hint = config_lib.did_you_mean(full, same_end or keys, 0.0 if same_end else 0.6)
             there = ", ".join(known) or "nothing"
-            raise UsageError(f"Unknown key {full}.{hint} Known in {where}: {there}.")
+            raise config_lib.UserError(f"Unknown key {full}.{hint} Known in {where}: {there}.")
         section, value, where = value, value[name], f"{where}.{name}"
     if isinstance(value, ml_collections.ConfigDict):
-        raise UsageError(f"config.{key} is a section; set one of its keys: {', '.join(value)}.")
+        raise config_lib.UserError(
+            f"config.{key} is a section; set one of its keys: {', '.join(value)}."
+        )
     if isinstance(value, str):
         section[name] = text
         return
@@ -212,7 +212,7 @@ def override(config: ml_collections.ConfigDict, key: str, text: str) -> None:
     try:
         section[name] = _like(value, given)
     except TypeError:
-        raise UsageError(
+        raise config_lib.UserError(
             f"--config.{key}={text} is not possible: got {type(given).__name__} {given!r}, "
             f"expected {type(value).__name__} such as {value!r}."
         ) from None
@@ -265,13 +265,13 @@ def _split_config(path_and_arg: str) -> tuple[str, str]:
         files = sorted((_ROOT / "experiments" / "configs").glob("*.py"))
         recipes = [file for file in files if "\ndef get_config(" in file.read_text()]
         known = [str(recipe.relative_to(_ROOT)) for recipe in recipes]
-        raise UsageError(_unknown("config file", path, known))
+        raise config_lib.UserError(_unknown("config file", path, known, known))
     return path, arg
 
 
 def _refuse(message: str) -> NoReturn:
     """What argparse calls instead of printing its usage."""
-    raise UsageError(f"{message[:1].upper()}{message[1:]}. See --help.")
+    raise config_lib.UserError(f"{message[:1].upper()}{message[1:]}. See --help.")
 
 
 def _raised_on_purpose(error: Exception) -> bool:
@@ -283,6 +283,23 @@ def _raised_on_purpose(error: Exception) -> bool:
         module = path.relative_to(_ROOT).parts[0]
     line = traceback.extract_tb(error.__traceback__)[-1].line or ""
     return module.partition(".")[0] in _OURS and line.startswith("raise ")
+
+
+def _check_sections(config: ml_collections.ConfigDict) -> None:
+    """Checks what belongs to no section."""
+    missing = [section for section in SECTIONS if section not in config]
+    if missing:
+        raise config_lib.UserError(
+            f"The config has no {' and no '.join(missing)}; expected {', '.join(SECTIONS)}. Add "
+            "them; experiments/configs has examples."
+        )
+    config_lib.COUNT.check("config.seed", config.seed, config.seed)
+    name = config.experiment
+    if not isinstance(name, str) or not name or set(name) & set("/\\\0"):
+        raise config_lib.UserError(
+            f"config.experiment is {name!r}; expected a name that a directory may have, such as "
+            "'imagenet'."
+        )
 
 
 def _follow_dataset(config: ml_collections.ConfigDict, given: Container[str]) -> None:
@@ -308,12 +325,7 @@ def _like(current: Any, given: Any) -> Any:
     return given
 
 
-def _usage(name: str, allowed: bool | Sequence[int]) -> str:
-    return name if allowed is False else f"{name}={'|'.join(map(str, allowed))}"
-
-
-def _unknown(what: str, got: str, known: Sequence[str]) -> str:
+def _unknown(what: str, got: str, names: Iterable[str], shown: Iterable[str]) -> str:
     """Says what is unknown, what was probably meant, and all that is known."""
-    names = [item.partition("=")[0] for item in known]
     hint = config_lib.did_you_mean(got, names)
-    return f"Unknown {what} {got!r}.{hint} Known: {', '.join(known) or 'none'}."
+    return f"Unknown {what} {got!r}.{hint} Known: {', '.join(shown) or 'none'}."

@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 import ml_collections
 
 MAX_INT = 2**31 - 1  # Steps and seeds are 32-bit integers.
-SECTIONS = ("experiment", "seed", "data", "model", "optimizer", "train", "eval")
 
 
 class Range(NamedTuple):
@@ -84,12 +83,6 @@ def check(config: ml_collections.ConfigDict) -> None:
     Raises:
       ValueError: if not; it names the first key that is wrong.
     """
-    missing = [section for section in SECTIONS if section not in config]
-    if missing:
-        raise ValueError(
-            f"The config has no {' and no '.join(missing)}; expected {', '.join(SECTIONS)}. Add "
-            "them; experiments/configs has examples."
-        )
     for path, value in _leaves(config, ()):
         key = f"config.{'.'.join(path)}"
         if isinstance(value, tuple) and not value:
@@ -98,11 +91,6 @@ def check(config: ml_collections.ConfigDict) -> None:
             _check_number(key, path, x, value)
         if path[-1] in PAIRS and (len(value) != 2 or value[0] > value[1]):
             raise ValueError(f"{key} is {value}; expected two numbers, the lesser one first.")
-    if not config.experiment or set(config.experiment) & set("/\\\0"):
-        raise ValueError(
-            f"config.experiment is {config.experiment!r}; expected a name that a directory may "
-            "have, such as 'imagenet'."
-        )
 
 
 def _leaves(

@@ -55,7 +55,7 @@ def main(argv: list[str]) -> None:
     with cli.user_errors_end_the_program():
         flags, config = cli.parse_command_line(parser, argv)
         _, overrides = cli.split_overrides(argv)
-        others = {name: cli.load_config_with(name, overrides) for name in flags.compare}
+        others = {name: cli.load_config(name, overrides) for name in flags.compare}
         result = measure(config, others, flags)
         command.write(result, flags.json)
         report(result)

@@ -34,10 +34,10 @@ def test_arguments_take_the_type_of_their_kind():
 @pytest.mark.parametrize(
     ("arg", "message"),
     [
-        ("flg", "Unknown argument 'flg'. Did you mean 'flag'\\? Known: flag, number=3|5"),
-        ("number=4", "'number=4' is not possible; expected one of number=3, number=5"),
-        ("number", "'number' is not possible; expected one of number=3, number=5"),
-        ("flag=1", "'flag=1' has a value; 'flag' is a flag. Drop it"),
+        ("flg", "Unknown argument 'flg'. Did you mean 'flag'\\? Known: flag, number=3, number=5"),
+        ("number=4", "'number=4' is not possible; expected number=3 or number=5"),
+        ("number", "'number' is not possible; expected number=3 or number=5"),
+        ("flag=1", "'flag=1' is not possible; expected flag."),
         ("flag,flag", "'flag' is given twice"),
         ("flag,number=3", "flag and number contradict each other; give one"),
     ],
@@ -162,5 +162,5 @@ def test_another_config_takes_the_overrides_of_the_command_line():
         ["--a", "--config.seed=3", "x", "--config.train.steps", "7"]
     )
     assert words == ["--a", "x"]
-    config = cli.load_config_with("experiments/configs/imagenet.py:mini", overrides)
+    config = cli.load_config("experiments/configs/imagenet.py:mini", overrides)
     assert (config.seed, config.train.steps) == (3, 7)
