@@ -1,12 +1,18 @@
-"""LAMB and Adam, as the chain of transformations that defines them."""
+"""LAMB and Adam, as the chain of transformations that defines them, and their learning rates.
 
-from collections.abc import Mapping
+A schedule is chosen by a dictionary, `dict(name='step', boundaries=(0.7, 0.85, 0.95), factor=0.1)`.
+Everything but the name goes to exactly one function of `SCHEDULES`, so that an option which the
+chosen schedule does not have is an error rather than ignored.
+"""
+
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import optax
 
-from perceiver_jax.training import schedules
+from perceiver_jax import config
 
 # Adam's epsilon by optimizer: the values of the authors' code.
 EPSILONS = {"lamb": 1e-6, "adam": 1e-8}
@@ -26,7 +32,7 @@ def build_optimizer(
     b1: float = 0.9,
     b2: float = 0.999,
     eps: float | None = None,
-) -> tuple[optax.GradientTransformation, schedules.Schedule]:
+) -> tuple[optax.GradientTransformation, optax.Schedule]:
     """Returns an optimizer and its learning rate as a function of the step.
 
     With m and v Adam's bias-corrected moments of the clipped gradient, each array w moves by
@@ -42,7 +48,7 @@ def build_optimizer(
     Args:
       name: 'lamb' or 'adam' (with decoupled weight decay, so AdamW).
       learning_rate: The highest learning rate.
-      schedule: Name and options of the schedule, see `schedules.build_schedule`.
+      schedule: Name and options of the schedule, see `build_schedule`.
       total_steps: Length of the training.
       weight_decay: Per unit of learning rate; 0 is none.
       max_grad_norm: Gradients are scaled down to this global norm; 0 does not clip.
@@ -51,24 +57,31 @@ def build_optimizer(
       eps: Added to the root of the second moment. None: 1e-6 for LAMB, 1e-8 for Adam.
 
     Raises:
-      ValueError: If the name is unknown, a number out of range, or the schedule not valid.
+      UserError: If the name is unknown, a number out of range, or the schedule not valid.
 
     References:
       You et al. 2020, "Large Batch Optimization for Deep Learning", https://arxiv.org/abs/1904.00962
     """
-    if name not in EPSILONS:
-        raise ValueError(
-            f"Unknown optimizer {name!r}; expected one of {sorted(EPSILONS)}. The papers use LAMB."
-        )
-    _check_not_negative(
-        learning_rate=learning_rate, weight_decay=weight_decay, max_grad_norm=max_grad_norm
+    config.check_known("optimizer", name, sorted(EPSILONS))
+    eps = EPSILONS[name] if eps is None else eps
+    config.check(
+        locals(),
+        learning_rate=config.NOT_NEGATIVE,
+        weight_decay=config.NOT_NEGATIVE,
+        max_grad_norm=config.NOT_NEGATIVE,
+        b1=config.BELOW_ONE,
+        b2=config.BELOW_ONE,
+        eps=config.POSITIVE,
     )
-    learning_rate_fn = schedules.build_schedule(
+    learning_rate_fn = build_schedule(
         schedule, learning_rate=learning_rate, total_steps=total_steps
     )
+    # A checkpoint's arrays are named by their place in this chain (`opt_state/1/mu/...`): five
+    # links in this order, `identity` for one that is off, or no saved run could be resumed.
+    # `optax.lamb` and `optax.adamw` have another number of links.
     optimizer = optax.chain(
         optax.clip_by_global_norm(max_grad_norm) if max_grad_norm else optax.identity(),
-        optax.scale_by_adam(b1=b1, b2=b2, eps=EPSILONS[name] if eps is None else eps),
+        optax.scale_by_adam(b1=b1, b2=b2, eps=eps),
         optax.add_decayed_weights(weight_decay, mask=decay_mask),
         optax.scale_by_trust_ratio() if name == "lamb" else optax.identity(),
         optax.scale_by_learning_rate(learning_rate_fn),
@@ -86,10 +99,85 @@ def decay_mask(params: optax.Params) -> optax.Params:
     return jax.tree_util.tree_map_with_path(decays, params)
 
 
-def _check_not_negative(**values: float) -> None:
-    for name, value in values.items():
-        if not value >= 0:  # Also catches NaN.
-            raise ValueError(
-                f"{name} is {value}; expected a number >= 0. 0 turns it off; "
-                "see the configs for values that train well."
-            )
+def build_schedule(
+    options: Mapping[str, Any], *, learning_rate: float, total_steps: int
+) -> optax.Schedule:
+    """Returns the learning rate as a function of the step (0 is the first).
+
+    Args:
+      options: `name`; `warmup_steps` (default: 0), the length of a linear rise; and that schedule's
+        own options.
+      learning_rate: The highest learning rate.
+      total_steps: Length of the training.
+
+    Raises:
+      UserError: If the name is unknown, or an option is missing, unknown or out of range.
+    """
+    options = dict(options)
+    name = options.pop("name", None)
+    config.check_known("schedule", name, sorted(SCHEDULES))
+    warmup_steps = options.get("warmup_steps", 0)
+    if not 0 <= warmup_steps < total_steps:
+        raise config.UserError(
+            f"warmup_steps is {warmup_steps}; expected 0 <= warmup_steps < total_steps = "
+            f"{total_steps}. Shorten the warm-up or train for longer."
+        )
+    relative = config.build(SCHEDULES[name], options, "optimizer.schedule", total_steps=total_steps)
+
+    def schedule(step: jax.typing.ArrayLike) -> jax.Array:
+        # `step + 1`, so that the first update is not lost to a rate of 0. Written out, as the steps
+        # and the cosine below: optax's round otherwise, and saved runs are resumed to the bit.
+        warmup = jnp.minimum((step + 1.0) / max(warmup_steps, 1), 1.0)
+        return jnp.float32(learning_rate) * (warmup * relative(step))
+
+    return schedule
+
+
+def _constant(total_steps: int, warmup_steps: int = 0) -> optax.Schedule:
+    """The same learning rate throughout (Perceiver on ModelNet40)."""
+    del total_steps, warmup_steps
+    return optax.constant_schedule(1.0)
+
+
+def _step(
+    total_steps: int, boundaries: Sequence[float], factor: float, warmup_steps: int = 0
+) -> optax.Schedule:
+    """Times `factor` at each boundary, fractions of the training.
+
+    Perceiver on ImageNet: a tenth at epochs 84, 102 and 114 of 120, boundaries (0.7, 0.85, 0.95).
+    """
+    del warmup_steps
+    config.check(locals(), factor=config.FRACTION)
+    if list(boundaries) != sorted(set(boundaries)) or not all(0 < b < 1 for b in boundaries):
+        raise config.UserError(
+            f"boundaries are {tuple(boundaries)}; expected ascending fractions of the training, "
+            "each in (0, 1), for instance (0.7, 0.85, 0.95)."
+        )
+    at = jnp.array([round(fraction * total_steps) for fraction in boundaries])
+    return lambda step: factor ** jnp.sum(step >= at)
+
+
+def _cosine(total_steps: int, warmup_steps: int = 0) -> optax.Schedule:
+    """Half a cosine from the end of the warm-up down to 0 at the last step."""
+
+    def schedule(step: jax.typing.ArrayLike) -> jax.Array:
+        progress = jnp.clip((step - warmup_steps) / (total_steps - warmup_steps), 0.0, 1.0)
+        return 0.5 * (1.0 + jnp.cos(jnp.pi * progress))
+
+    return schedule
+
+
+def _constant_cosine(
+    total_steps: int, constant_fraction: float, warmup_steps: int = 0
+) -> optax.Schedule:
+    """Constant, then half a cosine down to 0 (Perceiver IO on ImageNet: a fraction of 0.5)."""
+    config.check(locals(), constant_fraction=config.BELOW_ONE)
+    return _cosine(total_steps, max(round(constant_fraction * total_steps), warmup_steps))
+
+
+SCHEDULES = {
+    "constant": _constant,
+    "step": _step,
+    "cosine": _cosine,
+    "constant_cosine": _constant_cosine,
+}

@@ -10,7 +10,7 @@ from jaxtyping import Array, Bool, Float, Int, Key
 import numpy as np
 import optax
 
-from perceiver_jax.training import losses, schedules
+from perceiver_jax.training import losses
 from perceiver_jax.training.state import TrainState
 
 Batch = Mapping[str, Array | np.ndarray]
@@ -29,7 +29,7 @@ def make_update(
     apply: Apply,
     loss: losses.Loss,
     optimizer: optax.GradientTransformation,
-    schedule: schedules.Schedule,
+    schedule: optax.Schedule,
     *,
     ema_decay: float = 0.0,
     accumulate_steps: int = 1,
