@@ -151,7 +151,7 @@ def test_clips_have_their_picture_and_sound(built):
 
 def test_every_clip_that_is_odd_or_left_out_is_reported_by_cause(built):
     with open(pathlib.Path(built.data_dir) / "report.csv", newline="") as file:
-        rows = {(row["clip"], row["cause"]): row["kept"] for row in csv.DictReader(file)}
+        rows = {(row["name"], row["cause"]): row["kept"] for row in csv.DictReader(file)}
     assert rows == {
         ("missing0000_10000", "missing"): "False",
         ("broken_0000_0", "undecodable"): "False",
@@ -159,7 +159,7 @@ def test_every_clip_that_is_odd_or_left_out_is_reported_by_cause(built):
         ("abcdefghij__30000", "duplicate"): "False",
         ("abcdefghij__99", "unlisted"): "False",
         ("holiday", "unlisted"): "False",
-        ("notes", "unlisted"): "False",
+        ("a/notes.txt", "another kind of file"): "False",
         ("Ybcdefgh_30_30000", "no_picture"): "True",
         ("_bcdefgh_30_120000", "no_sound"): "True",
     }
@@ -170,10 +170,10 @@ def test_the_report_counts_clips_by_split(built):
     train = {"listed": 5, "kept": 3, "with_picture": 2, "with_sound": 3}
     test = {"listed": 2, "kept": 1, "with_picture": 1, "with_sound": 0}
     assert (report["splits"]["train"], report["splits"]["test"]) == (train, test)
-    assert report["causes"]["unlisted"]["left_out"] == 3
+    assert report["causes"]["unlisted"]["left_out"] == 2
     assert report["other_suffixes"] == {".txt": 1}
     assert report["causes"]["no_picture"] == {
-        "meaning": "sound alone",
+        "meaning": "audio alone",
         "kept": 1,
         "left_out": 0,
     }

@@ -89,7 +89,7 @@ def test_a_split_of_which_all_is_left_out_is_an_error_with_the_cause(broken, cap
         prepare(broken)
     told = capsys.readouterr().err
     assert exit_.value.code == 2
-    assert "No clip of the test split" in told
+    assert "None of the 2 clips of the test split" in told
     assert "2 x truncated (the file ends before the end that it claims), such as test/" in told
     assert "test/dog/1.wav: file ends after 0.52 of 2.00 s" in told
     assert not (broken / "own/1.0.0").exists()
@@ -114,4 +114,5 @@ def test_files_of_other_kinds_are_counted_by_suffix(tmp_path, capsys):
     assert "which are not taken: 3 .rm" in capsys.readouterr().err
     report = json.loads((tmp_path / "own/1.0.0/report.json").read_text())
     assert report["other_suffixes"] == {".rm": 3, "(no suffix)": 1, ".txt": 1}
-    assert "train/cat/b.RM,unlisted,False" in (tmp_path / "own/1.0.0/report.csv").read_text()
+    rows = (tmp_path / "own/1.0.0/report.csv").read_text()
+    assert "train/cat/b.RM,another kind of file,False,.rm" in rows

@@ -1,5 +1,6 @@
 """A folder per class becomes a data set; what can't be read is left out and listed."""
 
+import csv
 import json
 import re
 import sys
@@ -59,17 +60,20 @@ def test_pictures_are_stored_as_encoded_with_the_class_of_their_folder(pets):
 
 
 def test_what_is_left_out_is_listed_with_its_cause(pets):
-    report = json.loads((pets / "my_pets/1.0.0/report.json").read_text())
-    assert report["kept"] == {"train": 3, "validation": 2}
-    assert {row["name"]: row["cause"] for row in report["files"]} == {
+    folder = pets / "my_pets/1.0.0"
+    report = json.loads((folder / "report.json").read_text())
+    assert report["splits"] == {"train": {"kept": 3}, "validation": {"kept": 2}}
+    with open(folder / "report.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert {row["file"]: row["cause"] for row in rows} == {
         "train/dog/half.jpg": "truncated",
         "train/dog/text.png": "not a picture",
         "train/dog/empty.gif": "empty",
         "train/dog/notes.txt": "another kind of file",
         "train/loose.jpg": "not in the folder of a class",
     }
-    assert sum(report["skipped"].values()) == 5
-    assert "left out, truncated" in (pets / "my_pets/1.0.0/report.txt").read_text()
+    assert sum(numbers["left_out"] for numbers in report["causes"].values()) == 5
+    assert "truncated" in (folder / "report.txt").read_text()
 
 
 def test_it_is_used_by_its_name(make_data, pets):

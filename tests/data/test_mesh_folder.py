@@ -1,5 +1,6 @@
 """Shapes in a folder per class, from the command to records."""
 
+import csv
 import io
 import json
 
@@ -65,9 +66,12 @@ def test_the_vertical_axis_becomes_y(records):
 
 
 def test_what_is_left_out_is_listed_with_its_cause(own):
-    report = json.loads((own / "my_shapes/1.0.0/report.json").read_text())
-    assert report["kept"] == {"train": 3, "test": 2}
-    assert {row["name"]: row["cause"] for row in report["files"]} == {
+    folder = own / "my_shapes/1.0.0"
+    report = json.loads((folder / "report.json").read_text())
+    assert report["splits"] == {"train": {"kept": 3}, "test": {"kept": 2}}
+    with open(folder / "report.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert {row["file"]: row["cause"] for row in rows} == {
         "train/box/readme.txt": "another kind of file",
         "train/ball/few.npy": "too few points",
     }

@@ -1,10 +1,9 @@
 """From a user's files to a data set on disk, and to the command that trains on it."""
 
-import dataclasses
-
 import pytest
 
 from experiments import prepare_data
+from perceiver_jax.data import datasets
 
 
 def test_an_unknown_kind_lists_the_known(capsys):
@@ -22,10 +21,9 @@ def test_a_set_that_tfds_does_not_have_is_explained(capsys, tmp_path):
 
 
 def test_an_interrupted_build_ends_with_what_to_do(monkeypatch):
-    def interrupted(flags):
+    def interrupted(*args, **kwargs):
         raise KeyboardInterrupt
 
-    kind = dataclasses.replace(prepare_data.KINDS["tfds"], prepare=interrupted)
-    monkeypatch.setattr(prepare_data, "KINDS", {"tfds": kind})
+    monkeypatch.setattr(datasets, "build", interrupted)
     with pytest.raises(SystemExit, match="give the same command again"):
         prepare_data.main(["tfds", "--name=mnist"])

@@ -1,13 +1,16 @@
 """A folder per class: which files are of which class and which split."""
 
+import argparse
 import collections
 from collections.abc import Collection, Sequence
 import dataclasses
 import hashlib
 import os
 import pathlib
+import re
 import unicodedata
 
+from perceiver_jax import config
 from perceiver_jax.data.builders import folder_names, report, tree
 
 _LOOSE = "not in the folder of a class"
@@ -27,8 +30,36 @@ class Files:
 
     classes: tuple[str, ...]
     splits: dict[str, list[tuple[str, str]]]
-    skipped: list[report.Skipped]
+    skipped: list[report.Row]
     note: str = ""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the flags that all kinds of such folders have."""
+    parser.add_argument("--source", required=True, help="has a folder for each class, or split")
+    parser.add_argument("--name", help="of the data set; default: the source's own name")
+    parser.add_argument(
+        "--test_fraction",
+        type=float,
+        default=0.1,
+        help="part of the files to test on if there are no folders train and test (default: 0.1)",
+    )
+
+
+def choose_name(flags: argparse.Namespace) -> str:
+    """Returns `--name`, or else the name of the source without what TFDS does not allow in one.
+
+    Raises:
+        UserError: TFDS allows no such name.
+    """
+    own = flags.source.resolve().name.lower()
+    name = flags.name or re.sub("[^a-z0-9]+", "_", own).strip("_")
+    if not re.fullmatch("[a-z][a-z0-9_]*", name):
+        raise config.UserError(
+            f"{name!r} can't be the name of a data set; expected a letter, then letters, digits "
+            "and '_', all lower-case. Set --name."
+        )
+    return name
 
 
 def find(
@@ -50,34 +81,25 @@ def find(
         what: the files are, for messages.
 
     Raises:
-        ValueError: there are no such files, or the folders can't be understood, or nothing is left
+        UserError: there are no such files, or the folders can't be understood, or nothing is left
             to test on, or a class occurs in testing only.
     """
     if not 0 <= test_fraction < 1:
-        raise ValueError(
+        raise config.UserError(
             f"Got --test_fraction={test_fraction:g}; expected a number between 0 and 1, the part "
             "of the files to test on, such as 0.1."
         )
-    found = tree.walk(source)
-    skipped = list(found.skipped)
-    wanted = []
-    for file in found.files:
-        suffix = tree.suffix(file)
-        if suffix in suffixes:
-            wanted.append(file)
-        else:
-            skipped.append(
-                report.Skipped("/".join(file), report.OTHER_KIND, suffix or "(no suffix)")
-            )
+    found = tree.walk(source, suffixes)
+    wanted, skipped = found.files, list(found.skipped)
     layout = folder_names.understand(source, wanted, found.folders)
     splits = _sort(source, _once(wanted, found, skipped), layout, skipped)
     if not splits["train"]:
-        raise ValueError(_explain_nothing(source, suffixes, skipped))
+        raise config.UserError(_explain_nothing(source, suffixes, skipped))
     splits = _without_empty(source, splits, layout)
     if list(splits) == ["train"]:
         splits = _split(splits["train"], test_fraction)
         if not splits["test"]:
-            raise ValueError(
+            raise config.UserError(
                 f"None of the {what} in {source} is for the test split, for there are "
                 f"{len(splits['train'])}, and one of each class is to train on (--test_fraction="
                 f"{test_fraction:g}); expected one or more. Add {what}, or change --test_fraction, "
@@ -87,7 +109,7 @@ def find(
     for split, files in splits.items():
         unknown = sorted({label for _, label in files} - set(classes))
         if unknown:
-            raise ValueError(
+            raise config.UserError(
                 f"Classes {unknown} have files in the {split} split only; expected some to train "
                 f"on. Add them, or take these classes out. {layout.describe(splits)}"
             )
@@ -109,9 +131,7 @@ def find(
     return Files(tuple(classes), splits, skipped, f"{note} {_note_empty(found, layout)}".strip())
 
 
-def _once(
-    files: list[tree.Parts], found: tree.Tree, skipped: list[report.Skipped]
-) -> list[tree.Parts]:
+def _once(files: list[tree.Parts], found: tree.Tree, skipped: list[report.Row]) -> list[tree.Parts]:
     """Leaves out files that links lead to from a second place."""
     if not found.has_links:
         return files
@@ -124,7 +144,7 @@ def _once(
     for file in files:
         if first[real[file]] != file:
             same = f"the same file as {'/'.join(first[real[file]])}"
-            skipped.append(report.Skipped("/".join(file), "there twice", same))
+            skipped.append(report.left_out("/".join(file), "there twice", same))
     return [file for file in files if first[real[file]] == file]
 
 
@@ -132,7 +152,7 @@ def _sort(
     source: pathlib.Path,
     files: list[tree.Parts],
     layout: folder_names.Layout,
-    skipped: list[report.Skipped],
+    skipped: list[report.Row],
 ) -> dict[str, list[tuple[str, str]]]:
     """Returns the files of each split with their classes."""
     splits: dict[str, list[tuple[str, str]]] = {split: [] for split in layout.roots.values()}
@@ -142,12 +162,12 @@ def _sort(
         split, folder = layout.place(file)
         if not folder:
             of = "a class" if split or not layout.has_splits else "a split"
-            skipped.append(report.Skipped(name, f"not in the folder of {of}"))
+            skipped.append(report.left_out(name, f"not in the folder of {of}"))
             continue
         # TFDS keeps labels so, each on a line. Archives made on a Mac spell letters in parts.
         label = unicodedata.normalize("NFC", report.printable(folder).strip())
         if not label or (first := folders.setdefault((split, label), folder)) != folder:
-            raise ValueError(
+            raise config.UserError(
                 f"The names of the folders of classes {sorted({folder, first if label else ''})} "
                 f"in {source} differ in white space or spelling of accents alone; expected others. "
                 "Rename them."
@@ -164,7 +184,7 @@ def _without_empty(
     empty = [split for split in splits if split not in full]
     if empty and list(full) == ["train"]:
         folders = ", ".join("/".join(root) for root, s in layout.roots.items() if s in empty)
-        raise ValueError(
+        raise config.UserError(
             f"The folder {folders} in {source}, taken for the {empty[0]} split, has no files in "
             "folders of classes, so nothing tells what they show; expected the same folders as "
             f"for training. Sort its files into such, or move it away: then a part of the others "
@@ -186,7 +206,7 @@ def _split(files: list[tuple[str, str]], test_fraction: float) -> dict[str, list
 
 
 def _explain_nothing(
-    source: pathlib.Path, suffixes: Collection[str], skipped: Sequence[report.Skipped]
+    source: pathlib.Path, suffixes: Collection[str], skipped: Sequence[report.Row]
 ) -> str:
     """Says what there is instead of files of classes."""
     counts = collections.Counter(

@@ -1,5 +1,6 @@
-"""Sounds or videos of one's own in a folder per class, stored as AudioSet's clips are."""
+"""Audio or videos of one's own in a folder per class, stored as AudioSet's clips are."""
 
+import argparse
 import pathlib
 
 import numpy as np
@@ -9,6 +10,17 @@ from perceiver_jax.data.builders import class_folders
 from perceiver_jax.data.builders.clips import builder, shards
 
 MAX_SECONDS = 60.0  # Of a clip; more is cut off.
+
+add_arguments = class_folders.add_arguments
+
+
+def from_flags(
+    flags: argparse.Namespace, data_dir: pathlib.Path
+) -> tuple["ClipFolder", tfds.download.DownloadConfig]:
+    """Returns the builder, and where its source is."""
+    name, picture = class_folders.choose_name(flags), flags.kind == "video_folder"
+    built = ClipFolder(flags.source, name, data_dir, picture, flags.test_fraction)
+    return built, tfds.download.DownloadConfig(manual_dir=flags.source)
 
 
 class ClipFolder(builder.ClipBuilder, skip_registration=True):
@@ -62,16 +74,14 @@ class ClipFolder(builder.ClipBuilder, skip_registration=True):
         return builder.Found(
             clips={
                 split: [
-                    shards.Clip(file, file, 0.0, MAX_SECONDS, True, _features(file, label))
+                    shards.Clip(
+                        file, file, 0.0, MAX_SECONDS, True, {"clip_id": file, "label": label}
+                    )
                     for file, label in files
                 ]
                 for split, files in splits.items()
             },
             splits={split: (split,) for split in splits},
-            rows=[builder.unlisted(skipped) for skipped in self._files.skipped],
+            rows=self._files.skipped,
             num_listed={split: len(files) for split, files in splits.items()},
         )
-
-
-def _features(file: str, label: str) -> dict[str, str]:
-    return {"clip_id": file, "label": label}

@@ -7,6 +7,8 @@ import pathlib
 import re
 from typing import NoReturn
 
+from perceiver_jax import config
+
 Parts = tuple[str, ...]
 
 # What folders of splits are called. `eval` is for testing, or for validation beside a `test`.
@@ -77,7 +79,7 @@ def understand(source: pathlib.Path, files: Sequence[Parts], folders: Iterable[P
         folders: all, below the source.
 
     Raises:
-        ValueError: what there is could be read in several ways, or in none.
+        UserError: what there is could be read in several ways, or in none.
     """
     below = collections.defaultdict(list)
     for folder in sorted(folders):
@@ -122,8 +124,8 @@ def _split_of(word: str) -> str:
 
 
 def refuse(source: pathlib.Path, root: Parts, what: str) -> NoReturn:
-    """Raises the ValueError of folders that can't be understood."""
-    raise ValueError(
+    """Raises the UserError of folders that can't be understood."""
+    raise config.UserError(
         f"The folders in {source.joinpath(*root)} can't be understood: {what}. Expected a folder "
         "for each class with files in it, or such folders in train/ and test/ (or validation/). "
         "Rename or move folders, or name another one with --source."

@@ -1,5 +1,6 @@
 """ImageNet (ILSVRC 2012) by TFDS's own builder, without TensorFlow."""
 
+import argparse
 from collections.abc import Iterator
 import io
 import pathlib
@@ -9,12 +10,26 @@ import PIL.Image
 import tensorflow_datasets as tfds
 from tensorflow_datasets.datasets.imagenet2012 import imagenet2012_dataset_builder as original
 
+from perceiver_jax import config
+
 TARS = {"train": "ILSVRC2012_img_train.tar", "validation": "ILSVRC2012_img_val.tar"}
 
 File = io.BufferedIOBase
 
 _NOT_RGB_JPEG = frozenset(original.CMYK_IMAGES + original.PNG_IMAGES)
 _JPEG_QUALITY = 95  # TensorFlow's, which the original uses.
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the flags of this kind."""
+    parser.add_argument("--source", required=True, help="directory of the two official tar files")
+
+
+def from_flags(
+    flags: argparse.Namespace, data_dir: pathlib.Path
+) -> tuple["Imagenet2012", tfds.download.DownloadConfig]:
+    """Returns the builder, and where its source is."""
+    return Imagenet2012(data_dir=data_dir), tfds.download.DownloadConfig(manual_dir=flags.source)
 
 
 class Imagenet2012(original.Builder, skip_registration=True):
@@ -30,7 +45,7 @@ class Imagenet2012(original.Builder, skip_registration=True):
         tars = {split: pathlib.Path(dl_manager.manual_dir, tar) for split, tar in TARS.items()}
         present = {split: tar for split, tar in tars.items() if tar.is_file()}
         if not present:
-            raise FileNotFoundError(
+            raise config.MissingFileError(
                 f"There is no {' and no '.join(TARS.values())} in {dl_manager.manual_dir}; "
                 "expected at least one. Download them from image-net.org and name their "
                 "directory with --source."

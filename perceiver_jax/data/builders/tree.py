@@ -1,7 +1,7 @@
 """What lies below a folder: links are followed, and what can't be used is told."""
 
 import collections
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 import dataclasses
 import os
 import pathlib
@@ -37,15 +37,18 @@ class Tree:
     folders: dict[Parts, str] = dataclasses.field(default_factory=dict)
     links: dict[Parts, str] = dataclasses.field(default_factory=dict)
     has_links: bool = False
-    skipped: list[report.Skipped] = dataclasses.field(default_factory=list)
+    skipped: list[report.Row] = dataclasses.field(default_factory=list)
 
     def real_path(self, file: Parts) -> str:
         """Returns where a file really is, wherever links lead to it from."""
         return self.links.get(file) or os.path.join(self.folders[file[:-1]], file[-1])
 
 
-def walk(source: pathlib.Path) -> Tree:
+def walk(source: pathlib.Path, suffixes: Collection[str] | None = None) -> Tree:
     """Looks for all files below a folder, but hidden ones and those that systems leave there.
+
+    Of those whose suffix is not among `suffixes`, if these are given, it is told that they are of
+    another kind.
 
     Folders that are links are entered last, so that what is below the source itself keeps its own
     name; a link to a folder above it, or to one that was entered nearby, is not.
@@ -59,7 +62,7 @@ def walk(source: pathlib.Path) -> Tree:
             folder = folders.pop()
             problem = _enter(source, folder, found, entered)
             if problem:
-                found.skipped.append(report.Skipped("/".join(folder), *problem))
+                found.skipped.append(report.left_out("/".join(folder), *problem))
                 continue
             try:
                 with os.scandir(source.joinpath(*folder)) as entries:
@@ -68,7 +71,7 @@ def walk(source: pathlib.Path) -> Tree:
                 if not folder:
                     raise
                 found.skipped.append(
-                    report.Skipped("/".join(folder), "can't be read", str(error.strerror))
+                    report.left_out("/".join(folder), "can't be read", str(error.strerror))
                 )
                 continue
             linked = []
@@ -76,7 +79,13 @@ def walk(source: pathlib.Path) -> Tree:
                 if not entry.name.startswith(".") and entry.name.lower() not in _JUNK:
                     _sort(entry, (*folder, entry.name), found, folders, linked)
             links += reversed(linked)
-    found.files.sort()
+    files, found.files = sorted(found.files), []
+    for file in files:
+        if suffixes is None or suffix(file) in suffixes:
+            found.files.append(file)
+        else:
+            other = suffix(file) or "(no suffix)"
+            found.skipped.append(report.left_out("/".join(file), report.OTHER_KIND, other))
     return found
 
 
@@ -118,13 +127,13 @@ def _sort(
             cause = (
                 "not a file" if os.path.lexists(os.path.realpath(entry.path)) else "a broken link"
             )
-            found.skipped.append(report.Skipped(name, cause))
+            found.skipped.append(report.left_out(name, cause))
         elif not report.is_utf8(name):
-            found.skipped.append(report.Skipped(name, "name is not UTF-8"))
+            found.skipped.append(report.left_out(name, "name is not UTF-8"))
         else:
             found.files.append(parts)
             if entry.is_symlink():
                 found.links[parts] = os.path.realpath(entry.path)
     except OSError as error:  # A link to itself, say.
         cause = "a broken link" if entry.is_symlink() else "can't be read"
-        found.skipped.append(report.Skipped(name, cause, str(error.strerror)))
+        found.skipped.append(report.left_out(name, cause, str(error.strerror)))

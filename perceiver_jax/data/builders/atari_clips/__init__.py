@@ -12,26 +12,13 @@ import importlib.util
 import numpy as np
 import tensorflow_datasets as tfds
 
+from perceiver_jax import config
 from perceiver_jax.data.builders import base, isolated
 from perceiver_jax.data.builders.atari_clips import play
 
-GAMES = (
-    "air_raid",
-    "alien",
-    "assault",
-    "beam_rider",
-    "berzerk",
-    "centipede",
-    "chopper_command",
-    "defender",
-    "demon_attack",
-    "freeway",
-    "frogger",
-    "riverraid",
-    "seaquest",
-    "space_invaders",
-    "time_pilot",
-    "up_n_down",
+GAMES = tuple(
+    "air_raid alien assault beam_rider berzerk centipede chopper_command defender demon_attack "
+    "freeway frogger riverraid seaquest space_invaders time_pilot up_n_down".split()
 )
 
 
@@ -88,7 +75,7 @@ class AtariClips(base.EmbeddedBuilder):
 
     def _generate_examples(self, split: str) -> Iterator[tuple[str, dict]]:
         if importlib.util.find_spec("ale_py") is None:
-            raise ModuleNotFoundError(
+            raise config.MissingPackageError(
                 "Building atari_clips needs the package ale-py, which is not installed; install it "
                 "with: pip install perceiver-haiku[atari]"
             )

@@ -3,14 +3,18 @@
 Made from a folder of clips as people have them and the official lists; see docs/audioset.md.
 """
 
+import argparse
 import collections
 import pathlib
+from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
 
+from perceiver_jax import config
+from perceiver_jax.data.builders import report, tree
 from perceiver_jax.data.builders.audioset import segments as segments_lib
-from perceiver_jax.data.builders.clips import builder, report, shards
+from perceiver_jax.data.builders.clips import builder, shards
 
 # Which lists make up a split.
 SPLITS = {
@@ -18,6 +22,37 @@ SPLITS = {
     "balanced_train": ("balanced_train",),
     "test": ("eval",),
 }
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the flags of this kind."""
+    parser.add_argument("--source", required=True, help="folder of clips with the official lists")
+    parser.add_argument(
+        "--beam_pipeline_options",
+        default="",
+        help="have Apache Beam prepare it, such as runner=DataflowRunner,project=...; see "
+        "docs/audioset.md (default: this machine, all cores)",
+    )
+
+
+def from_flags(
+    flags: argparse.Namespace, data_dir: pathlib.Path
+) -> tuple["Audioset", tfds.download.DownloadConfig]:
+    """Returns the builder, and where its source is."""
+    options = _beam_options(flags.beam_pipeline_options) if flags.beam_pipeline_options else None
+    download_config = tfds.download.DownloadConfig(manual_dir=flags.source, beam_options=options)
+    return Audioset(data_dir=data_dir), download_config
+
+
+def _beam_options(text: str) -> Any:
+    try:
+        from apache_beam.options import pipeline_options  # Large, and rarely needed.
+    except ModuleNotFoundError as error:
+        raise config.MissingPackageError(
+            "Preparing with Beam needs the package apache-beam, which is not installed; install it "
+            "with: pip install perceiver-haiku[beam]"
+        ) from error
+    return pipeline_options.PipelineOptions([f"--{option}" for option in text.split(",")])
 
 
 class Audioset(builder.ClipBuilder):
@@ -49,15 +84,10 @@ class Audioset(builder.ClipBuilder):
         classes = segments_lib.read_classes(source)
         self.info.features["labels"].feature.names = list(classes.values())
         listed = segments_lib.read_lists(source, classes)
-        files, others, unusable = builder.list_files(source)
-        chosen, rows = _match(files, listed)
+        found = tree.walk(source, builder.SUFFIXES)
+        chosen, rows = _match(["/".join(file) for file in found.files], listed)
         lists = {segments_lib.CLASSES, *segments_lib.LISTS.values()}
-        rows += unusable
-        rows += [
-            report.Row("", pathlib.PurePath(file).stem, file, "unlisted", False, report.OTHER_KIND)
-            for file in others
-            if file not in lists
-        ]
+        rows += [row for row in found.skipped if row.file not in lists]
 
         groups = {segment.group: [] for segment in listed}
         for segment, file in chosen.items():

@@ -6,6 +6,8 @@ import pathlib
 import re
 from typing import NamedTuple
 
+from perceiver_jax import config
+
 # The official file of each group of segments.
 LISTS = {
     "balanced_train": "balanced_train_segments.csv",
@@ -78,23 +80,23 @@ def read_classes(source: pathlib.Path) -> dict[str, str]:
     """Reads the names of the classes by their ID (such as /m/09x0r), in order of their index.
 
     Raises:
-        ValueError: the file is not there, or not AudioSet's.
+        UserError: the file is not there, or not AudioSet's.
     """
     path = source / CLASSES
     if not path.is_file():
-        raise ValueError(
+        raise config.UserError(
             f"There is no {path}; expected AudioSet's list of classes. Put AudioSet's CSV files "
             "into the folder of the clips."
         )
     rows = list(csv.DictReader(_lines(path)))
     columns = {"index", "mid", "display_name"}
     if not rows or not columns <= rows[0].keys() or len(rows) != NUM_CLASSES:
-        raise ValueError(
+        raise config.UserError(
             f"{path} has {len(rows)} lines of {sorted(rows[0]) if rows else 'no columns'}; "
             f"expected {NUM_CLASSES} of {sorted(columns)}. Download it again."
         )
     if {row["index"] for row in rows} != set(map(str, range(NUM_CLASSES))):
-        raise ValueError(
+        raise config.UserError(
             f"{path} has other indices than 0 to {NUM_CLASSES - 1}. Download it again."
         )
     rows.sort(key=lambda row: int(row["index"]))
@@ -105,12 +107,12 @@ def read_lists(source: pathlib.Path, class_ids: Iterable[str]) -> list[Segment]:
     """Reads the lists of segments that are there.
 
     Raises:
-        ValueError: none is there, or a line is not as AudioSet's.
+        UserError: none is there, or a line is not as AudioSet's.
     """
     index = {class_id: i for i, class_id in enumerate(class_ids)}
     there = {group: source / name for group, name in LISTS.items() if (source / name).is_file()}
     if not there:
-        raise ValueError(
+        raise config.UserError(
             f"There is none of {sorted(LISTS.values())} in {source}; expected at least one. Put "
             "AudioSet's CSV files into the folder of the clips."
         )
@@ -129,7 +131,7 @@ def _lines(path: pathlib.Path) -> Iterator[str]:
         try:
             yield from file
         except UnicodeDecodeError as error:
-            raise ValueError(
+            raise config.UserError(
                 f"{path} can't be read ({error}); expected text in UTF-8. Save it so, or download "
                 "it again."
             ) from None
@@ -146,12 +148,12 @@ def _parse_line(group: str, row: list[str], index: dict[str, int], where: str) -
             tuple(sorted({index[label] for label in labels.split(",")})),
         )
     except (ValueError, KeyError) as error:
-        raise ValueError(
+        raise config.UserError(
             f"{where} reads {row}; expected an ID, start, end, and IDs of known classes "
             f"({type(error).__name__}: {error}). Download the file again."
         ) from None
     if not 0 < segment.end - segment.start <= 60 or not re.fullmatch(r"[\w-]{11}", youtube_id):
-        raise ValueError(
+        raise config.UserError(
             f"{where} reads {row}; expected an ID of 11 characters and a segment of at most 60 "
             "seconds. Download the file again."
         )

@@ -1,9 +1,9 @@
 """The builder of a data set of clips: finds them, has shards made, puts these together."""
 
 import abc
-import collections
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 import dataclasses
+import itertools
 import os
 import pathlib
 import shutil
@@ -13,9 +13,9 @@ import rich.console
 import rich.progress
 import tensorflow_datasets as tfds
 
-from perceiver_jax.data.builders import isolated, tree
-from perceiver_jax.data.builders import report as files_report
-from perceiver_jax.data.builders.clips import report, shards
+from perceiver_jax import config
+from perceiver_jax.data.builders import isolated, report
+from perceiver_jax.data.builders.clips import shards
 
 # File names that are taken for clips.
 _WITH_PICTURE = frozenset(
@@ -29,7 +29,6 @@ SUFFIXES = _WITH_PICTURE | {
     *(".wma", ".aif", ".aiff", ".aifc", ".au", ".snd", ".caf", ".amr", ".awb", ".mka", ".weba"),
     *(".w64", ".rf64", ".bwf", ".sph", ".wv"),
 }
-_EXAMPLES = 3  # Of clips that are left out, in messages.
 
 
 @dataclasses.dataclass
@@ -54,7 +53,12 @@ class ClipBuilder(tfds.core.dataset_builder.FileReaderBuilder, skip_registration
 
     `DownloadConfig`'s `beam_runner` and `beam_options` have Beam make the shards; else this machine
     does, with all cores.
+
+    Attributes:
+        note: what the user should know of how the folders were understood; may be empty.
     """
+
+    note = ""
 
     def __init__(self, *, file_format: str = "array_record", **kwargs: Any):
         """As of TFDS's builders, but for the default of `file_format`."""
@@ -68,7 +72,7 @@ class ClipBuilder(tfds.core.dataset_builder.FileReaderBuilder, skip_registration
         self, dl_manager: tfds.download.DownloadManager, download_config: Any
     ) -> None:
         if self.info.file_format != tfds.core.FileFormat.ARRAY_RECORD:
-            raise ValueError(
+            raise config.UserError(
                 f"Got the file format {self.info.file_format.value!r}; {self.name} is stored as "
                 "'array_record'. Leave file_format out."
             )
@@ -97,32 +101,27 @@ class ClipBuilder(tfds.core.dataset_builder.FileReaderBuilder, skip_registration
             for split, names in found.splits.items()
         }
         self._publish(maker, splits, done)
-        rows = found.rows + [
-            report.Row(shard.group, *cause)
+        rows = {
+            shard.name: [report.Row(shard.group, *cause) for cause in done[shard.name].causes]
             for shard in planned
-            for cause in done[shard.name].causes
-        ]
+        }
         counts = {
             split: _count(found, found.splits[split], [done[x.name] for x in of_split])
             for split, of_split in splits.items()
         }
-        table = report.write(pathlib.Path(self.data_path), counts, rows)
-        console.print(table, markup=False, soft_wrap=True)
+        all_rows = itertools.chain(found.rows, *rows.values())
+        report.write(pathlib.Path(self.data_path), counts, all_rows)
         for split, of_split in splits.items():
             if of_split and not counts[split]["kept"]:
-                self._forget([done[shard.name] for shard in of_split])
-                causes = [cause for shard in of_split for cause in done[shard.name].causes]
-                raise ValueError(_explain_nothing(split, source, causes))
+                for shard in of_split:  # The next build tries again: the cause may be removed.
+                    maker.forget(shard)
+                of_its = [row for shard in of_split for row in rows[shard.name]]
+                report.check_any(0, "clips", f"the {split} split from {source}", of_its)
         if not planned:
-            raise ValueError(
+            raise config.UserError(
                 f"Got no clip from {source} that can be used; expected at least one. The table "
                 "above says what was found."
             )
-
-    def _forget(self, done: Sequence[shards.Done]) -> None:
-        """Has the next build try again, after a cause may have been removed."""
-        for shard in done:
-            (self._workspace() / f"{shard.shard}.json").unlink(missing_ok=True)
 
     def _workspace(self) -> pathlib.Path:
         """Where finished shards wait for the others; survives a kill."""
@@ -177,45 +176,9 @@ class ClipBuilder(tfds.core.dataset_builder.FileReaderBuilder, skip_registration
         self.info.set_splits(tfds.core.splits.SplitDict(infos))
 
 
-def list_files(source: pathlib.Path) -> tuple[list[str], list[str], list[report.Row]]:
-    """Returns the paths of all clips in a folder and those in it, those of other files, and rows.
-
-    Paths are sorted and relative to the folder; rows are on what can't be read or named.
-    """
-    files, others = [], []
-    found = tree.walk(source)
-    for file in found.files:
-        (files if tree.suffix(file) in SUFFIXES else others).append("/".join(file))
-    return sorted(files), sorted(others), [unlisted(skipped) for skipped in found.skipped]
-
-
-def unlisted(skipped: files_report.Skipped) -> report.Row:
-    """Returns the row of a file that was left out before it was looked into."""
-    name = files_report.printable(skipped.name)
-    detail = f"{skipped.cause}: {skipped.detail}".removesuffix(": ")
-    return report.Row("", name, name, "unlisted", False, detail)
-
-
 def may_have_picture(file: str) -> bool:
     """Whether files of that name can hold video."""
     return pathlib.PurePath(file).suffix.lower() in _WITH_PICTURE
-
-
-def _explain_nothing(split: str, source: pathlib.Path, causes: Sequence[Sequence[Any]]) -> str:
-    """Says why no clip of a split can be used; `causes` as in `Done`."""
-    by_cause = collections.defaultdict(list)
-    for _, file, cause, kept, detail in causes:
-        if not kept:
-            by_cause[cause].append(f"{file}: {detail}")
-    told = [
-        f"{len(found):,} x {cause.replace('_', ' ')} ({report.MEANINGS[cause]}), such as "
-        f"{'; '.join(found[:_EXAMPLES])}"
-        for cause, found in sorted(by_cause.items(), key=lambda item: -len(item[1]))
-    ]
-    return (
-        f"No clip of the {split} split from {source} can be used: {'. '.join(told)}. Expected at "
-        "least one. Replace or convert the files."
-    )
 
 
 def _count(found: Found, groups: tuple[str, ...], done: list[shards.Done]) -> dict[str, int]:

@@ -73,9 +73,7 @@ def decode_all(
         **limits: those of `isolated.run_all`.
     """
     for result in isolated.run_all(_answer, requests, num_processes, _initialise, **limits):
-        if isinstance(result, isolated.Ended):
-            result = {"error": ("crashed", result.detail)}
-        yield result
+        yield {"error": tuple(result)} if isinstance(result, isolated.Ended) else result
 
 
 def _initialise() -> None:

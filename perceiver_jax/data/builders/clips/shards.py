@@ -17,6 +17,7 @@ import uuid
 from array_record.python import array_record_module
 import tensorflow_datasets as tfds
 
+from perceiver_jax import config
 from perceiver_jax.data.builders.clips import decode
 
 CLIPS = 256  # Of a full shard; about 1.4 GB.
@@ -98,6 +99,10 @@ class Maker:
             return Done(**json.loads(self._path(shard.name, "json").read_text()))
         except FileNotFoundError:
             return None
+
+    def forget(self, shard: Shard) -> None:
+        """Has the next build make a shard again."""
+        self._path(shard.name, "json").unlink(missing_ok=True)
 
     def records(self, shard: Shard) -> pathlib.Path:
         """Returns where the records of a shard are."""
@@ -225,7 +230,7 @@ def make_all_with_beam(
     for shard in shards:
         done = maker.find_done(shard)
         if done is None:
-            raise RuntimeError(
+            raise config.UserError(
                 f"Beam's workers left no {shard.name} in {maker.directory}; expected a folder "
                 "that all of them share with this machine. Put data_dir on a shared file system."
             )

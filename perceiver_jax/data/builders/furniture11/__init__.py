@@ -8,19 +8,7 @@ import tensorflow_datasets as tfds
 
 from perceiver_jax.data.builders import base
 
-CLASSES = (
-    "bed",
-    "cabinet",
-    "chair",
-    "door_window",
-    "lamp",
-    "person",
-    "plant",
-    "sofa",
-    "table",
-    "vehicle",
-    "vessel",
-)
+CLASSES = tuple("bed cabinet chair door_window lamp person plant sofa table vehicle vessel".split())
 SIZES = {"train": 318, "test": 73}
 NUM_POINTS = 1_024
 

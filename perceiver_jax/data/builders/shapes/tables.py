@@ -6,6 +6,7 @@ import zipfile
 
 import numpy as np
 
+from perceiver_jax import config
 from perceiver_jax.data import errors
 from perceiver_jax.data.builders.shapes import clouds
 
@@ -66,14 +67,14 @@ def npz_num_points(path: pathlib.Path) -> int:
     """Returns the number of points P of the clouds that an `.npz` file claims to hold.
 
     Raises:
-        ValueError: it is no such file.
+        UserError: it is no such file.
     """
     try:
         with zipfile.ZipFile(path) as archive:
             shape, _ = _npy_header(archive, "points")
             return shape[1]
     except (zipfile.BadZipFile, KeyError, IndexError, ValueError) as error:
-        raise ValueError(
+        raise config.UserError(
             f"Got {path}, which can't be read ({error}); expected the arrays points [n, P, 3], "
             "label [n] and class_names. Replace the file."
         ) from error

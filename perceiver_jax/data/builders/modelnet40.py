@@ -5,56 +5,22 @@ Meshes of the official archive stand on the x-y plane: their z axis is up, as th
 form. They are turned by 90 degrees about the x axis, so that y is up as in the HDF5 release.
 """
 
+import argparse
 from collections.abc import Iterator, Sequence
 import pathlib
 import re
 from typing import Any
 import zipfile
 
+from perceiver_jax import config
 from perceiver_jax.data.builders import report, tree
 from perceiver_jax.data.builders.shapes import builder, tables
 
-CLASSES = (
-    "airplane",
-    "bathtub",
-    "bed",
-    "bench",
-    "bookshelf",
-    "bottle",
-    "bowl",
-    "car",
-    "chair",
-    "cone",
-    "cup",
-    "curtain",
-    "desk",
-    "door",
-    "dresser",
-    "flower_pot",
-    "glass_box",
-    "guitar",
-    "keyboard",
-    "lamp",
-    "laptop",
-    "mantel",
-    "monitor",
-    "night_stand",
-    "person",
-    "piano",
-    "plant",
-    "radio",
-    "range_hood",
-    "sink",
-    "sofa",
-    "stairs",
-    "stool",
-    "table",
-    "tent",
-    "toilet",
-    "tv_stand",
-    "vase",
-    "wardrobe",
-    "xbox",
+CLASSES = tuple(
+    "airplane bathtub bed bench bookshelf bottle bowl car chair cone cup curtain desk door "
+    "dresser flower_pot glass_box guitar keyboard lamp laptop mantel monitor night_stand "
+    "person piano plant radio range_hood sink sofa stairs stool table tent toilet tv_stand "
+    "vase wardrobe xbox".split()
 )
 SIZES = {"train": 9_843, "test": 2_468}
 
@@ -65,6 +31,19 @@ _EXPECTED = (
     "(train*.npz, test*.npz with points, label and class_names)"
 )
 _MAX_TEXT = 65_536  # Bytes of shape_names.txt, which has about 300.
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the flags of this kind."""
+    parser.add_argument(
+        "--source", required=True, help="ModelNet40.zip, or a folder of OFF, HDF5 or .npz files"
+    )
+    builder.add_num_points(parser)
+
+
+def from_flags(flags: argparse.Namespace, data_dir: pathlib.Path) -> tuple["Modelnet40", None]:
+    """Returns the builder, and nothing that TFDS has to download."""
+    return Modelnet40(flags.source, data_dir, flags.num_points), None
 
 
 class Modelnet40(builder.ShapeBuilder):
@@ -86,7 +65,7 @@ class Modelnet40(builder.ShapeBuilder):
             num_points: number of points of a cloud; None: 2,048, and of `.npz` clouds all.
 
         Raises:
-            ValueError: there is nothing of ModelNet40, or it is there in several forms.
+            UserError: there is nothing of ModelNet40, or it is there in several forms.
         """
         form, files = _recognise(source)
         make = {"off": _off_tasks, "zip": _zip_tasks, "hdf5": _hdf5_tasks, "npz": _npz_tasks}[form]
@@ -101,18 +80,26 @@ class Modelnet40(builder.ShapeBuilder):
             data_dir=data_dir,
         )
 
+    @property
+    def note(self) -> str:
+        """How many shapes the source had, after the build."""
+        sizes = SIZES.items() if self.found else ()
+        return "\n".join(
+            f"Found {self.found[split]:,} of the {size:,} {split} shapes." for split, size in sizes
+        )
+
 
 # For each split, and what is left out.
-Tasks = tuple[dict[str, list[dict[str, Any]]], list[report.Skipped]]
+Tasks = tuple[dict[str, list[dict[str, Any]]], list[report.Row]]
 
 
 def _recognise(source: pathlib.Path) -> tuple[str, list[pathlib.Path]]:
     """Returns the form of the source and its files (of OFF meshes and archives: where they lie)."""
     if not source.exists():
-        raise ValueError(f"There is no {source}; expected {_EXPECTED}. Correct the path.")
+        raise config.UserError(f"There is no {source}; expected {_EXPECTED}. Correct the path.")
     if source.is_file():
         if source.suffix.lower() != ".zip":
-            raise ValueError(
+            raise config.UserError(
                 f"Got the file {source}; expected a .zip archive or a folder: {_EXPECTED}."
             )
         return "zip", [source]
@@ -128,13 +115,13 @@ def _recognise(source: pathlib.Path) -> tuple[str, list[pathlib.Path]]:
         found |= {(form, folder): files for form, files in forms.items() if files}
     if not found:
         there = tree.count_suffixes(tree.walk(source).files) or "no files"
-        raise ValueError(
+        raise config.UserError(
             f"Found nothing of ModelNet40 in {source}, but {there}; expected {_EXPECTED}. Correct "
             "--source."
         )
     if len(found) > 1:
         where = [files[0] if form == "zip" else folder for (form, folder), files in found.items()]
-        raise ValueError(
+        raise config.UserError(
             f"Found ModelNet40 several times in {source}: {', '.join(map(str, where))}. Move one, "
             "or name one of them."
         )
@@ -156,13 +143,13 @@ def _off_tasks(folders: Sequence[pathlib.Path], num_points: int | None) -> Tasks
 
 def _zip_tasks(archives: Sequence[pathlib.Path], num_points: int | None) -> Tasks:
     if len(archives) > 1:
-        raise ValueError(f"Got several archives, {', '.join(map(str, archives))}; name one.")
+        raise config.UserError(f"Got several archives, {', '.join(map(str, archives))}; name one.")
     (archive,) = archives
     try:
         with zipfile.ZipFile(archive) as file:
             names = sorted(info.filename for info in file.infolist())
     except zipfile.BadZipFile as error:
-        raise ValueError(
+        raise config.UserError(
             f"{archive} can't be read ({error}); expected a .zip archive. Download it again."
         ) from error
     members = [(name, archive, {"member": name}) for name in names if "__MACOSX" not in name]
@@ -182,12 +169,12 @@ def _mesh_tasks(
             continue
         label, split, stem, suffix = match.groups()
         if label not in CLASSES:
-            raise ValueError(
+            raise config.UserError(
                 f"Got the class {label!r} in {source}; expected the 40 of ModelNet40, such as "
                 "'airplane'. Prepare other meshes as a folder of your own (kind mesh_folder)."
             )
         if not report.is_utf8(stem):
-            skipped.append(report.Skipped(f"{label}/{split}/{stem}{suffix}", "name is not UTF-8"))
+            skipped.append(report.left_out(f"{label}/{split}/{stem}{suffix}", "name is not UTF-8"))
             continue
         tasks[split].append(
             {
@@ -202,7 +189,7 @@ def _mesh_tasks(
         )
     if not any(tasks.values()) and not skipped:
         there = tree.count_suffixes((name,) for name, _, _ in members if not name.endswith("/"))
-        raise ValueError(
+        raise config.UserError(
             f"Found no mesh in {source}, but {there or 'no files'}; expected {_EXPECTED}. Correct "
             "--source."
         )
@@ -212,10 +199,10 @@ def _mesh_tasks(
 def _hdf5_tasks(files: Sequence[pathlib.Path], num_points: int | None) -> Tasks:
     names_file = files[0].with_name("shape_names.txt")
     if not names_file.is_file() or names_file.stat().st_size > _MAX_TEXT:
-        raise ValueError(f"Found no {names_file}; expected the classes' names, one a line.")
+        raise config.UserError(f"Found no {names_file}; expected the classes' names, one a line.")
     class_names = names_file.read_text("utf-8-sig", errors="replace").split()
     if sorted(class_names) != sorted(CLASSES):
-        raise ValueError(
+        raise config.UserError(
             f"Got {len(class_names)} names in {names_file}, {class_names[:3]} ...; expected the 40 "
             "of ModelNet40. Take the file that comes with the release."
         )

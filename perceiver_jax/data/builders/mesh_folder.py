@@ -1,11 +1,29 @@
 """Shapes in a folder per class: OBJ, PLY, STL and OFF meshes, and `.npy` clouds."""
 
+import argparse
 import pathlib
 
+from perceiver_jax import config
 from perceiver_jax.data.builders import class_folders
 from perceiver_jax.data.builders.shapes import builder, mesh
 
 SUFFIXES = frozenset({*mesh.SUFFIXES, ".npy"})
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Adds the flags of this kind."""
+    class_folders.add_arguments(parser)
+    builder.add_num_points(parser)
+    parser.add_argument(
+        "--up", default="y", choices=("y", "z"), help="the files' vertical axis (default: y)"
+    )
+
+
+def from_flags(flags: argparse.Namespace, data_dir: pathlib.Path) -> tuple["MeshFolder", None]:
+    """Returns the builder, and nothing that TFDS has to download."""
+    name = class_folders.choose_name(flags)
+    numbers = flags.test_fraction, flags.num_points
+    return MeshFolder(flags.source, name, data_dir, *numbers, flags.up), None
 
 
 class MeshFolder(builder.ShapeBuilder):
@@ -33,25 +51,19 @@ class MeshFolder(builder.ShapeBuilder):
             up: the files' vertical axis, 'y' or 'z'; z is turned to y.
 
         Raises:
-            ValueError: `up` or `num_points` is not allowed, or there are no shapes.
+            UserError: `up` or `num_points` is not allowed, or there are no shapes.
         """
         if up not in ("y", "z"):
-            raise ValueError(f"Got up={up!r}; expected 'y' or 'z', the files' vertical axis.")
+            raise config.UserError(f"Got up={up!r}; expected 'y' or 'z', the files' vertical axis.")
         num_points = builder.NUM_POINTS if num_points is None else num_points
-        files = class_folders.find(source, SUFFIXES, test_fraction, "shapes")
-        self.name = name
-        self.note = files.note
+        files = class_folders.find(source, SUFFIXES, test_fraction, self.WHAT)
+        self.name, self.note = name, files.note
+        same = {"num_points": num_points, "z_up": up == "z"}
         super().__init__(
             tasks={
                 split: [
-                    {
-                        "path": str(source / file),
-                        "name": file,
-                        "key": file,
-                        "class": label,
-                        "num_points": num_points,
-                        "z_up": up == "z",
-                    }
+                    # The points that are taken depend on the key.
+                    {"path": str(source / file), "name": file, "key": file, "class": label} | same
                     for file, label in pairs
                 ]
                 for split, pairs in files.splits.items()
