@@ -10,23 +10,23 @@ from matplotlib import figure as mpl_figure
 import numpy as np
 
 MAX_FRAMES = 10  # Of a strip.
-_SMALL = 64  # Pictures up to this side, in pixels, are shown with square pixels.
+_SMALL = 64  # Images up to this side, in pixels, are shown with square pixels.
 _HEIGHT_COLOURS = "viridis"
 
 
 @dataclasses.dataclass(frozen=True)
 class Pairs:
-    """One modality of several examples.
+    """One input of several examples.
 
     Attributes:
-      modality: how it is read, from `perceiver_jax/data`.
+      field: how it is read, from `perceiver_jax/data`.
       before: the arrays without augmentation.
       after: the arrays as the model gets them.
       labels: of each example, without augmentation.
       mixed_labels: of each example, as the model gets them.
     """
 
-    modality: Any
+    field: Any
     before: np.ndarray
     after: np.ndarray
     labels: Sequence[str]
@@ -39,10 +39,10 @@ class Pairs:
 
 
 def draw_sheet(kind: str, pairs: Pairs, title: str) -> mpl_figure.Figure:
-    """Draws one modality of the examples; kinds without an own form are drawn as lines.
+    """Draws one input of the examples; kinds without an own form are drawn as lines.
 
     Args:
-      kind: of the modality, as in `config.data.fields`.
+      kind: of the field, as in `config.data.fields`.
       pairs: the examples.
       title: the sheet's first line.
     """
@@ -66,14 +66,14 @@ def draw_sheet(kind: str, pairs: Pairs, title: str) -> mpl_figure.Figure:
 
 
 def _draw_image(cell: Any, pairs: Pairs, i: int, norm: None) -> None:
-    for axes, title, picture in _two(cell, pairs, i):
-        _show(axes, picture)
+    for axes, title, pixels in _two(cell, pairs, i):
+        _show(axes, pixels)
         axes.set_title(title, size=8)
 
 
 def _draw_video(cell: Any, pairs: Pairs, i: int, norm: None) -> None:
     shown = np.arange(0, len(pairs.before[i]), _frame_step(pairs))
-    times = shown / pairs.modality.frames_per_second
+    times = shown / pairs.field.frames_per_second
     rows = _versions(pairs, i)
     axes = cell.subplots(len(rows), 1, squeeze=False, gridspec_kw={"hspace": 0})[:, 0]
     for row, (title, clip) in zip(axes, rows, strict=True):
@@ -88,7 +88,7 @@ def _draw_video(cell: Any, pairs: Pairs, i: int, norm: None) -> None:
 
 
 def _draw_mel(cell: Any, pairs: Pairs, i: int, norm: colors.Normalize) -> None:
-    mel = pairs.modality
+    mel = pairs.field
     duration = mel.num_samples / mel.sample_rate
     for axes, title, spectrogram in _two(cell, pairs, i):
         image = axes.imshow(
@@ -110,10 +110,10 @@ def _draw_mel(cell: Any, pairs: Pairs, i: int, norm: colors.Normalize) -> None:
 
 
 def _draw_audio(cell: Any, pairs: Pairs, i: int, norm: None) -> None:
-    rate = pairs.modality.sample_rate
-    sounds = _versions(pairs, i)
-    grid = cell.subplots(2, len(sounds), squeeze=False, height_ratios=(1, 2), sharex=True)
-    for (wave, spectrogram), (title, samples) in zip(grid.T, sounds, strict=True):
+    rate = pairs.field.sample_rate
+    windows = _versions(pairs, i)
+    grid = cell.subplots(2, len(windows), squeeze=False, height_ratios=(1, 2), sharex=True)
+    for (wave, spectrogram), (title, samples) in zip(grid.T, windows, strict=True):
         wave.plot(np.arange(len(samples)) / rate, samples, lw=0.3, color="#2c5f8a")
         wave.set_ylim(-1, 1)
         wave.set_title(title, size=8)
@@ -244,11 +244,11 @@ def _frame_step(pairs: Pairs) -> int:
     return -(-pairs.before.shape[1] // MAX_FRAMES)
 
 
-def _show(axes: Any, picture: np.ndarray, side: int = 0) -> None:
-    small = (side or max(picture.shape[:2])) <= _SMALL
-    grey = picture.shape[-1] == 1
+def _show(axes: Any, pixels: np.ndarray, side: int = 0) -> None:
+    small = (side or max(pixels.shape[:2])) <= _SMALL
+    grey = pixels.shape[-1] == 1
     axes.imshow(
-        picture[..., 0] if grey else picture,
+        pixels[..., 0] if grey else pixels,
         cmap="gray" if grey else None,
         vmin=0,
         vmax=255,

@@ -3,7 +3,7 @@
     python -m experiments.show_data --config=FILE[:ARGUMENTS] [--out=DIR] [--num=8]
         [--config.key=value ...]
 
-Writes one picture for each modality, and sounds as wav files.
+Writes one image for each input, and audio as wav files.
 """
 
 import argparse
@@ -42,7 +42,7 @@ def main(argv: list[str]) -> None:
 def show(
     config: ml_collections.ConfigDict, out: pathlib.Path, num: int
 ) -> Iterator[tuple[pathlib.Path, str]]:
-    """Writes the first examples of training, one sheet a modality.
+    """Writes the first examples of training, one sheet an input.
 
     Args:
       config: a recipe; its data set has to be on disk if it is not embedded.
@@ -72,10 +72,10 @@ def show(
     labels, mixed_labels = (target_texts(data, batch) for batch in (before, after))
     out.mkdir(parents=True, exist_ok=True)
     title = f"{config.experiment}: {num} of {data.num_train:,} examples of {config.data.dataset}"
-    for name, modality in data.inputs.items():
+    for name, field in data.inputs.items():
         kind = config.data.fields[name].kind
         pairs = contact_sheets.Pairs(
-            modality,
+            field,
             before[name],
             after[name],
             labels,
@@ -86,7 +86,7 @@ def show(
         how = "before and after augmentation" if pairs.augmented else "not augmented"
         yield path, f"{num} examples of {name!r} ({kind}), {how}"
         if kind in ("audio", "mel"):
-            yield from _write_sounds(data, config.seed, name, pairs, after["example_id"], out)
+            yield from _write_audio(data, config.seed, name, pairs, after["example_id"], out)
 
 
 def target_texts(data: Any, batch: Mapping[str, np.ndarray]) -> list[str]:
@@ -122,30 +122,30 @@ def label_texts(labels: np.ndarray, class_names: Sequence[str]) -> list[str]:
     return texts
 
 
-def _write_sounds(
+def _write_audio(
     data: Any, seed: int, name: str, pairs: Any, indices: np.ndarray, out: pathlib.Path
 ) -> Iterator[tuple[pathlib.Path, str]]:
-    """Writes the windows of `pairs` as wav files: of raw sound also as the model gets it."""
+    """Writes the windows of `pairs` as wav files: of raw audio also as the model gets it."""
     import soundfile
 
     from perceiver_jax.data.fields import audio
 
-    rate = pairs.modality.sample_rate
-    raw = isinstance(pairs.modality, audio.Audio)
-    sound = audio.Audio(pairs.modality.num_samples, rate)
-    windows = dataclasses.replace(data, fields={name: sound}).read_train(
+    rate = pairs.field.sample_rate
+    raw = isinstance(pairs.field, audio.Audio)
+    unaugmented = audio.Audio(pairs.field.num_samples, rate)
+    windows = dataclasses.replace(data, fields={name: unaugmented}).read_train(
         indices, seed, augmented=False
     )[name]
     versions = {"": windows}
     if raw and pairs.augmented:
         versions["_after"] = pairs.after
     as_is = raw and not pairs.augmented
-    for suffix, sounds in versions.items():
-        for i, samples in enumerate(sounds):
+    for suffix, several in versions.items():
+        for i, samples in enumerate(several):
             label = re.sub(r"\W+", "_", pairs.labels[i])[:40].strip("_")
             soundfile.write(out / f"{name}_{i:02d}_{label}{suffix}.wav", samples, rate)
         what = "as the model gets it" if suffix or as_is else "before augmentation"
-        yield out / f"{name}_*{suffix}.wav", f"{len(sounds)} wav files, the sound {what}"
+        yield out / f"{name}_*{suffix}.wav", f"{len(several)} wav files, the audio {what}"
 
 
 if __name__ == "__main__":

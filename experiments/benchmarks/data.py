@@ -78,7 +78,7 @@ def measure_speed(
     from perceiver_jax import data as data_lib
 
     inputs = data_lib.build_data(**config.data).inputs.values()
-    kinds = {_RECORDS[modality.feature] for modality in inputs}
+    kinds = {_RECORDS[field.feature] for field in inputs}
     if len(kinds) > 1:
         raise cli.UsageError(
             f"{config.experiment} reads {sorted(kinds)}; expected one kind of records."

@@ -1,4 +1,4 @@
-"""Random boxes, colour and small motions of pictures; RandAugment is in rand_augment.py."""
+"""Random boxes, colour and small motions of images; RandAugment is in rand_augment.py."""
 
 from collections.abc import Sequence
 import math
@@ -37,8 +37,8 @@ def random_box(
 
     Args:
         rng: source of randomness.
-        size: width and height of the picture.
-        area_range: range of the crop's area as a fraction of the picture's, drawn uniformly.
+        size: width and height of the image.
+        area_range: range of the crop's area as a fraction of the image's, drawn uniformly.
         aspect_range: range of the crop's width : height, drawn uniformly in the logarithm.
     """
     width, height = size
@@ -68,11 +68,11 @@ def jitter(
     scale: Number,
     shift: Number,
 ) -> PIL.Image.Image:
-    """Rotates, scales and shifts a picture a little; what comes into view is black.
+    """Rotates, scales and shifts an image a little; what comes into view is black.
 
     Args:
         rng: source of randomness.
-        image: the picture.
+        image: any.
         rotation_degrees: largest rotation either way.
         scale: scale factors are drawn from [1 - scale, 1 + scale].
         shift: largest shift either way, as a fraction of each side.
@@ -100,11 +100,11 @@ def colour_jitter(
     contrast: Number,
     saturation: Number,
 ) -> list[PIL.Image.Image]:
-    """Changes brightness, saturation and contrast of colour pictures, in this order, all alike.
+    """Changes brightness, saturation and contrast of colour images, in this order, all alike.
 
     Args:
         rng: source of randomness.
-        images: pictures of one size, such as the frames of a clip.
+        images: images of one size, such as the frames of a clip.
         brightness: factors are drawn from [1 - brightness, 1 + brightness].
         contrast: as brightness; distances from the mean grey are scaled.
         saturation: as brightness; distances of each pixel from its grey are scaled.

@@ -35,7 +35,7 @@ class Dataset:
             one (feature `label`).
         sizes: number of examples of each split.
         may_lack: features that are empty in some records; inputs made of them get a mask.
-        upright: whether pictures are turned as their EXIF says. Those of ImageNet are not: the
+        upright: whether images are turned as their EXIF says. Those of ImageNet are not: the
             decoders with which its published figures were computed pass it over.
         builder: builds the set if it is embedded; None: the user prepares the set.
         config: the builder's configuration.

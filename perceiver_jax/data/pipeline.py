@@ -34,9 +34,9 @@ class Data:
 
     A batch has one array for each field, `example_id` (int32 [B], its place in its split) and
     `mask` (bool [B]: False for padding). Labels are int32 [B], or float32 [B, L] of zeros and ones
-    if there may be several, or of fractions if pictures are mixed.
+    if there may be several, or of fractions if images are mixed.
 
-    Where the data set may lack an input (a clip without sound), there is also `<input>_mask` (bool
+    Where the data set may lack an input (a clip without audio), there is also `<input>_mask` (bool
     [B]: whether it is there); an example that lacks all of the inputs is masked.
 
     Attributes:
@@ -46,7 +46,7 @@ class Data:
         batch_size: number of examples of a training batch, over all processes.
         num_workers: number of processes that decode; with 0, threads of this one do.
         fields: what is decoded from a record, inputs and targets, by name.
-        mixup_alpha: pictures of a training batch are mixed by fractions from Beta(alpha, alpha),
+        mixup_alpha: images of a training batch are mixed by fractions from Beta(alpha, alpha),
             see `mix.mix`; 0 is off.
         cutmix_alpha: as mixup_alpha, for boxes.
         max_bad_records: how many records of a split may be left out, in each process, because they
@@ -76,7 +76,7 @@ class Data:
         for name, field in self.fields.items():
             if self._mixes and not isinstance(field, image.Image | label.Label):
                 what = "target" if field.is_target else "input"
-                is_none = "no label" if field.is_target else "no picture"
+                is_none = "no label" if field.is_target else "no image"
                 raise config.UserError(
                     f"mixup_alpha is {self.mixup_alpha} and cutmix_alpha {self.cutmix_alpha}, but "
                     f"{what} {name!r} is {is_none}; expected 0. Set both to 0."
@@ -190,11 +190,11 @@ class Data:
             if share % 2:
                 raise config.UserError(
                     f"Got {share} examples of a batch for each process; expected an even number, "
-                    "for pictures are mixed in pairs. Change config.data.batch_size."
+                    "for images are mixed in pairs. Change config.data.batch_size."
                 )
             num_classes = {name: field.num_classes for name, field in self.labels.items()}
             alphas = self.mixup_alpha, self.cutmix_alpha
-            mixed = functools.partial(mix.mix_share, list(self.inputs), num_classes, *alphas)
+            mixed = functools.partial(mix.mix, list(self.inputs), num_classes, *alphas)
             dataset = dataset.map_with_index(functools.partial(mixed, seed, process_count))
         return self._iterate(dataset, self.train_split, process_index, process_count)
 
@@ -298,22 +298,12 @@ def build_data(
     cutmix_alpha: int | float,
     fields: Mapping[str, Mapping[str, Any]] | ml_collections.ConfigDict,
 ) -> Data:
-    """Builds the input pipeline from `config.data`; see `Data` for the arguments.
+    """Builds the input pipeline from `config.data`; what is not named here is as of `Data`.
 
-    Args:
-        dataset: name of the data set.
-        data_dir: where TFDS keeps data sets; '' is TFDS's default.
-        train_split: TFDS's notation of the training split.
-        test_split: TFDS's notation of the split to evaluate on.
-        batch_size: number of examples of a training batch, over all processes.
-        num_workers: number of processes that decode; with 0, threads of this one do.
-        feature_names: what the set calls our fields, where that isn't plain from names and types,
-            such as 'image=photo,label=species'; '' if it is.
-        max_bad_records: how many records of a split may be left out because they can't be decoded.
-        mixup_alpha: of MixUp; 0 is off.
-        cutmix_alpha: of CutMix; 0 is off.
-        fields: for each its `kind` and that kind's settings; what is not set of a label follows
-            from the data set.
+    `dataset` is the name of the set and `data_dir` where TFDS keeps sets ('' is its default).
+    `feature_names` is what the set calls our fields, where that isn't plain from names and types,
+    such as 'image=photo,label=species'. `fields` has of each its `kind` and that kind's settings;
+    those that are not set of a label, or of a number, follow from the data set.
 
     Raises:
         config.UserError: unknown data set, kind, setting or name.

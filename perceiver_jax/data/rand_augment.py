@@ -1,4 +1,4 @@
-"""RandAugment (Cubuk et al. 2020) of pictures, by Pillow.
+"""RandAugment (Cubuk et al. 2020) of images, by Pillow.
 
 Operations and their ranges as in the ImageNet experiments of the Perceiver papers: each layer
 draws one of 16 operations uniformly and always applies it, with the same magnitude.
@@ -26,11 +26,11 @@ _SOLARIZE_ADD_THRESHOLD = 128
 
 
 def rand_augment(rng: Rng, image: Image, num_layers: int, magnitude: int | float) -> Image:
-    """Applies randomly drawn operations to a picture.
+    """Applies randomly drawn operations to an image.
 
     Args:
         rng: source of randomness.
-        image: an RGB or a grey picture.
+        image: an RGB or a grey image.
         num_layers: number of operations.
         magnitude: their strength, 0 to 10.
     """

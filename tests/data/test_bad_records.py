@@ -167,7 +167,7 @@ def test_a_fault_of_the_program_is_no_bad_record_and_ends_the_run(damaged, worke
         (png_that_claims(50_000, 50_000), "too large"),
         (png_that_claims(8_200, 8_200), "too large"),
         (b"", "empty"),
-        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "not a picture"),
+        (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "not an image"),
         (photograph(1)[:1_000], "truncated"),
     ],
     ids=["huge", "large", "empty", "eps", "half"],

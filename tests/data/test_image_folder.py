@@ -67,7 +67,7 @@ def test_what_is_left_out_is_listed_with_its_cause(pets):
         rows = list(csv.DictReader(file))
     assert {row["file"]: row["cause"] for row in rows} == {
         "train/dog/half.jpg": "truncated",
-        "train/dog/text.png": "not a picture",
+        "train/dog/text.png": "not an image",
         "train/dog/empty.gif": "empty",
         "train/dog/notes.txt": "another kind of file",
         "train/loose.jpg": "not in the folder of a class",
@@ -133,7 +133,7 @@ def test_a_heic_picture_without_its_package_ends_the_command(tmp_path, capsys, m
     with pytest.raises(SystemExit) as exit_:
         prepare(tmp_path / "source", tmp_path)
     assert exit_.value.code == 2
-    assert "cat/3.jpg: Got a HEIC picture" in capsys.readouterr().err
+    assert "cat/3.jpg: Got a HEIC image" in capsys.readouterr().err
 
 
 def test_a_source_that_is_not_there_is_explained(tmp_path, capsys):

@@ -16,7 +16,7 @@ def batch(rng, size=8, side=31):
 
 
 def mixed(batch, mixup_alpha=0.0, cutmix_alpha=0.0, step=3):
-    return mix.mix(batch, ["image"], {"label": 7}, mixup_alpha, cutmix_alpha, 0, step, 0)
+    return mix.mix(["image"], {"label": 7}, mixup_alpha, cutmix_alpha, 0, 1, step, batch)
 
 
 def own_shares(batch, result):
@@ -107,5 +107,5 @@ def test_only_training_is_mixed(make_data):
 def test_what_can_not_be_mixed_is_an_error(make_data):
     with pytest.raises(ValueError, match="Got 3 examples.*expected an even number"):
         make_data(mixup_alpha=0.2).train_batches(0, 0, 2)
-    with pytest.raises(ValueError, match="input 'points' is no picture"):
+    with pytest.raises(ValueError, match="input 'points' is no image"):
         make_data("furniture11", cutmix_alpha=1.0)

@@ -196,7 +196,7 @@ def test_what_can_be_no_number_is_explained(weighed, changes, message):
 
 def test_feature_names_of_the_config_come_first(make_data, data_dir):
     named = flowers(make_data, data_dir, feature_names="image=colour")
-    with pytest.raises(data.BadDataError, match="colour red.*not a picture"):
+    with pytest.raises(data.BadDataError, match="colour red.*not an image"):
         next(named.test_batches(5, 1))
 
 

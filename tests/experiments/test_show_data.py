@@ -31,7 +31,7 @@ def pairs():
     return contact_sheets.Pairs(image.Image(5), black, black + 255, ["cat", "dog"], ["cat", "fox"])
 
 
-def test_each_modality_has_a_sheet(shown):
+def test_each_field_has_a_sheet(shown):
     for name in ("audio", "video"):
         with PIL.Image.open(shown / f"{name}.png") as sheet:
             assert min(sheet.size) > 300
@@ -71,7 +71,7 @@ def test_names_of_classes_are_no_formulas(pairs, tmp_path):
 
 def test_unchanged_examples_are_drawn_once(pairs):
     same = contact_sheets.Pairs(
-        pairs.modality, pairs.before, pairs.before, pairs.labels, pairs.labels
+        pairs.field, pairs.before, pairs.before, pairs.labels, pairs.labels
     )
     figure = contact_sheets.draw_sheet("image", same, "title")
     assert len(figure.findobj(match=_has_image)) == 2

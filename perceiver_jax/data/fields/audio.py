@@ -1,4 +1,4 @@
-"""Sound: an encoded file -> raw float32 [samples] or a log-mel spectrogram float32 [T, bins]."""
+"""Audio: an encoded file -> raw float32 [samples] or a log-mel spectrogram float32 [T, bins]."""
 
 import dataclasses
 import functools
@@ -21,14 +21,14 @@ _LOG_MEAN, _LOG_STD = -0.4, 5.6  # Of log-mel values of atari_clips.
 
 @dataclasses.dataclass(frozen=True)
 class Audio:
-    """A window of a clip's sound, mono, in [-1, 1]; only the window is decoded.
+    """A window of a clip's audio, mono, in [-1, 1]; only the window is decoded.
 
     Paper: section 4.2: 61,440 samples at 48 kHz (1.28 s), and no augmentation but the choice of
     the window, which is the same as the video's.
 
     Attributes:
         num_samples: length of the window.
-        sample_rate: in Hz; sound stored at another rate is resampled.
+        sample_rate: in Hz; audio stored at another rate is resampled.
     """
 
     num_samples: int
@@ -52,10 +52,10 @@ class Audio:
         """Decodes a window.
 
         Args:
-            value: an encoded sound file; an empty one, of a clip without sound, is silence. A clip
+            value: an encoded audio file; an empty one, of a clip without audio, is silence. A clip
                 that is too short is followed by silence.
             window: its place in the clip: 0 is the earliest, 1 the latest.
-            rng: not used, raw sound is not augmented.
+            rng: not used, raw audio is not augmented.
         """
         del rng
         samples = self.zeros()

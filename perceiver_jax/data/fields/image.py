@@ -1,4 +1,4 @@
-"""Pictures: encoded bytes -> uint8 [H, W, channels]."""
+"""Images: encoded bytes -> uint8 [H, W, channels]."""
 
 from collections.abc import Mapping
 import dataclasses
@@ -25,9 +25,9 @@ _PNG_DEPTH = 24  # Where a PNG says how many bits a sample has.
 _TIFF_BITS, _TIFF_COMPRESSION, _TIFF_PHOTOMETRIC, _TIFF_PLANES = 258, 259, 262, 284
 _TIFF_PALETTE, _TIFF_SAMPLE_FORMAT = 320, 339
 _SIGNED = (2,)  # The sample format of whole numbers that may be below 0.
-# Of comments in a PNG; Pillow refuses pictures with more than 1 MiB, which editors' metadata has.
+# Of comments in a PNG; Pillow refuses images with more than 1 MiB, which editors' metadata has.
 PIL.PngImagePlugin.MAX_TEXT_CHUNK = PIL.PngImagePlugin.MAX_TEXT_MEMORY
-# How a picture is turned, by its orientation in EXIF. Pillow turns TIFFs by itself, and says so.
+# How an image is turned, by its orientation in EXIF. Pillow turns TIFFs by itself, and says so.
 _UPRIGHT = {
     2: PIL.Image.Transpose.FLIP_LEFT_RIGHT,
     3: PIL.Image.Transpose.ROTATE_180,
@@ -41,7 +41,7 @@ _UPRIGHT = {
 
 @dataclasses.dataclass(frozen=True)
 class Image:
-    """A picture, cropped and augmented in training, cropped at the centre in evaluation.
+    """An image, cropped and augmented in training, cropped at the centre in evaluation.
 
     Paper: section 4.1 (Inception-style crops, RandAugment). In its order: crop, flip, RandAugment
     at the crop's own size, bicubic resize. Pillow's resize filters when it shrinks, and clamps.
@@ -49,16 +49,16 @@ class Image:
     Attributes:
         image_size: side of the square output, in pixels.
         channels: 3 (colour) or 1 (grey).
-        crop: 'inception' or 'none' (the whole picture, in evaluation too).
-        crop_area: range of a training crop's area, as a fraction of the picture's.
+        crop: 'inception' or 'none' (the whole image, in evaluation too).
+        crop_area: range of a training crop's area, as a fraction of the image's.
         crop_aspect: range of its width : height.
-        flip: whether half of the training pictures are mirrored left to right.
+        flip: whether half of the training images are mirrored left to right.
         rand_augment_layers: number of RandAugment's operations; 0 is off.
         rand_augment_magnitude: their strength, 0 to 10.
-        rotation_degrees: largest random rotation either way, last of all, on the resized picture.
+        rotation_degrees: largest random rotation either way, last of all, on the resized image.
         scale: random scale factors come from [1 - scale, 1 + scale].
         shift: largest random shift either way, as a fraction of the side.
-        upright: whether pictures are turned as their EXIF says; the default is that of the data
+        upright: whether images are turned as their EXIF says; the default is that of the data
             set, see `datasets.Dataset.upright`.
     """
 
@@ -104,11 +104,11 @@ class Image:
     def read(
         self, value: bytes, window: float, rng: np.random.Generator | None
     ) -> UInt8[np.ndarray, "H W channels"]:
-        """Decodes a picture.
+        """Decodes an image.
 
         Args:
-            value: an encoded picture.
-            window: not used, a picture has no time.
+            value: an encoded image.
+            window: not used, an image has no time.
             rng: source of randomness in training; None in evaluation.
         """
         del window
@@ -149,14 +149,14 @@ class Image:
 
 
 def decode(value: bytes, mode: str = "RGB", upright: bool = True) -> PIL.Image.Image:
-    """Decodes a picture as viewers show it; the first one of an animation.
+    """Decodes an image as viewers show it; the first one of an animation.
 
     It is turned as its EXIF says. Transparent parts are white, whatever is hidden there. Grey of
     more than 8 bits is scaled: white is 65,535 of whole numbers (4,095 in a TIFF of 12 bits), 1 of
-    floats, the same for all pictures.
+    floats, the same for all images.
 
     Args:
-        value: an encoded picture.
+        value: an encoded image.
         mode: Pillow's name of the wanted colours, 'L' or 'RGB'.
         upright: whether EXIF's orientation counts.
 
@@ -211,7 +211,7 @@ def _register_heic() -> None:
         import pillow_heif
     except ImportError as error:
         raise config.MissingPackageError(
-            "Got a HEIC picture, which Pillow can't read by itself; expected the package "
+            "Got a HEIC image, which Pillow can't read by itself; expected the package "
             "pillow-heif. Install it: pip install perceiver-haiku[heif]"
         ) from error
     pillow_heif.register_heif_opener()
@@ -220,7 +220,7 @@ def _register_heic() -> None:
 def _orientation(image: PIL.Image.Image) -> int:
     try:
         return image.getexif().get(PIL.ExifTags.Base.Orientation, 1)
-    except Exception as error:  # Damaged EXIF; viewers show such pictures as they are stored.
+    except Exception as error:  # Damaged EXIF; viewers show such images as they are stored.
         if errors.means_broken_program(error):
             raise
         return 1
@@ -291,4 +291,4 @@ def _unidentified(value: bytes) -> tuple[str, str]:
         accepts = PIL.Image.OPEN.get(name, (None, None))[1]
         if accepts is not None and accepts(value[:16]):
             return "unsupported or damaged", f"begins as {name}, but Pillow can't read it"
-    return "not a picture", ""
+    return "not an image", ""

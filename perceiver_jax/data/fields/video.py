@@ -26,7 +26,7 @@ class Video:
         num_frames: number of frames of the window.
         image_size: side of the square output, in pixels.
         frames_per_second: frames are taken at this rate from the stored 25 a second.
-        crop_area: range of a training crop's area, as a fraction of the picture's.
+        crop_area: range of a training crop's area, as a fraction of the image's.
         crop_aspect: range of its width : height.
         flip: whether half of the training clips are mirrored left to right.
         brightness: random factors come from [1 - brightness, 1 + brightness].
