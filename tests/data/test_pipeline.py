@@ -188,6 +188,15 @@ def test_several_labels_are_marked_with_ones(make_data):
     assert sorted(batch["label"][0]) == [0.0] * 15 + [1.0]
 
 
+def test_targets_draw_no_randomness(make_data):
+    data = make_data(fields=JITTER)
+    label = data.fields["label"]
+    (last,) = take(data.train_batches(seed=3), 1)
+    first = dataclasses.replace(data, fields={"label": label, **data.fields})
+    assert list(first.fields) == ["label", "image"]
+    assert_same([last], take(first.train_batches(seed=3), 1))
+
+
 def test_several_windows_of_inputs_that_have_one_are_an_error(make_data):
     with pytest.raises(
         ValueError, match="num_windows is 3.*has several windows.*Set config.eval.num_windows=1"

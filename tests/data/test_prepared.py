@@ -194,6 +194,15 @@ def test_what_can_be_no_number_is_explained(weighed, changes, message):
         weighed(**changes)
 
 
+def test_a_label_may_have_any_name_and_be_one_of_several(make_data, data_dir):
+    fields = IMAGE | {"kind_of_flower": {"kind": "label"}}
+    made = flowers(make_data, data_dir, fields=fields)
+    assert made.labels.keys() == {"kind_of_flower", "label"}
+    assert made.class_names("kind_of_flower") == ("daisy", "rose", "tulip")
+    (batch,) = made.test_batches(5, 1)
+    np.testing.assert_array_equal(batch["kind_of_flower"], batch["label"])
+
+
 def test_feature_names_of_the_config_come_first(make_data, data_dir):
     named = flowers(make_data, data_dir, feature_names="image=colour")
     with pytest.raises(data.BadDataError, match="colour red.*not an image"):
