@@ -160,19 +160,19 @@ def test_every_clip_that_is_odd_or_left_out_is_reported_by_cause(built):
         ("abcdefghij__99", "unlisted"): "False",
         ("holiday", "unlisted"): "False",
         ("a/notes.txt", "another kind of file"): "False",
-        ("Ybcdefgh_30_30000", "no_picture"): "True",
-        ("_bcdefgh_30_120000", "no_sound"): "True",
+        ("Ybcdefgh_30_30000", "no_video"): "True",
+        ("_bcdefgh_30_120000", "no_audio"): "True",
     }
 
 
 def test_the_report_counts_clips_by_split(built):
     report = json.loads((pathlib.Path(built.data_dir) / "report.json").read_text())
-    train = {"listed": 5, "kept": 3, "with_picture": 2, "with_sound": 3}
-    test = {"listed": 2, "kept": 1, "with_picture": 1, "with_sound": 0}
+    train = {"listed": 5, "kept": 3, "with_video": 2, "with_audio": 3}
+    test = {"listed": 2, "kept": 1, "with_video": 1, "with_audio": 0}
     assert (report["splits"]["train"], report["splits"]["test"]) == (train, test)
     assert report["causes"]["unlisted"]["left_out"] == 2
     assert report["other_suffixes"] == {".txt": 1}
-    assert report["causes"]["no_picture"] == {
+    assert report["causes"]["no_video"] == {
         "meaning": "audio alone",
         "kept": 1,
         "left_out": 0,

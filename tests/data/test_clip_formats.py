@@ -58,7 +58,7 @@ def ids(formats):
 def test_each_picture_shows_at_its_time_and_where_a_recording_is_cut(suffix, options, tmp_path):
     path = media.write_clip(tmp_path / f"clip{suffix}", seconds=3, sound=False, **options)
     clip = stored(path)
-    assert (numbers(clip), clip["causes"]) == (list(range(75)), {"no_sound": ""})
+    assert (numbers(clip), clip["causes"]) == (list(range(75)), {"no_audio": ""})
     assert numbers(stored(path, start=1.64, length=0.8, cut=False)) == list(range(41, 61))
 
 
@@ -67,7 +67,7 @@ def test_sound_is_as_long_and_high_and_loud_as_it_was(suffix, options, tmp_path)
     path = media.write_clip(tmp_path / f"clip{suffix}", seconds=3, onset=1.7, **options)
     clip = stored(path)
     sound = media.read_sound(clip["audio"])
-    assert clip["causes"] == {"no_picture": ""}
+    assert clip["causes"] == {"no_video": ""}
     assert len(sound) == pytest.approx(3 * 48_000, abs=0.05 * 48_000)  # Codecs fill a block.
     tone = sound[-48_000:-4_800]
     assert pitch(tone) == pytest.approx(1_000, abs=2)
@@ -137,7 +137,7 @@ def test_suffixes_of_public_data_sets_are_taken():
     named = ".avi .mpg .mpeg .flv .au .snd .aiff .aif .aifc .aac .wma .wmv .asf .ts .m2ts .mts .caf"
     more = ".amr .3gp .vob .m4v .ogv .oga .opus .spx .w64 .rf64 .sph"
     assert {*named.split(), *more.split()} <= builder.SUFFIXES
-    assert builder.may_have_picture("film.AVI") and not builder.may_have_picture("sound.au")
+    assert builder.may_have_video("film.AVI") and not builder.may_have_video("sound.au")
 
 
 @pytest.fixture(scope="module")
@@ -261,7 +261,7 @@ def test_one_channel_of_many_is_not_opposite_to_silence(tmp_path):
     tone = 0.5 * np.sin(2 * np.pi * 1_000 * np.arange(2 * 48_000) / 48_000)
     samples = np.pad(tone[:, None], [(0, 0), (3, 12)])
     soundfile.write(tmp_path / "clip.wav", samples, 48_000)
-    assert stored(tmp_path / "clip.wav")["causes"] == {"no_picture": ""}
+    assert stored(tmp_path / "clip.wav")["causes"] == {"no_video": ""}
 
 
 def test_sound_far_beyond_full_scale_is_made_quieter_and_not_clipped(tmp_path):

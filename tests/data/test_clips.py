@@ -54,7 +54,7 @@ def test_a_tone_of_1_khz_is_at_1_khz_whatever_the_format(suffix, rate, tmp_path)
     assert len(sound) == 2 * 48_000
     assert pitch(sound) == pytest.approx(1_000, abs=1)
     assert np.abs(sound[4_800:-4_800]).max() == pytest.approx(0.5, abs=0.05)
-    assert (clip["video"], clip["causes"]) == ([], {"no_picture": ""})
+    assert (clip["video"], clip["causes"]) == ([], {"no_video": ""})
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".webm"])
@@ -174,13 +174,13 @@ def test_tags_that_are_not_utf_8_do_not_matter(suffix, tmp_path):
 
 def test_a_clip_without_sound_has_its_picture(tmp_path):
     clip = stored(media.write_clip(tmp_path / "clip.mp4", sound=False))
-    assert clip["causes"] == {"no_sound": ""}
+    assert clip["causes"] == {"no_audio": ""}
     assert (len(clip["video"]), clip["audio"]) == (50, b"")
 
 
 def test_a_film_without_sound_is_no_sound_and_the_cause_says_so(tmp_path):
     path = media.write_clip(tmp_path / "clip.mp4", sound=False)
-    assert refusal(path, picture=False) == ("undecodable", "holds no sound that FFmpeg knows")
+    assert refusal(path, with_video=False) == ("undecodable", "holds no audio that FFmpeg knows")
 
 
 def test_silence_is_as_no_sound_and_alone_is_refused(tmp_path):
@@ -240,7 +240,7 @@ def test_a_playlist_is_not_followed(tmp_path):
 
 def test_pictures_of_impossible_size_are_refused_before_they_are_decoded(tmp_path):
     path = media.write_clip(tmp_path / "wide.mp4", seconds=0.2, size=(1_600, 96), sound=False)
-    assert refusal(path) == ("refused", "pictures of 1600 x 96 pixels")
+    assert refusal(path) == ("refused", "frames of 1600 x 96 pixels")
 
 
 @pytest.mark.parametrize(("size", "kept"), [((600, 500), True), ((7_000, 6_000), False)])

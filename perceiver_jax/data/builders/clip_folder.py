@@ -18,13 +18,13 @@ def from_flags(
     flags: argparse.Namespace, data_dir: pathlib.Path
 ) -> tuple["ClipFolder", tfds.download.DownloadConfig]:
     """Returns the builder, and where its source is."""
-    name, picture = class_folders.choose_name(flags), flags.kind == "video_folder"
-    built = ClipFolder(flags.source, name, data_dir, picture, flags.test_fraction)
+    name, has_video = class_folders.choose_name(flags), flags.kind == "video_folder"
+    built = ClipFolder(flags.source, name, data_dir, has_video, flags.test_fraction)
     return built, tfds.download.DownloadConfig(manual_dir=flags.source)
 
 
 class ClipFolder(builder.ClipBuilder, skip_registration=True):
-    """One class a clip; with picture, clips may lack picture or sound, without, all have sound."""
+    """One class a clip; with video, clips may lack video or audio, without, all have audio."""
 
     VERSION = tfds.core.Version("1.0.0")
     MANUAL_DOWNLOAD_INSTRUCTIONS = "A folder per class; see docs/audioset.md."
@@ -34,7 +34,7 @@ class ClipFolder(builder.ClipBuilder, skip_registration=True):
         source: pathlib.Path,
         name: str,
         data_dir: pathlib.Path,
-        picture: bool,
+        has_video: bool,
         test_fraction: float = 0.1,
     ):
         """Looks for the files.
@@ -43,11 +43,11 @@ class ClipFolder(builder.ClipBuilder, skip_registration=True):
             source: has a folder for each class, or for each split, see `class_folders.find`.
             name: of the data set.
             data_dir: where TFDS keeps data sets.
-            picture: whether to store videos, or else sound alone.
+            has_video: whether to store videos, or else audio alone.
             test_fraction: how much is for testing, where the folders don't say.
         """
         self.name = name
-        self._picture = picture
+        self._has_video = has_video
         self._files = class_folders.find(source, builder.SUFFIXES, test_fraction, "clips")
         self.note = self._files.note
         super().__init__(data_dir=data_dir)
@@ -58,14 +58,14 @@ class ClipFolder(builder.ClipBuilder, skip_registration=True):
             "audio": tfds.features.Tensor(shape=(), dtype=np.object_),  # A FLAC file.
             "label": tfds.features.ClassLabel(names=self._files.classes),
         }
-        if self._picture:
-            picture = tfds.features.Image(encoding_format="jpeg")
-            features["video"] = tfds.features.Sequence(picture)
+        if self._has_video:
+            frame = tfds.features.Image(encoding_format="jpeg")
+            features["video"] = tfds.features.Sequence(frame)
         return tfds.core.DatasetInfo(
             builder=self,
             description="Clips in a folder per class.",
             features=tfds.features.FeaturesDict(features),
-            metadata=tfds.core.MetadataDict(may_lack=["audio", "video"] if self._picture else []),
+            metadata=tfds.core.MetadataDict(may_lack=["audio", "video"] if self._has_video else []),
         )
 
     def _find(self, source: pathlib.Path) -> builder.Found:

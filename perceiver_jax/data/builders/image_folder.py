@@ -30,7 +30,7 @@ def from_flags(flags: argparse.Namespace, data_dir: pathlib.Path) -> tuple["Imag
 class ImageFolder(base.FilesBuilder, skip_registration=True):
     """Every image is decoded once, and left out if that fails; `skipped` says which and why."""
 
-    WHAT = "pictures"
+    WHAT = "images"
 
     def __init__(
         self, source: pathlib.Path, name: str, data_dir: pathlib.Path, test_fraction: float = 0.1

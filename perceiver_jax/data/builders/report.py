@@ -20,15 +20,16 @@ OTHER_KIND = "another kind of file"  # The detail is the suffix.
 # Of clips, where a word alone does not say it. What is left out has one cause, the rest may have
 # several.
 MEANINGS = {
+    OTHER_KIND: "its suffix is none of those that are taken",
     "missing": "listed, but there is no file of it",
     "unlisted": "a file that matches no line of the lists",
     "duplicate": "another file, or line, of a clip that is taken already",
     "undecodable": "neither video nor audio can be decoded",
     "truncated": "the file ends before the end that it claims",
     "crashed": "the process that read it crashed",
-    "refused": "claims too large a picture or other impossible things",
-    "no_picture": "audio alone",
-    "no_sound": "video alone",
+    "refused": "claims too large a frame or other impossible things",
+    "no_video": "audio alone",
+    "no_audio": "video alone",
     "silent": "audio below -80 dB: taken as without; left out if there is no video either",
     "long": "longer than its segment, or than 60 s: the beginning is taken",
     "short": "shorter than a window of 1.28 s; filled up in training",
@@ -110,7 +111,7 @@ def check_any(num_kept: int, what: str, where: str, rows: Sequence[Row]) -> None
 
     Args:
         num_kept: number of examples.
-        what: they are made of, such as 'pictures'.
+        what: they are made of, such as 'images'.
         where: what there is none in, such as 'the test split'.
         rows: of what was found in it.
 

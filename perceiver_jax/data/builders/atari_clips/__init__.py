@@ -1,8 +1,8 @@
-"""atari_clips: games with sound, a small stand-in for AudioSet with the same features.
+"""atari_clips: games with audio, a small stand-in for AudioSet with the same features.
 
 A random player plays 16 Atari 2600 games in the emulator that `ale-py` brings, ROMs included
 (GPL-2.0; an optional dependency, and nothing of it is copied here). Clips are like AudioSet's: JPEG
-frames at 25 a second and mono sound at 48 kHz, exactly in step. The classes are the games.
+frames at 25 a second and mono audio at 48 kHz, exactly in step. The classes are the games.
 """
 
 from collections.abc import Iterator
@@ -62,7 +62,7 @@ class AtariClips(base.EmbeddedBuilder):
     def _info(self) -> tfds.core.DatasetInfo:
         return tfds.core.DatasetInfo(
             builder=self,
-            description="Clips of 4 s of 16 Atari 2600 games, played at random, with sound.",
+            description="Clips of 4 s of 16 Atari 2600 games, played at random, with audio.",
             features=tfds.features.FeaturesDict(
                 {
                     "clip_id": tfds.features.Text(),

@@ -11,11 +11,11 @@ CLIP_SECONDS = 4
 FRAME_RATE = 25
 SAMPLE_RATE = 48_000
 
-_TICK_RATE = 60  # Pictures and pieces of sound that the emulator makes a second.
+_TICK_RATE = 60  # Frames and pieces of audio that the emulator makes a second.
 _TICK_SAMPLES = 512
 _TICKS = CLIP_SECONDS * _TICK_RATE
 _SHOWN_TICKS = frozenset(i * _TICK_RATE // FRAME_RATE for i in range(CLIP_SECONDS * FRAME_RATE))
-_SILENCE = 128  # Sound is unsigned bytes.
+_SILENCE = 128  # Audio is unsigned bytes.
 _STICKINESS = 0.25  # Probability that the emulator repeats the last action.
 _TICKS_PER_ACTION = 8
 _FIRST_TICK = (60, 600)  # Range of where the first clip starts.
@@ -65,13 +65,13 @@ class _Player:
 
 def _record(player: _Player) -> dict:
     frames = []
-    sound = np.empty((_TICKS, _TICK_SAMPLES), np.float32)
+    audio = np.empty((_TICKS, _TICK_SAMPLES), np.float32)
     for tick in range(_TICKS):
         player.tick()
-        sound[tick] = player.emulator.getAudio()
+        audio[tick] = player.emulator.getAudio()
         if tick in _SHOWN_TICKS:
             frames.append(_encode_frame(player.emulator.getScreenRGB()))
-    return {"video": frames, "audio": _encode_sound((sound.ravel() - _SILENCE) / _SILENCE)}
+    return {"video": frames, "audio": _encode_audio((audio.ravel() - _SILENCE) / _SILENCE)}
 
 
 def _encode_frame(screen: np.ndarray) -> bytes:
@@ -80,10 +80,10 @@ def _encode_frame(screen: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
-def _encode_sound(sound: np.ndarray) -> bytes:
-    sound = soxr.resample(sound, _TICK_RATE * _TICK_SAMPLES, SAMPLE_RATE)
+def _encode_audio(audio: np.ndarray) -> bytes:
+    audio = soxr.resample(audio, _TICK_RATE * _TICK_SAMPLES, SAMPLE_RATE)
     # Twelve bits hold all of the emulator's eight, and take two thirds of the space of sixteen.
-    sound = np.round(np.clip(sound, -1, 1) * 2**11) / 2**11
+    audio = np.round(np.clip(audio, -1, 1) * 2**11) / 2**11
     buffer = io.BytesIO()
-    soundfile.write(buffer, sound, SAMPLE_RATE, format="FLAC", subtype="PCM_16")
+    soundfile.write(buffer, audio, SAMPLE_RATE, format="FLAC", subtype="PCM_16")
     return buffer.getvalue()

@@ -64,7 +64,7 @@ class Audioset(builder.ClipBuilder):
     def _info(self) -> tfds.core.DatasetInfo:
         return tfds.core.DatasetInfo(
             builder=self,
-            description="Clips of 10 s of sounds of 527 classes, with their pictures.",
+            description="Clips of 10 s with audio and video of 527 classes of sounds.",
             metadata=tfds.core.MetadataDict(may_lack=["audio", "video"]),
             homepage="https://research.google.com/audioset/",
             features=tfds.features.FeaturesDict(
@@ -120,8 +120,8 @@ def _match(
         by_id[segment.youtube_id].append(segment)
 
     chosen: dict[segments_lib.Segment, str] = {}
-    # Of several files of a clip the first is taken; those with picture come first.
-    for file in sorted(files, key=lambda f: (not builder.may_have_picture(f), f)):
+    # Of several files of a clip the first is taken; those with video come first.
+    for file in sorted(files, key=lambda f: (not builder.may_have_video(f), f)):
         stem = pathlib.PurePath(file).stem
         name = segments_lib.parse_name(stem)
         segment = name and segments_lib.find_segment(name, by_id.get(name.youtube_id, ()))

@@ -18,13 +18,13 @@ from perceiver_jax.data.builders import isolated, report
 from perceiver_jax.data.builders.clips import shards
 
 # File names that are taken for clips.
-_WITH_PICTURE = frozenset(
+_WITH_VIDEO = frozenset(
     (
         *(".mp4", ".m4v", ".mov", ".qt", ".3gp", ".3g2", ".mkv", ".webm", ".avi", ".divx", ".flv"),
         *(".f4v", ".mpg", ".mpeg", ".mpe", ".vob", ".ts", ".mts", ".m2ts", ".wmv", ".asf", ".ogv"),
     )
 )
-SUFFIXES = _WITH_PICTURE | {
+SUFFIXES = _WITH_VIDEO | {
     *(".wav", ".flac", ".m4a", ".m4b", ".opus", ".ogg", ".oga", ".spx", ".mp3", ".mp2", ".aac"),
     *(".wma", ".aif", ".aiff", ".aifc", ".au", ".snd", ".caf", ".amr", ".awb", ".mka", ".weba"),
     *(".w64", ".rf64", ".bwf", ".sph", ".wv"),
@@ -89,8 +89,8 @@ class ClipBuilder(tfds.core.dataset_builder.FileReaderBuilder, skip_registration
     ) -> None:
         found = self._find(source)
         self._workspace().mkdir(exist_ok=True)
-        picture = "video" in self.info.features
-        maker = shards.Maker(str(source), str(self._workspace()), self.info.features, picture)
+        features = self.info.features
+        maker = shards.Maker(str(source), str(self._workspace()), features, "video" in features)
         groups = {
             group: shards.divide(group, clips, source) for group, clips in found.clips.items()
         }
@@ -176,17 +176,17 @@ class ClipBuilder(tfds.core.dataset_builder.FileReaderBuilder, skip_registration
         self.info.set_splits(tfds.core.splits.SplitDict(infos))
 
 
-def may_have_picture(file: str) -> bool:
+def may_have_video(file: str) -> bool:
     """Whether files of that name can hold video."""
-    return pathlib.PurePath(file).suffix.lower() in _WITH_PICTURE
+    return pathlib.PurePath(file).suffix.lower() in _WITH_VIDEO
 
 
 def _count(found: Found, groups: tuple[str, ...], done: list[shards.Done]) -> dict[str, int]:
     return {
         "listed": sum(found.num_listed[group] for group in groups),
         "kept": sum(x.num_examples for x in done),
-        "with_picture": sum(x.with_picture for x in done),
-        "with_sound": sum(x.with_sound for x in done),
+        "with_video": sum(x.with_video for x in done),
+        "with_audio": sum(x.with_audio for x in done),
     }
 
 

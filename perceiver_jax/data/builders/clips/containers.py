@@ -16,7 +16,7 @@ OPTIONS = {
     "wav,w64,aiff,au,caf,nistsphere,flac,wv,ogg,mp3,aac,amr",
     "protocol_whitelist": "file",
 }
-# How files begin; the others FFmpeg guesses. Its guesses go wrong: regular sound in a WAV file can
+# How files begin; the others FFmpeg guesses. Its guesses go wrong: regular audio in a WAV file can
 # look as packets of MPEG-TS do.
 _BEGINNINGS = (
     (rb"(RIFF|RF64|BW64)....WAVE", "wav"),
@@ -38,7 +38,7 @@ _BEGINNINGS = (
 )
 # These don't say how long they are; FFmpeg estimates it.
 ENDLESS = frozenset(("mpeg", "mpegvideo", "mpegts", "mp3", "aac", "amr"))
-# These have the order of pictures, not their times.
+# These have the order of frames, not their times.
 WITHOUT_TIMES = frozenset(("avi", "mpegvideo"))
 _BACK = 0.5  # Seconds by which times go back where another recording begins.
 # Seconds by which they go ahead there, in formats that have joins, not gaps.
@@ -161,9 +161,9 @@ def _read(path: str, streams: list[av.stream.Stream]) -> Iterator[tuple[av.Packe
 def _packets(
     container: av.container.InputContainer, streams: list[av.stream.Stream]
 ) -> Iterator[av.Packet]:
-    """Yields packets; where recordings were joined, their times go on instead of beginning anew."""
+    """Yields packets; where recordings were joined, times continue instead of beginning anew."""
     ahead = _AHEAD.get(container.format.name, math.inf)
-    ends: dict[int, float] = {}  # Where streams, by their index, are to go on.
+    ends: dict[int, float] = {}  # Where streams, by their index, are to continue.
     shifts = dict.fromkeys((stream.index for stream in streams), 0.0)
     for packet in container.demux(streams):
         stream, tick = packet.stream.index, packet.time_base
@@ -222,9 +222,9 @@ def frames(
 
 
 class _Order:
-    """Times of pictures where a file has only their order: the first comes out when it goes in.
+    """Times of frames where a file has only their order: the first comes out when it goes in.
 
-    FFmpeg's own times are later, by as many pictures as it thinks the decoder waits for.
+    FFmpeg's own times are later, by as many frames as it thinks the decoder waits for.
     """
 
     def __init__(self):

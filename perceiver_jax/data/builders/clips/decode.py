@@ -24,7 +24,7 @@ FRAME_RATE = 25
 SAMPLE_RATE = 48_000
 SHORT_SIDE = 256  # Pixels.
 WINDOW_SECONDS = 1.28  # Of a training example of the paper.
-SILENCE_PEAK = 1e-4  # Sound that never exceeds it, -80 dB of full scale, counts as silent.
+SILENCE_PEAK = 1e-4  # Audio that never exceeds it, -80 dB of full scale, counts as silent.
 
 MAX_PIXELS = 8_192 * 4_608  # Of a frame. FFmpeg refuses more before it takes memory.
 MAX_ASPECT = 8  # Of a frame's sides: the longer is at most so many times the shorter.
@@ -45,12 +45,12 @@ _JPEG_QUALITY = 85
 _SLACK = 0.5  # Seconds that may lack of what a file claims to hold.
 _WHOLE = 1.0  # Seconds that a file is longer than its segment if it holds more than that.
 _PADDING = 0.1  # Seconds that codecs add to fill their last block.
-_PREROLL = 0.5  # Seconds of sound that codecs need before what they decode is right.
+_PREROLL = 0.5  # Seconds of audio that codecs need before what they decode is right.
 _CANCELLED = 0.02  # Of the power that unrelated channels' mean had is left: they are opposite
 _OPPOSITE = 0.1  # if they are so in pieces that have as much of the power of all.
-_BEYOND = 2.0  # Peak that codecs don't add to sound that was within 1.
+_BEYOND = 2.0  # Peak that codecs don't add to audio that was within 1.
 _STEP = 0.001  # Seconds; Matroska keeps time in milliseconds.
-_GAP = 0.05  # Seconds by which sound is out of place before it is moved.
+_GAP = 0.05  # Seconds by which audio is out of place before it is moved.
 
 
 class Refused(Exception):
@@ -84,7 +84,7 @@ def _answer(request: dict[str, Any]) -> dict[str, Any]:
     return decode(**request)
 
 
-def decode(path: str, start: float, length: float, cut: bool, picture: bool = True) -> dict:
+def decode(path: str, start: float, length: float, cut: bool, with_video: bool = True) -> dict:
     """Decodes a segment; an error that it raises is one of this program.
 
     Args:
@@ -93,15 +93,15 @@ def decode(path: str, start: float, length: float, cut: bool, picture: bool = Tr
         length: of the segment, in seconds; no more is decoded.
         cut: whether the file is known to begin at `start`. If not, it does so too when it is no
             longer than the segment, and holds the whole recording when it is.
-        picture: whether the picture is wanted; without, a clip has to have sound.
+        with_video: whether video is wanted; without, a clip has to have audio.
 
     Returns:
         `video`, JPEG files at 25 a second, `audio`, a FLAC file of 48 kHz mono, and `causes`,
-        details by cause: what is odd about the clip. Sound and picture are equally long; a lacking
+        details by cause: what is odd about the clip. Audio and video are equally long; a lacking
         one is empty. A clip that can't be used has `error`, its cause and detail, instead.
     """
     try:
-        return _decode(path, start, length, cut, picture)
+        return _decode(path, start, length, cut, with_video)
     except Refused as refused:
         return {"error": (refused.cause, refused.detail)}
     except MemoryError:
@@ -114,16 +114,16 @@ def decode(path: str, start: float, length: float, cut: bool, picture: bool = Tr
 
 
 def _decode(
-    path: str, start: float, length: float, cut: bool, picture: bool, channel: int | None = None
+    path: str, start: float, length: float, cut: bool, with_video: bool, channel: int | None = None
 ) -> dict:
-    """Decodes with the mean of the sound's channels, or one of them."""
+    """Decodes with the mean of the audio's channels, or one of them."""
     with containers.open_file(path) as container:
-        videos = [s for s in container.streams.video if picture and not _is_cover(s)]
+        videos = [s for s in container.streams.video if with_video and not _is_cover(s)]
         video = next(iter(videos), None)
         audio = next(iter(container.streams.audio), None)
         streams = [s for s in (video, audio) if s is not None and s.codec_context is not None]
         if not streams:
-            wanted = "sound or picture" if picture else "sound"
+            wanted = "audio or video" if with_video else "audio"
             raise Refused("undecodable", f"holds no {wanted} that FFmpeg knows")
         for stream in streams:
             _check(stream)
@@ -145,8 +145,8 @@ def _decode(
         elif begin and container.format.name not in containers.WITHOUT_TIMES:
             skipped = containers.count_before(path, streams, target)
 
-        pictures = _Pictures(length, video)
-        sound = _Sound(length, channel)
+        video_sink = _Video(length, video)
+        audio_sink = _Audio(length, channel)
         damaged = good = 0
         for stream, frames in containers.frames(
             container, streams, skipped, origin + begin + length
@@ -154,18 +154,18 @@ def _decode(
             if frames is None:
                 damaged += 1
                 continue
-            sink = pictures if stream is video else sound
+            sink = video_sink if stream is video else audio_sink
             for frame in frames:
                 if frame.is_corrupt:
                     damaged += 1
                 else:
                     good += 1
                     sink.add(frame, origin + begin)
-        pictures.finish()
+        video_sink.finish()
 
-        opposite = sound.loudest() if channel is None else None
+        opposite = audio_sink.loudest() if channel is None else None
         if opposite is not None:
-            return _decode(path, start, length, cut, picture, opposite)
+            return _decode(path, start, length, cut, with_video, opposite)
         causes = {}
         if damaged:
             causes["damaged"] = f"{damaged} packets or frames"
@@ -173,14 +173,14 @@ def _decode(
             causes["long"] = f"{whole:.2f} s"
         if channel is not None:
             causes["opposite_channels"] = f"channel {channel + 1} is taken"
-        ends = {stream: (pictures if stream is video else sound).end for stream in streams}
+        ends = {stream: (video_sink if stream is video else audio_sink).end for stream in streams}
         if damaged > good:
             raise Refused("undecodable", f"{damaged} of {damaged + good} packets or frames")
         _check_complete(ends, claimed, begin + late, length, damaged, endless)
         seconds = max(ends.values())
         if claimed is not None and 0 < seconds - (claimed - begin) < _PADDING:
             seconds = claimed - begin
-        return _encode(pictures, sound, seconds, causes, picture)
+        return _encode(video_sink, audio_sink, seconds, causes, with_video)
 
 
 def _is_cover(stream: av.video.stream.VideoStream) -> bool:
@@ -199,13 +199,13 @@ def _check(stream: av.stream.Stream) -> None:
         low, high = SAMPLE_RATES
         if not low <= codec.sample_rate <= high or codec.channels > MAX_CHANNELS:
             raise Refused(
-                "refused", f"sound of {codec.channels} channels at {codec.sample_rate} Hz"
+                "refused", f"audio of {codec.channels} channels at {codec.sample_rate} Hz"
             )
 
 
 def _check_size(width: int, height: int) -> None:
     if width * height > MAX_PIXELS or max(width, height) > MAX_ASPECT * max(min(width, height), 1):
-        raise Refused("refused", f"pictures of {width} x {height} pixels")
+        raise Refused("refused", f"frames of {width} x {height} pixels")
 
 
 def _check_complete(
@@ -219,7 +219,7 @@ def _check_complete(
     """Refuses a clip of which much less could be decoded than its file claims to hold."""
     last = max(ends.values())
     if last == 0:
-        raise Refused("undecodable", "no frame and no sound of the segment could be decoded")
+        raise Refused("undecodable", "no video and no audio of the segment could be decoded")
     wanted = {None: (last, claimed)} | {
         stream: (end, float(stream.duration * stream.time_base))
         for stream, end in ends.items()
@@ -235,12 +235,12 @@ def _check_complete(
             raise Refused("undecodable", f"no {stream.type} of the segment could be decoded")
 
 
-class _Pictures:
+class _Video:
     """Takes frames as they come, keeps the one that shows at each 25th of a second."""
 
     def __init__(self, length: float, stream: av.video.stream.VideoStream | None):
         self.files: list[bytes] = []
-        self.end = 0.0  # Seconds of the segment that have a picture.
+        self.end = 0.0  # Seconds of the segment that have video.
         self.times: list[float] = []
         self._num = round(length * FRAME_RATE)
         self._ratio = float((stream and stream.sample_aspect_ratio) or 1)
@@ -290,7 +290,7 @@ class _Pictures:
 
 
 def _turn(frame: av.VideoFrame) -> PIL.Image.Transpose | None:
-    """How a picture is turned or mirrored to be shown."""
+    """How video is turned or mirrored to be shown."""
     stored = frame.side_data.get("DISPLAYMATRIX")
     if stored is None:
         return None
@@ -298,8 +298,8 @@ def _turn(frame: av.VideoFrame) -> PIL.Image.Transpose | None:
     return _TURNS.get((round(a), round(b), round(c), round(d)))
 
 
-class _Sound:
-    """Puts pieces of sound where their time says."""
+class _Audio:
+    """Puts pieces of audio where their time says."""
 
     def __init__(self, length: float, channel: int | None):
         self.rate = 0
@@ -316,7 +316,7 @@ class _Sound:
             self.rate = frame.sample_rate
             self.samples = np.zeros(round(self._length * self.rate), np.float32)
         if frame.sample_rate != self.rate:
-            raise Refused("undecodable", "the sound's sample rate changes")
+            raise Refused("undecodable", "the audio's sample rate changes")
         piece = self._mix(_channels(frame))
         time = frame.time
         if time is not None:
@@ -338,7 +338,7 @@ class _Sound:
 
     def _mix(self, channels: np.ndarray) -> np.ndarray:
         if len(channels) > MAX_CHANNELS:
-            raise Refused("refused", f"sound of {len(channels)} channels")
+            raise Refused("refused", f"audio of {len(channels)} channels")
         if self._channel is not None:
             return channels[min(self._channel, len(channels) - 1)]
         mixed = channels.mean(axis=0, dtype=np.float32)
@@ -364,38 +364,38 @@ def _channels(frame: av.AudioFrame) -> np.ndarray:
 
 
 def _encode(
-    pictures: _Pictures, sound: _Sound, seconds: float, causes: dict[str, str], picture: bool
+    video: _Video, audio: _Audio, seconds: float, causes: dict[str, str], with_video: bool
 ) -> dict:
-    samples = sound.samples[: round(sound.end * sound.rate)]
+    samples = audio.samples[: round(audio.end * audio.rate)]
     samples = np.nan_to_num(samples, posinf=0, neginf=0)
     peak = np.abs(samples).max(initial=0)
     if peak > _BEYOND:
         causes["beyond_full_scale"] = f"peak {peak:g}"
         samples = samples / peak
-    if picture and not pictures.files:
-        causes["no_picture"] = ""
+    if with_video and not video.files:
+        causes["no_video"] = ""
     if not len(samples):
-        causes["no_sound"] = ""
+        causes["no_audio"] = ""
     elif peak < SILENCE_PEAK:
         causes["silent"] = f"peak {peak:.1e}"
         samples = samples[:0]
-        if not pictures.files:
-            raise Refused("silent", causes["silent"] + ", and without picture")
-    if len(samples) and sound.rate not in _USUAL_RATES:
-        causes["unusual_sample_rate"] = f"{sound.rate} Hz"
-    gaps = np.diff(np.sort(pictures.times))
+        if not video.files:
+            raise Refused("silent", causes["silent"] + ", and without video")
+    if len(samples) and audio.rate not in _USUAL_RATES:
+        causes["unusual_sample_rate"] = f"{audio.rate} Hz"
+    gaps = np.diff(np.sort(video.times))
     if len(gaps) and gaps.max() - gaps.min() > 2 * _STEP + 0.25 * np.median(gaps):
         causes["variable_frame_rate"] = f"{1 / gaps.max():.2f} to {1 / max(gaps.min(), _STEP):.0f}"
     if seconds < WINDOW_SECONDS:
         causes["short"] = f"{seconds:.2f} s"
 
     num = max(round(seconds * FRAME_RATE), 1)
-    files = pictures.files + pictures.files[-1:] * (num - len(pictures.files))
-    return {"video": files[:num], "audio": _flac(samples, sound.rate, num), "causes": causes}
+    files = video.files + video.files[-1:] * (num - len(video.files))
+    return {"video": files[:num], "audio": _flac(samples, audio.rate, num), "causes": causes}
 
 
 def _flac(samples: np.ndarray, rate: int, num_frames: int) -> bytes:
-    """Returns sound as long as so many frames; nothing if there is none."""
+    """Returns audio as long as so many frames; nothing if there is none."""
     if not len(samples):
         return b""
     stored = np.zeros(num_frames * SAMPLE_RATE // FRAME_RATE, np.float32)

@@ -21,7 +21,7 @@ from perceiver_jax import config
 from perceiver_jax.data.builders.clips import decode
 
 CLIPS = 256  # Of a full shard; about 1.4 GB.
-FORMAT = 2  # Of what `decode.py` makes; a change of it makes all shards anew.
+FORMAT = 3  # Of what `decode.py` makes; a change of it makes all shards anew.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Clip:
         start: of the segment in the recording, in seconds.
         length: of the segment, in seconds.
         cut: whether the file begins at `start` for sure.
-        features: what the record holds beside picture and sound.
+        features: what the record holds beside video and audio.
     """
 
     name: str
@@ -63,8 +63,8 @@ class Done:
         num_clips: number of clips it was made of.
         num_examples: number of clips it holds; there is no file if it is 0.
         num_bytes: of the clips in it.
-        with_picture: number of clips that have a picture.
-        with_sound: number of clips that have sound.
+        with_video: number of clips that have video.
+        with_audio: number of clips that have audio.
         causes: `clip, file, cause, kept, detail` of what is odd.
     """
 
@@ -72,8 +72,8 @@ class Done:
     num_clips: int
     num_examples: int = 0
     num_bytes: int = 0
-    with_picture: int = 0
-    with_sound: int = 0
+    with_video: int = 0
+    with_audio: int = 0
     causes: list[list[Any]] = dataclasses.field(default_factory=list)
 
 
@@ -85,13 +85,13 @@ class Maker:
         source: folder of the clips.
         directory: folder of the shards; both are the same for all machines that take part.
         features: of the data set.
-        picture: whether records hold picture, too.
+        has_video: whether records hold video, too.
     """
 
     source: str
     directory: str
     features: tfds.features.FeaturesDict
-    picture: bool
+    has_video: bool
 
     def find_done(self, shard: Shard) -> Done | None:
         """Returns what became of a shard that was made before."""
@@ -154,7 +154,7 @@ class Maker:
                     "start": clip.start,
                     "length": clip.length,
                     "cut": clip.cut,
-                    "picture": self.picture,
+                    "with_video": self.has_video,
                 }
 
     def _add(self, clip: Clip, decoded: dict, writer: Any, done: Done) -> None:
@@ -163,14 +163,14 @@ class Maker:
             done.causes.append([clip.name, clip.file, cause, False, detail])
             return
         media = {"audio": decoded["audio"]}
-        if self.picture:
+        if self.has_video:
             media["video"] = decoded["video"]
         record = self.features.serialize_example(clip.features | media)
         writer.write(record)
         done.num_examples += 1
         done.num_bytes += len(record)
-        done.with_picture += bool(decoded["video"])
-        done.with_sound += bool(decoded["audio"])
+        done.with_video += bool(decoded["video"])
+        done.with_audio += bool(decoded["audio"])
         done.causes += [
             [clip.name, clip.file, cause, True, detail]
             for cause, detail in decoded["causes"].items()
