@@ -17,7 +17,7 @@ from jax import ad_checkpoint
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Key
 
-from perceiver_jax import products, streaming, tokens
+from perceiver_jax import kernels, tokens
 
 Params = Mapping[str, Mapping[str, jax.Array]]
 
@@ -25,7 +25,7 @@ NORM_EPSILON = 1e-5
 
 # Names of what costs most to compute anew (`jax.checkpoint_policies.save_only_these_names`).
 PRODUCT = "product"
-ATTENDED = streaming.ATTENDED
+ATTENDED = kernels.ATTENDED
 
 
 def inverse_deviation(x: Float[Array, "*B C"]) -> Float[Array, "*B"]:
@@ -43,8 +43,7 @@ def layer_norm(params: Mapping[str, jax.Array], x: Float[Array, "*B C"]) -> Floa
 
 def linear(params: Mapping[str, jax.Array], x: Float[Array, "*B C"]) -> Float[Array, "*B P"]:
     """Affine map of the channels."""
-    product = ad_checkpoint.checkpoint_name(products.product(x, params["w"]), PRODUCT)
-    return _add(product, params["b"]).astype(x.dtype)
+    return ad_checkpoint.checkpoint_name(kernels.linear(x, params["w"], params["b"]), PRODUCT)
 
 
 def attend(
@@ -64,12 +63,10 @@ def attend(
     Returns:
       The attended values, one row a query.
     """
-    wide = products.accumulator(query.dtype)
-    scores = jnp.einsum("bnhp,bmhp->bhnm", query, key, preferred_element_type=wide)  # [B, H, N, M]
-    scores = scores.astype(jnp.promote_types(scores.dtype, jnp.float32))
+    scores = kernels.einsum("bnhp,bmhp->bhnm", query, key)  # [B, H, N, M], float32 at least
     keep = None if mask is None else jnp.expand_dims(mask, (1, 2))  # [B, 1, 1, M]
     if keep is not None:
-        scores = jnp.where(keep, scores, streaming.MASKED_SCORE)
+        scores = jnp.where(keep, scores, kernels.MASKED_SCORE)
     highest = jax.lax.stop_gradient(scores.max(axis=-1, keepdims=True))
     weights = jnp.exp(scores - highest)
     if keep is not None:
@@ -77,7 +74,7 @@ def attend(
     # Dividing what was attended to, not the weights, saves passes over [N, M].
     total = jnp.swapaxes(weights.sum(axis=-1, keepdims=True), 1, 2)  # [B, N, H, 1]
     weights = weights.astype(value.dtype)
-    attended = jnp.einsum("bhnm,bmhv->bnhv", weights, value, preferred_element_type=wide)
+    attended = kernels.einsum("bhnm,bmhv->bnhv", weights, value)
     return (attended / jnp.where(total > 0, total, 1)).astype(value.dtype)
 
 
@@ -114,7 +111,7 @@ def attend_absorbed(
     """
     scale = params["input_norm"]["scale"]
     inward = (query @ params["key"]["w"].T) * jnp.expand_dims(scale, (0, 1))  # [B, N, C]
-    attended = _attend_fast(
+    attended = _attend_streaming(
         _centre(inward)[:, :, None], inputs[:, :, None], None, mask, chunk_size, input_scale
     )[:, :, 0]  # [B, N, C]
     attended = linear(params["value"], _scale_and_offset(params["input_norm"], _centre(attended)))
@@ -132,7 +129,7 @@ def cross_attend(
     *,
     num_heads: int = 1,
     use_query_residual: bool = True,
-    fast: bool = True,
+    streaming: bool = True,
     chunk_size: int = 0,
     dropout_rate: float = 0.0,
     rng: Key[Array, " B"] | None = None,
@@ -148,7 +145,7 @@ def cross_attend(
         then, under the mask as well. None blanks the inputs under the mask and computes it.
       num_heads: attention heads; 1 in the paper.
       use_query_residual: whether the latents are added to what they attended to.
-      fast: absorb the projections (one head) and stream over the inputs; same numbers.
+      streaming: absorb the projections (one head) and stream over the inputs; same numbers.
       chunk_size: inputs a streamed chunk, 0 = automatic.
       dropout_rate: dropout of both residual branches; none in the paper.
       rng: one key an example; None turns dropout off.
@@ -160,7 +157,7 @@ def cross_attend(
         inputs = tokens.blank(inputs, mask)
     query = linear(params["query"], layer_norm(params["query_norm"], latents))
     query = query / (query.shape[-1] // num_heads) ** 0.5
-    if fast and num_heads == 1:
+    if streaming and num_heads == 1:
         if input_scale is None:
             input_scale = inverse_deviation(inputs)
         attended = attend_absorbed(params, query, inputs, input_scale, mask, chunk_size)
@@ -172,7 +169,9 @@ def cross_attend(
             split(linear(params["key"], normed)),
             split(linear(params["value"], normed)),
         )
-        attended = _attend_fast(q, k, v, mask, chunk_size) if fast else attend(q, k, v, mask)
+        attended = (
+            _attend_streaming(q, k, v, mask, chunk_size) if streaming else attend(q, k, v, mask)
+        )
         attended = attended.reshape(*attended.shape[:2], -1)
     attended = linear(params["output"], attended)
     attended = dropout(attended, dropout_rate, fold_in(rng, 0))
@@ -185,7 +184,7 @@ def self_attend(
     latents: Float[Array, "B N D"],
     *,
     num_heads: int = 8,
-    fast: bool = True,
+    streaming: bool = True,
     dropout_rate: float = 0.0,
     rng: Key[Array, " B"] | None = None,
 ) -> Float[Array, "B N D"]:
@@ -195,8 +194,8 @@ def self_attend(
       params: `SelfAttention.parameters()`.
       latents: the latent array.
       num_heads: attention heads.
-      fast: compute the attention weights anew in the backward pass where there are many, instead
-        of keeping them; same numbers.
+      streaming: compute the attention weights anew in the backward pass where there are many,
+        instead of keeping them; same numbers.
       dropout_rate: dropout of both residual branches; none in the paper.
       rng: one key an example; None turns dropout off.
 
@@ -208,7 +207,9 @@ def self_attend(
         _split_heads(linear(params[name], normed), num_heads) for name in ("query", "key", "value")
     )
     query = query / query.shape[-1] ** 0.5
-    attended = (_attend_fast if fast else attend)(query, key, value).reshape(latents.shape)
+    attended = (_attend_streaming if streaming else attend)(query, key, value).reshape(
+        latents.shape
+    )
     latents = latents + dropout(linear(params["output"], attended), dropout_rate, fold_in(rng, 0))
     return latents + dropout(mlp(params, latents), dropout_rate, fold_in(rng, 1))
 
@@ -250,7 +251,7 @@ class CrossAttention(hk.Module):
       v_channels: channels of the values; None takes qk_channels.
       widening_factor: width of the MLP's hidden layer over its input; 1 in the paper.
       use_query_residual: whether the latents are added to what they attended to.
-      fast: absorbed and streaming form, else the plain one.
+      streaming: absorbed and streaming form, else the plain one.
     """
 
     num_heads: int = 1
@@ -258,7 +259,7 @@ class CrossAttention(hk.Module):
     v_channels: int | None = None
     widening_factor: int = 1
     use_query_residual: bool = True
-    fast: bool = True
+    streaming: bool = True
     name: str | None = None
 
     @hk.name_like("__call__")
@@ -292,7 +293,7 @@ class CrossAttention(hk.Module):
             mask,
             num_heads=self.num_heads,
             use_query_residual=self.use_query_residual,
-            fast=self.fast,
+            streaming=self.streaming,
         )
 
 
@@ -359,13 +360,13 @@ def _mlp_parameters(channels: int, widening_factor: int) -> Params:
     }
 
 
-def _attend_fast(query, key, value, mask=None, chunk_size=0, scale=None):
+def _attend_streaming(query, key, value, mask=None, chunk_size=0, scale=None):
     """Streams where the scores are many; few are kept, so that they aren't computed twice."""
     _, num_queries, num_heads, _ = query.shape
     num_inputs = key.shape[1]
-    chunk_size = streaming.choose_chunk_size(num_queries, num_inputs, chunk_size)
-    if chunk_size < num_inputs or num_queries * num_heads * num_inputs > streaming.MAX_SCORES:
-        return streaming.attend(query, key, value, mask, chunk_size, scale)
+    chunk_size = kernels.choose_chunk_size(num_queries, num_inputs, chunk_size)
+    if chunk_size < num_inputs or num_queries * num_heads * num_inputs > kernels.MAX_SCORES:
+        return kernels.attend(query, key, value, mask, chunk_size, scale)
     if scale is not None:
         key = (key * scale[:, :, None, None]).astype(key.dtype)
     return attend(query, key, key if value is None else value, mask)

@@ -137,7 +137,7 @@ class PerceiverEncoder(hk.Module):
                 functools.partial(
                     attention.cross_attend,
                     num_heads=self.num_cross_attend_heads,
-                    fast=self.streaming,
+                    streaming=self.streaming,
                     chunk_size=self.chunk_size,
                     dropout_rate=self.dropout_rate,
                 )
@@ -148,7 +148,7 @@ class PerceiverEncoder(hk.Module):
             functools.partial(
                 attention.self_attend,
                 num_heads=self.num_self_attend_heads,
-                fast=self.streaming,
+                streaming=self.streaming,
                 dropout_rate=self.dropout_rate,
             )
         )

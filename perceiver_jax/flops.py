@@ -37,7 +37,9 @@ def _count(jaxpr: core.Jaxpr) -> int:
             outputs = math.prod(equation.outvars[0].aval.shape)
             total += 2 * outputs * math.prod(shape[axis] for axis in contracted)
             continue
-        inner = sum(_count(j) for value in equation.params.values() for j in _jaxprs(value))
+        counts = [_count(j) for value in equation.params.values() for j in _jaxprs(value)]
+        # Branches are forms of the same for several platforms (`kernels`), of which one is run.
+        inner = max(counts) if equation.primitive.name == "cond" else sum(counts)
         total += inner * equation.params.get("length", 1)
     return total
 

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from perceiver_jax import attention, streaming
+from perceiver_jax import attention, kernels
 
 B, N, M, H, P, V = 2, 5, 23, 3, 7, 11
 
@@ -53,7 +53,7 @@ def test_streaming_equals_plain_attention(chunk_size, masked):
     mask = mask if masked else None
     got = jax.jit(
         lambda *x: outputs_and_gradients(
-            lambda q, k, v: streaming.attend(q, k, v, mask, chunk_size), *x
+            lambda q, k, v: kernels.attend(q, k, v, mask, chunk_size), *x
         )
     )(query, key, value, cotangent)
     expected = outputs_and_gradients(
@@ -66,7 +66,7 @@ def test_streaming_equals_plain_attention(chunk_size, masked):
 def test_streaming_equals_plain_attention_in_float64():
     with jax.enable_x64(True):
         doubles = [jnp.asarray(x, jnp.float64) for x in arrays()[:3]]
-        got, expected = streaming.attend(*doubles, None, 8), attention.attend(*doubles)
+        got, expected = kernels.attend(*doubles, None, 8), attention.attend(*doubles)
         assert got.dtype == jnp.float64
         np.testing.assert_allclose(got, expected, rtol=1e-13)
 
@@ -77,28 +77,28 @@ def test_a_self_attend_with_many_scores_keeps_none_and_gives_the_same(monkeypatc
     )
     params = block.apply(block.init(jax.random.key(0)))
     latents = jax.random.normal(jax.random.key(2), (B, N, 12))
-    monkeypatch.setattr(streaming, "MAX_SCORES", N * N * H - 1)
+    monkeypatch.setattr(kernels, "MAX_SCORES", N * N * H - 1)
 
-    def residuals_and_gradients(fast):
+    def residuals_and_gradients(streaming):
         def loss(p):
-            return jnp.sum(attention.self_attend(p, latents, num_heads=H, fast=fast) ** 2)
+            return jnp.sum(attention.self_attend(p, latents, num_heads=H, streaming=streaming) ** 2)
 
         kept = jax.tree.leaves(jax.eval_shape(lambda p: jax.vjp(loss, p)[1], params))
         return [x.shape for x in kept], jax.jit(jax.value_and_grad(loss))(params)
 
-    kept, got = residuals_and_gradients(fast=True)
-    plain_kept, expected = residuals_and_gradients(fast=False)
+    kept, got = residuals_and_gradients(streaming=True)
+    plain_kept, expected = residuals_and_gradients(streaming=False)
     assert (B, H, N, N) in plain_kept and (B, H, N, N) not in kept
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), got, expected)
 
 
 def test_streaming_survives_scores_that_overflow_exp():
     query, key, value, _, _ = arrays()
-    got = streaming.attend(1e3 * query, key, value, None, 8)
+    got = kernels.attend(1e3 * query, key, value, None, 8)
     np.testing.assert_allclose(got, attention.attend(1e3 * query, key, value), atol=1e-4)
 
 
-@pytest.mark.parametrize("form", [attention.attend, lambda *x: streaming.attend(*x, 8)])
+@pytest.mark.parametrize("form", [attention.attend, lambda *x: kernels.attend(*x, 8)])
 def test_a_fully_masked_example_gives_zeros_and_finite_gradients(form):
     query, key, value, _, cotangent = arrays()
     mask = jnp.asarray([[False] * M, [True] * M])
@@ -145,14 +145,14 @@ def test_absorbed_cross_attend_of_inputs_that_are_not_centred_equals_the_plain_o
         return jax.jit(jax.value_and_grad(loss, argnums=(0, 1, 2)))(params, latents, inputs)
 
     got = out_and_gradients(chunk_size=chunk_size)
-    expected = out_and_gradients(fast=False)
+    expected = out_and_gradients(streaming=False)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), got, expected)
 
 
 def test_scale_is_for_keys_that_are_the_values_as_well():
     query, key, value, _, _ = arrays()
     with pytest.raises(ValueError, match="scale is given with values of their own"):
-        streaming.attend(query, key, value, scale=jnp.ones((B, M)))
+        kernels.attend(query, key, value, scale=jnp.ones((B, M)))
 
 
 def test_key_bias_of_several_heads_has_no_influence_either():
@@ -189,4 +189,4 @@ def test_heads_that_do_not_divide_the_channels_are_an_error():
 def test_a_negative_chunk_size_is_an_error():
     query, key, value, _, _ = arrays()
     with pytest.raises(ValueError, match="Chunk size -1; expected 0"):
-        streaming.attend(query, key, value, None, -1)
+        kernels.attend(query, key, value, None, -1)

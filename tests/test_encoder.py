@@ -84,12 +84,12 @@ def make_encoder(layers, **keys):
 @pytest.mark.parametrize("sharing", ["all_but_first", "none"])
 def test_scanned_layers_draw_the_same_dropout_as_unrolled_ones(sharing):
     layers = layers_lib.make_layers(2, 2, sharing=sharing)
-    fast, params, inputs = make_encoder(layers, dropout_rate=0.2)
+    streaming, params, inputs = make_encoder(layers, dropout_rate=0.2)
     plain, _, _ = make_encoder(layers, dropout_rate=0.2, scan=False, streaming=False)
     keys = jax.random.split(jax.random.key(3), 4).reshape(2, 2)
-    out = fast(params, inputs, keys[0])
+    out = streaming(params, inputs, keys[0])
     np.testing.assert_allclose(out, plain(params, inputs, keys[0]), atol=1e-5)
-    assert jnp.abs(out - fast(params, inputs, keys[1])).max() > 0.1
+    assert jnp.abs(out - streaming(params, inputs, keys[1])).max() > 0.1
 
 
 def test_parameters_are_named_after_the_layers_that_use_them():

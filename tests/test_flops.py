@@ -1,7 +1,7 @@
 import jax
 import jax.numpy as jnp
 
-from perceiver_jax import flops, streaming
+from perceiver_jax import flops, kernels
 
 
 def test_a_product_counts_two_for_each_multiply_add():
@@ -19,7 +19,7 @@ def test_gradients_that_nobody_asked_for_are_not_counted():
     query, inputs = jnp.ones((1, 5, 1, 7)), jnp.ones((1, 23, 1, 7))
 
     def loss(query, inputs):
-        return streaming.attend(query, inputs, inputs, None, 8).sum()
+        return kernels.attend(query, inputs, inputs, None, 8).sum()
 
     product = 2 * 5 * 8 * 7  # Of the queries and a chunk.
     count = flops.count_flops(jax.grad(loss), query, inputs)

@@ -27,10 +27,10 @@ BLOCK = {
     "mlp/linear": "mlp_hidden",
     "mlp/linear_1": "mlp_output",
 }
-# Plain and fast forms; 8 inputs a chunk: the last one of 35 inputs overlaps the one before.
+# Plain and streaming forms; 8 inputs a chunk: the last one of 35 inputs overlaps the one before.
 FORMS = {
     "plain": dict(streaming=False, scan=False),
-    "fast": dict(streaming=True, chunk_size=8),
+    "streaming": dict(streaming=True, chunk_size=8),
     "remat": dict(streaming=True, chunk_size=8, remat=True),
 }
 
@@ -116,7 +116,7 @@ def assert_close(got, expected, what, floor=0.0):
     assert error < 1e-5, f"{what}: relative error {error:.1e}"
 
 
-def cross_attention(fast, chunk_size=8, **keys):
+def cross_attention(streaming, chunk_size=8, **keys):
     def run(latents, inputs, mask=None):
         block = attention.CrossAttention(name="cross_attention", **keys)
         params = block.parameters(latents.shape[-1], inputs.shape[-1])
@@ -127,14 +127,14 @@ def cross_attention(fast, chunk_size=8, **keys):
             mask,
             num_heads=block.num_heads,
             use_query_residual=block.use_query_residual,
-            fast=fast,
+            streaming=streaming,
             chunk_size=chunk_size,
         )
 
     return run
 
 
-@pytest.mark.parametrize("fast", [False, True])
+@pytest.mark.parametrize("streaming", [False, True])
 @pytest.mark.parametrize(
     "name, keys",
     [
@@ -147,11 +147,11 @@ def cross_attention(fast, chunk_size=8, **keys):
         ),
     ],
 )
-def test_cross_attention_equals_the_authors(name, keys, fast):
+def test_cross_attention_equals_the_authors(name, keys, streaming):
     fixture = Fixture(name, block("cross_attention", "cross_attention", CROSS))
     inputs = [jnp.asarray(fixture.data[f"in:{n}"], jnp.float32) for n in ("latents", "inputs")]
     masks = [jnp.asarray(fixture.data[n], bool) for n in fixture.data if "mask" in n]
-    fixture.check(cross_attention(fast, **keys), *inputs, *masks)
+    fixture.check(cross_attention(streaming, **keys), *inputs, *masks)
 
 
 def test_self_attention_equals_the_authors():
@@ -197,7 +197,7 @@ def test_classifier_equals_the_authors(decoder):
         inputs = jnp.concatenate(
             [pixels, jnp.broadcast_to(positions[None], (2, *positions.shape))], axis=-1
         )
-        latents = make_encoder(layers_lib.make_layers(1, 3), 2, "fast")(inputs)
+        latents = make_encoder(layers_lib.make_layers(1, 3), 2, "streaming")(inputs)
         if decoder == "mean_pool":
             return decoders.MeanPoolDecoder(13, name="decoder")(latents)
         return decoders.QueryDecoder(13, 24, name="decoder")(latents)

@@ -157,7 +157,7 @@ def test_every_parameter_gets_a_gradient_but_the_key_biases(gradients):
     assert without == {"encoder/cross_attend_0/key/b", "encoder/cross_attend_1/key/b"}
 
 
-def test_plain_and_fast_forms_agree(apply, params):
+def test_plain_and_streaming_forms_agree(apply, params):
     plain = CONFIG | dict(encoder=CONFIG["encoder"] | dict(streaming=False, scan=False))
     got = jax.jit(perceiver_jax.build_model(plain).apply)(params, None, make_batch())
     np.testing.assert_allclose(got, apply(params, make_batch()), rtol=1e-5, atol=1e-5)

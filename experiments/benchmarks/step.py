@@ -7,7 +7,7 @@ r"""Measures a config's training or inference step, beside our plain forms and o
 
 Every worker is a process of its own and takes turns with the others, two steps each, of which the
 second is timed, so that all meet the same machine. No data set is needed: the inputs are noise.
-`plain` is our own model without its fast forms: keys and values projected, attention not streamed,
+`plain` is our own model in its plain forms: keys and values projected, attention not streamed,
 layers unrolled. The other peers are PyTorch projects, of the interpreter `--peer_python`, in an
 environment of their own, which `make install-peers` makes. Beside them all get the byte array with
 its position encodings already made, and optimise with Adam and the softmax loss; what can't be made
