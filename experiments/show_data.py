@@ -72,7 +72,8 @@ def show(
     labels, mixed_labels = (target_texts(data, batch) for batch in (before, after))
     out.mkdir(parents=True, exist_ok=True)
     title = f"{config.experiment}: {num} of {data.num_train:,} examples of {config.data.dataset}"
-    for name, field in data.inputs.items():
+    drawn = {name: x for name, x in data.fields.items() if name not in written(data)}
+    for name, field in drawn.items():
         kind = config.data.fields[name].kind
         pairs = contact_sheets.Pairs(
             field,
@@ -91,14 +92,22 @@ def show(
 
 def target_texts(data: Any, batch: Mapping[str, np.ndarray]) -> list[str]:
     """Says in words what is to be predicted of each example of a batch."""
-    texts = [
-        label_texts(batch[name], data.class_names(name))
-        if name in data.labels
-        else [f"{name} {', '.join(f'{x:.4g}' for x in row)}" for row in batch[name]]
-        for name in data.fields
-        if name not in data.inputs
-    ]
-    return ["; ".join(of_one) for of_one in zip(*texts, strict=True)]
+    texts = [[] for _ in batch["example_id"]]
+    for name in written(data):
+        if name in data.labels:
+            added = label_texts(batch[name], data.class_names(name))
+        else:
+            added = [f"{name} {', '.join(f'{x:.4g}' for x in row)}" for row in batch[name]]
+        for text, more in zip(texts, added, strict=True):
+            text.append(more)
+    return ["; ".join(text) for text in texts]
+
+
+def written(data: Any) -> list[str]:
+    """Returns the names of the fields that are shown as text, beside those that are drawn."""
+    from perceiver_jax.data.fields import label, number
+
+    return [n for n, x in data.fields.items() if isinstance(x, label.Label | number.Number)]
 
 
 def label_texts(labels: np.ndarray, class_names: Sequence[str]) -> list[str]:

@@ -264,7 +264,8 @@ def _numbers(numbers: np.ndarray, what: str) -> np.ndarray:
             "be predicted, or as classes integers [E]. Convert them."
         )
     with np.errstate(over="ignore"):  # Is infinite then, and refused.
-        numbers = numbers.astype(np.float32).reshape(len(numbers), -1)
+        numbers = numbers.astype(np.float32)
+    numbers = numbers[:, None] if numbers.ndim == 1 else numbers
     _refuse(
         ~np.isfinite(numbers).all(axis=1),
         f"NaN, infinity or more than float32 can hold in {what}",

@@ -122,6 +122,8 @@ class Data:
 
         Needs the data set on disk.
         """
+        # Kept in data.json of each run, and compared when it is resumed: another form of it, or
+        # other bytes under a sum, would refuse all runs of before.
         splits = {"train": self.train_split, "test": self.test_split}
         parts = {name: self.store.fingerprint(split) for name, split in splits.items()}
         return {"classes": [x for name in self.labels for x in self.class_names(name)], **parts}

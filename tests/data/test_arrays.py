@@ -287,6 +287,7 @@ def test_the_values_of_numbers_tell_other_data(rng):
         ({"y": np.full(12, np.nan)}, {}, r"in targets\['y'\], in 12 of 12 .*Leave out these"),
         ({"y": np.full(12, 1e300)}, {}, "more than float32 can hold"),
         ({"y": np.ones((12, 2, 2))}, {}, r"targets\['y'\] float64 \[12, 2, 2\]; expected floats"),
+        ({"y": np.ones((0, 2))}, {}, "12 examples of 'tone' and 0 of 'y'"),
         ({"y": np.ones((12, 0))}, {}, r"float64 \[12, 0\]; expected floats"),
         ({"y": np.full(12, -1)}, {}, r"targets\['y'\] that are no classes"),
         ({"y": np.array(["a"] * 12)}, {}, "np.unique"),

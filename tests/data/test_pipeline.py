@@ -18,7 +18,7 @@ JITTER = {
 
 
 @dataclasses.dataclass(frozen=True)
-class Position:
+class Window:
     """An input that shows which window it was asked for."""
 
     feature: str = "image"
@@ -28,8 +28,8 @@ class Position:
     def zeros(self):
         return np.zeros((), np.float32)
 
-    def read(self, value, position, rng):
-        return np.array(position, np.float32)
+    def read(self, value, window, rng):
+        return np.array(window, np.float32)
 
 
 def take(iterator, count=None):
@@ -128,38 +128,38 @@ def test_resumes_in_the_millionth_step_without_reading_what_came_before(make_dat
 
 @pytest.mark.parametrize("process_count", [1, 2])
 def test_evaluation_has_every_pair_of_example_and_window_once(make_data, process_count):
-    data = with_inputs(make_data("mnist5k", test_split="test[:7]"), position=Position())
+    data = with_inputs(make_data("mnist5k", test_split="test[:7]"), window=Window())
     batches = []
     for process in range(process_count):
         batches += take(data.test_batches(4, 5, process, process_count))
     assert all(len(batch["example_id"]) == 4 // process_count for batch in batches)
     pairs = collections.Counter(
-        (int(index), round(float(position), 3))
+        (int(index), round(float(window), 3))
         for batch in batches
-        for index, position, weight in zip(
-            batch["example_id"], batch["position"], batch["mask"], strict=True
+        for index, window, mask in zip(
+            batch["example_id"], batch["window"], batch["mask"], strict=True
         )
-        if weight
+        if mask
     )
     assert pairs == dict.fromkeys(itertools.product(range(7), [0, 0.25, 0.5, 0.75, 1]), 1)
     assert indices(batches).tolist().count(-1) == 1  # 9 batches of 4 for 35 pairs
 
 
 def test_one_window_is_the_middle(make_data):
-    data = with_inputs(make_data("mnist5k", test_split="test[:3]"), position=Position())
+    data = with_inputs(make_data("mnist5k", test_split="test[:3]"), window=Window())
     (batch,) = take(data.test_batches(3, 1))
-    np.testing.assert_array_equal(batch["position"], 0.5)
+    np.testing.assert_array_equal(batch["window"], 0.5)
 
 
 def test_all_inputs_of_an_example_see_the_same_window(make_data):
-    data = with_inputs(make_data("mnist5k"), one=Position(), other=Position())
+    data = with_inputs(make_data("mnist5k"), one=Window(), other=Window())
     (batch,) = take(data.train_batches(seed=0), 1)
     np.testing.assert_array_equal(batch["one"], batch["other"])
     assert len(np.unique(batch["one"])) == 6
 
 
 def test_unaugmented_examples_see_the_windows_of_training(make_data):
-    data = with_inputs(make_data("mnist5k"), position=Position())
+    data = with_inputs(make_data("mnist5k"), window=Window())
     (batch,) = take(data.train_batches(seed=3), 1)
     assert_same([batch], [data.read_train(batch["example_id"], 3, augmented=False)])
 

@@ -8,6 +8,7 @@ import pytest
 import soundfile
 
 from experiments import contact_sheets, show_data
+from perceiver_jax import data
 from perceiver_jax.data.fields import image
 
 AUDIOSET = "--config=experiments/configs/audioset.py:mini"
@@ -70,9 +71,7 @@ def test_names_of_classes_are_no_formulas(pairs, tmp_path):
 
 
 def test_unchanged_examples_are_drawn_once(pairs):
-    same = contact_sheets.Pairs(
-        pairs.field, pairs.before, pairs.before, pairs.labels, pairs.labels
-    )
+    same = contact_sheets.Pairs(pairs.field, pairs.before, pairs.before, pairs.labels, pairs.labels)
     figure = contact_sheets.draw_sheet("image", same, "title")
     assert len(figure.findobj(match=_has_image)) == 2
     assert "not augmented" in figure.get_suptitle()
@@ -91,6 +90,17 @@ def test_a_kind_without_an_own_form_is_drawn_as_lines():
 def test_weights_of_mixed_labels_are_named():
     texts = show_data.label_texts(np.array([[1, 0, 1], [0.25, 0.75, 0], [0, 0, 0]]), "abc")
     assert texts == ["a; c", "0.25 a; 0.75 b", "no label"]
+
+
+def test_targets_are_written_whatever_they_are_and_may_be_none():
+    x = {"x": np.ones((3, 5))}
+    targets = {"animal": np.arange(3), "grams": np.array([1.0, 23456.0, 0.25])}
+    names = {"animal": ["ant", "bee", "cat"]}
+    made = data.from_arrays(x, targets, x, targets, batch_size=3, class_names=names)
+    batch = made.read_train([2, 1], 0, augmented=False)
+    assert show_data.target_texts(made, batch) == ["cat; grams 0.25", "bee; grams 2.346e+04"]
+    without = dataclasses.replace(made, fields=made.inputs)
+    assert show_data.target_texts(without, batch) == ["", ""]
 
 
 @pytest.mark.parametrize("num", [0, 65])
