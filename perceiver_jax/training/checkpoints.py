@@ -13,7 +13,6 @@ import os
 import pathlib
 import re
 import sys
-from types import TracebackType
 from typing import Any, NamedTuple
 import zlib
 
@@ -79,11 +78,10 @@ class Checkpointer:
 
         if not read_only:
             _make(pathlib.Path(directory))
-        _ignore_late_io()
         self._ocp = ocp
         self._directory = pathlib.Path(directory).absolute()
         self._read_only = read_only
-        self._saving: int | None = None  # The step of the save that may be going on.
+        self._saving: int | None = None  # The step of the save that may be under way.
         self._proven = False  # Whether a checkpoint of this process has been read back.
         self._plain_path = _PlainPath(self._directory)
         self._manager = ocp.CheckpointManager(
@@ -101,14 +99,14 @@ class Checkpointer:
 
     def __enter__(self) -> "Checkpointer":
         """Returns itself."""
+        # When Orbax gives up at the first of several errors, the other reads or writes find no one
+        # to report to, and Python would print a traceback of each.
+        hook = self._hook = sys.unraisablehook
+        late = "Event loop is closed"
+        sys.unraisablehook = lambda x: None if str(x.exc_value) == late else hook(x)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
         """Waits until what was begun is written."""
         # An error that is on its way already says why the run ends; the disk may be full for both.
         with contextlib.suppress(SaveError) if error else contextlib.nullcontext():
@@ -116,6 +114,7 @@ class Checkpointer:
         with contextlib.suppress(Exception):  # It waits once more.
             self._manager.close()
         self._plain_path.close()
+        sys.unraisablehook = self._hook
 
     def latest_step(self) -> int | None:
         """Returns the step of the newest checkpoint; None if there is none."""
@@ -140,7 +139,7 @@ class Checkpointer:
         """Begins to write a checkpoint and returns; waits for the previous one first.
 
         The first of a process is waited for and read back: what can't be read would not be noticed
-        before the run is to go on from it.
+        before the run has to resume from it.
 
         Args:
           state: Of one device, as numpy arrays, to be left unchanged while it is written.
@@ -276,7 +275,7 @@ class Checkpointer:
             raise SaveError(
                 f"The checkpoint of step {step} could not be written to {self._directory}: "
                 f"{reason}. Earlier ones are intact. Make room, "
-                "or the directory writable; the same command then goes on."
+                "or the directory writable; the same command then resumes."
             ) from error
 
 
@@ -348,23 +347,6 @@ def _make(directory: pathlib.Path) -> None:
             f"{directory} cannot be made: {error.strerror}. Checkpoints need a directory that may "
             "be written; choose another workdir."
         ) from error
-
-
-def _ignore_late_io() -> None:
-    """Keeps quiet what Orbax leaves behind when it gives up at the first of several errors.
-
-    The other reads or writes then find no one to report to, and Python prints a traceback of each.
-    """
-    hook = sys.unraisablehook
-    if getattr(hook, "ignores_late_io", False):
-        return
-
-    def ignore_late_io(unraisable: Any) -> None:
-        if str(unraisable.exc_value) != "Event loop is closed":
-            hook(unraisable)
-
-    ignore_late_io.ignores_late_io = True
-    sys.unraisablehook = ignore_late_io
 
 
 @contextlib.contextmanager

@@ -71,7 +71,7 @@ def wait_for_processes(name: str) -> None:
 
 
 @dataclasses.dataclass(frozen=True)
-class _OverDevices:
+class _Sharding:
     """What the two kinds have in common.
 
     Attributes:
@@ -84,17 +84,17 @@ class _OverDevices:
     def _local_count(self) -> int:
         return sum(device.process_index == jax.process_index() for device in self.devices)
 
-    def _sharding(self, *axes: str | None) -> NamedSharding:
+    def _named(self, *axes: str | None) -> NamedSharding:
         return NamedSharding(Mesh(np.array(self.devices), (AXIS,)), PartitionSpec(*axes))
 
     def _put(self, x: np.ndarray, global_shape: tuple[int, ...] | None = None) -> jax.Array:
         """Sends each device its part of the first axis."""
-        return jax.make_array_from_process_local_data(self._sharding(AXIS), x, global_shape)
+        return jax.make_array_from_process_local_data(self._named(AXIS), x, global_shape)
 
     def place_key(self, rng: jax.Array) -> jax.Array:
         """Sends a random key to all devices."""
         data = np.asarray(jax.random.key_data(rng))
-        placed = jax.make_array_from_process_local_data(self._sharding(), data, data.shape)
+        placed = jax.make_array_from_process_local_data(self._named(), data, data.shape)
         return jax.random.wrap_key_data(placed, impl=jax.random.key_impl(rng))
 
     def any_process(self, flag: bool) -> jax.Array:
@@ -104,9 +104,14 @@ class _OverDevices:
 
     @functools.cached_property
     def _any(self) -> Callable[[jax.Array], jax.Array]:
-        return jax.jit(jnp.any, out_shardings=self._sharding())
+        return jax.jit(jnp.any, out_shardings=self._named())
 
-    def _check_divides(self, batch: Mapping[str, np.ndarray]) -> None:
+    def place_batch(self, batch: Mapping[str, np.ndarray]) -> dict[str, jax.Array]:
+        """Sends each device its part of this process's part of a batch.
+
+        Raises:
+          UserError: If it cannot be divided equally.
+        """
         size, count = len(next(iter(batch.values()))), self._local_count
         if size % count:
             below, above = size // count * count, -(-size // count) * count
@@ -115,9 +120,13 @@ class _OverDevices:
                 f"A batch of {size} examples cannot be divided over {count} devices; expected a "
                 f"multiple of {count}. Set batch_size to {choices}."
             )
+        return {name: self._put(self._by_device(x)) for name, x in batch.items()}
+
+    def _by_device(self, x: np.ndarray) -> np.ndarray:
+        return x
 
 
-class Pmap(_OverDevices):
+class Pmap(_Sharding):
     """A copy of the state on each device; `jax.pmap` divides the batch.
 
     What it takes has a leading axis of devices: [...] becomes [devices, ...], a batch [B, ...]
@@ -152,18 +161,9 @@ class Pmap(_OverDevices):
         local = jax.device_get(jax.tree.map(lambda x: x.addressable_shards[0].data, tree))
         return jax.tree.map(lambda x: np.array(x[0]), local)
 
-    def place_batch(self, batch: Mapping[str, np.ndarray]) -> dict[str, jax.Array]:
-        """Sends each device its part of this process's part of a batch.
-
-        Raises:
-          ValueError: If it cannot be divided equally.
-        """
-        self._check_divides(batch)
+    def _by_device(self, x: np.ndarray) -> np.ndarray:
         count = self._local_count
-        return {
-            name: self._put(x.reshape(count, len(x) // count, *x.shape[1:]))
-            for name, x in batch.items()
-        }
+        return x.reshape(count, len(x) // count, *x.shape[1:])
 
     def compile_update(
         self, update: Callable[..., Any], state: Any, batch: Any, rng: jax.Array
@@ -188,7 +188,7 @@ class Pmap(_OverDevices):
         return jax.pmap(gathered, axis_name=AXIS, out_axes=None, devices=self.devices)
 
 
-class Fsdp(_OverDevices):
+class Fsdp(_Sharding):
     """A part of the state on each device, for models larger than one; `jax.jit` does the rest.
 
     Parameters, and so gradients, the optimizer's moments and the moving average, are divided along
@@ -206,7 +206,7 @@ class Fsdp(_OverDevices):
 
         @jax.custom_vjp
         def gather(params: Any) -> Any:
-            return constrain(params, self._sharding())
+            return constrain(params, self._named())
 
         gather.defvjp(
             lambda params: (gather(params), None),
@@ -238,15 +238,6 @@ class Fsdp(_OverDevices):
 
         return jax.tree.map(fetch, tree)
 
-    def place_batch(self, batch: Mapping[str, np.ndarray]) -> dict[str, jax.Array]:
-        """Sends each device its part of this process's part of a batch.
-
-        Raises:
-          ValueError: If it cannot be divided equally.
-        """
-        self._check_divides(batch)
-        return {name: self._put(x) for name, x in batch.items()}
-
     def compile_update(
         self, update: Callable[..., Any], state: Any, batch: Any, rng: jax.Array
     ) -> jax.stages.Compiled:
@@ -254,19 +245,19 @@ class Fsdp(_OverDevices):
         shardings = self._state_shardings(state)
         compiled = jax.jit(
             update,
-            in_shardings=(shardings, self._sharding(AXIS), self._sharding()),
-            out_shardings=(shardings, self._sharding()),
+            in_shardings=(shardings, self._named(AXIS), self._named()),
+            out_shardings=(shardings, self._named()),
             donate_argnums=0,
         )
         return compiled.lower(state, batch, rng).compile()
 
     def over_batch(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """Returns `function(params, batch)` with the results of all devices in every process."""
-        return jax.jit(function, out_shardings=self._sharding())
+        return jax.jit(function, out_shardings=self._named())
 
     def _state_shardings(self, tree: Any) -> Any:
         count = len(self.devices)
-        return jax.tree.map(lambda x: self._sharding(*state_spec(x.shape, count)), tree)
+        return jax.tree.map(lambda x: self._named(*state_spec(x.shape, count)), tree)
 
 
 PARALLELISMS = {"pmap": Pmap, "fsdp": Fsdp}

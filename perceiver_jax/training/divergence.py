@@ -1,7 +1,6 @@
 """Stops a run whose updates are not finite any more, and reports what happened."""
 
 from collections.abc import Mapping, Sequence
-import json
 import math
 import pathlib
 from typing import Any
@@ -24,7 +23,7 @@ class Divergence:
 
     Args:
       max_skipped: How many in a row are too many.
-      skipped: What the attribute `skipped` was at the step that training goes on from.
+      skipped: What the attribute `skipped` was at the step that training resumes from.
     """
 
     def __init__(self, max_skipped: int, skipped: Sequence[dict[str, Any]] = ()):
@@ -79,13 +78,13 @@ class Divergence:
         report = {
             "last_good_step": first - 1,
             "last_checkpoint": last_checkpoint,
-            "how_to_go_on": how,
+            "how_to_resume": how,
             "skipped": self.skipped,
             "parameter_norms": norms,
         }
         path = workdir / REPORT_FILE
         if jax.process_index() == 0:
-            writers.write_atomically(path, json.dumps(report, indent=2) + "\n")
+            writers.write_json(path, report)
         raise DivergedError(
             f"The loss or a gradient was not finite in {len(self.skipped)} steps in a row, from "
             f"step {first} on (config.train.max_skipped is {self._max_skipped}); {saved}. "

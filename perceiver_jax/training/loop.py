@@ -126,9 +126,9 @@ def train(
         rng = parallelism.place_key(rng)
         diverging = divergence.Divergence(plan.max_skipped, skipped)
         if jax.process_index() == 0:
-            writers.write_config(workdir, config)
+            writers.write_json(workdir / "config.json", config)
             if data is not None:
-                writers.write_data(workdir, data)
+                writers.write_json(workdir / "data.json", data)
         with (
             display.Display(console, start, plan.steps) as screen,
             recorder.Recorder(workdir, screen, start, recorded) as record,

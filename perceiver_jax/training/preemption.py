@@ -11,7 +11,7 @@ import signal
 import sys
 import threading
 import time
-from types import FrameType, TracebackType
+from types import FrameType
 from typing import Any, NoReturn, TypeVar
 
 T = TypeVar("T")
@@ -59,12 +59,7 @@ class Preemption:
         self._thread.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: Any, error: Any, traceback: Any) -> None:
         """Leaves signals to whom they were before."""
         self._left.set()
         for number, handler in self._old_handlers.items():
@@ -145,7 +140,7 @@ class Preemption:
         if self._requested:  # The main thread has noticed, and is on its way out.
             self._left.wait(_TIDY)
         if not self._deferred and not self._left.is_set():
-            print(f"{NOTHING_NEW}. The same command goes on.", file=sys.stderr)
+            print(f"{NOTHING_NEW}. The same command resumes.", file=sys.stderr)
             self.end()
 
 

@@ -1,6 +1,6 @@
 """What a run leaves in its workdir: config, fingerprint of the data, metrics, events."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 import contextlib
 import json
 import math
@@ -17,12 +17,12 @@ METRICS_FILE = "metrics.jsonl"
 class MetricsWriter:
     """Appends metrics to `metrics.jsonl`, an object a line, and to TensorBoard's events.
 
-    What was written after the checkpoint that training goes on from is cut off first: it is going
-    to be written again. TensorBoard hides such events itself.
+    What was written after the checkpoint that training resumes from is cut off first: it will be
+    written again. TensorBoard hides such events itself.
 
     Args:
       workdir: Where to write.
-      step: The step that training starts or goes on from.
+      step: The step that training starts or resumes from.
       num_lines: How many lines `metrics.jsonl` had at that step.
 
     Attributes:
@@ -35,12 +35,24 @@ class MetricsWriter:
 
     def __init__(self, workdir: pathlib.Path, step: int = 0, num_lines: int = 0):
         """Opens the files."""
+        from tensorboardX import event_file_writer  # Here, for it takes a while.
+        from tensorboardX.proto import event_pb2
+
         self._path = workdir / METRICS_FILE
         kept = read_metrics(workdir)[:num_lines]
         self.num_lines, self.num_missing = len(kept), num_lines - len(kept)
         write_atomically(self._path, "".join(json.dumps(line) + "\n" for line in kept))
         self._file = self._path.open("a", encoding="utf-8")
-        self._events = _EventFile(workdir / "tensorboard", step)
+        # tensorboardX's SummaryWriter would write in a thread, up to two minutes later: a killed
+        # run would lose lines, one on a full disk would wait for the thread forever.
+        events = workdir / "tensorboard" / "events"
+        events.parent.mkdir(parents=True, exist_ok=True)
+        suffix = f".{os.getpid()}.{time.monotonic_ns()}"
+        self._events = event_file_writer.EventsWriter(str(events), suffix)
+        self._event = event_pb2.Event
+        if step:  # Hides what other files have of later steps.
+            start = {"status": event_pb2.SessionLog.START}
+            self._write_event(step=step + 1, session_log=start)
 
     def write(self, step: int, split: str, metrics: dict[str, float]) -> None:
         """Writes the metrics of a split after `step` updates; NaN and infinity become null."""
@@ -49,7 +61,8 @@ class MetricsWriter:
         self._file.write(json.dumps({"step": step, "split": split, **finite}) + "\n")
         self._file.flush()
         self.num_lines += 1
-        self._events.write(step, {f"{split}/{name}": x for name, x in metrics.items()})
+        values = [{"tag": f"{split}/{name}", "simple_value": x} for name, x in metrics.items()]
+        self._write_event(step=step, summary={"value": values})
 
     def flush(self) -> None:
         """Returns when everything is on disk, to outlast the machine."""
@@ -61,6 +74,10 @@ class MetricsWriter:
         self._file.close()
         self._events.close()
 
+    def _write_event(self, **what: Any) -> None:
+        self._events.write_event(self._event(wall_time=time.time(), **what))
+        self._events.flush()
+
     def _check_in_place(self) -> None:
         """A deleted file takes what is written without an error, and is gone with the process."""
         opened = os.fstat(self._file.fileno())
@@ -68,41 +85,8 @@ class MetricsWriter:
             raise config.MissingFileError(
                 f"{self._path} was deleted or replaced while training wrote to it; expected that "
                 "nothing else changes the workdir. Bring the directory back; the same command "
-                "goes on from the last checkpoint there."
+                "resumes from the last checkpoint there."
             )
-
-
-class _EventFile:
-    """A file of TensorBoard's events, a line's metrics each, written at once.
-
-    tensorboardX's own SummaryWriter writes them in a thread, up to two minutes later: a killed run
-    would lose them, and a run on a full disk would wait for the thread forever.
-    """
-
-    def __init__(self, directory: pathlib.Path, step: int):
-        """Makes a file that hides what other files have of later steps."""
-        from tensorboardX import event_file_writer  # Here, for it takes a while.
-        from tensorboardX.proto import event_pb2, summary_pb2
-
-        self._event_pb2, self._summary_pb2 = event_pb2, summary_pb2
-        directory.mkdir(parents=True, exist_ok=True)
-        suffix = f".{os.getpid()}.{time.monotonic_ns()}"
-        self._file = event_file_writer.EventsWriter(str(directory / "events"), suffix)
-        if step:
-            start = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
-            self._write(step=step + 1, session_log=start)
-
-    def write(self, step: int, metrics: dict[str, float]) -> None:
-        value = self._summary_pb2.Summary.Value
-        values = [value(tag=name, simple_value=x) for name, x in metrics.items()]
-        self._write(step=step, summary=self._summary_pb2.Summary(value=values))
-
-    def close(self) -> None:
-        self._file.close()
-
-    def _write(self, **what: Any) -> None:
-        self._file.write_event(self._event_pb2.Event(wall_time=time.time(), **what))
-        self._file.flush()
 
 
 def read_metrics(workdir: pathlib.Path) -> list[dict[str, Any]]:
@@ -114,14 +98,9 @@ def read_metrics(workdir: pathlib.Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in lines if line.endswith("\n")]
 
 
-def write_config(workdir: pathlib.Path, config: dict[str, Any]) -> None:
-    """Writes `config.json`."""
-    write_atomically(workdir / "config.json", json.dumps(config, indent=2) + "\n")
-
-
-def write_data(workdir: pathlib.Path, data: Mapping[str, Any]) -> None:
-    """Writes `data.json`."""
-    write_atomically(workdir / "data.json", json.dumps(data, indent=2) + "\n")
+def write_json(path: pathlib.Path, value: Any) -> None:
+    """Writes a file of JSON, whole."""
+    write_atomically(path, json.dumps(value, indent=2) + "\n")
 
 
 def write_atomically(path: pathlib.Path, text: str) -> None:

@@ -83,7 +83,7 @@ def test_numbers_that_json_does_not_have_become_null(tmp_path):
     assert line["grad_norm"] is None
 
 
-def test_config_is_written_whole(tmp_path):
-    writers.write_config(tmp_path / "new", {"train": {"steps": 3}})
+def test_json_is_written_whole(tmp_path):
+    writers.write_json(tmp_path / "new" / "config.json", {"train": {"steps": 3}})
     assert json.loads((tmp_path / "new/config.json").read_text()) == {"train": {"steps": 3}}
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["config.json"]
