@@ -49,14 +49,11 @@ class Worker:
         Raises:
           WorkerError: if the worker gave a reason why it can't be measured, or ended without one.
         """
-        line = self._process.stdout.readline()
-        answer = json.loads(line) if line else {}
-        if not line or "error" in answer:
+        answer = json.loads(self._process.stdout.readline() or "null")
+        if answer is None or "error" in answer:
             self.close()
-            code = self._process.returncode
-            raise WorkerError(
-                answer.get("error", f"ended with exit code {code}, see its output above")
-            )
+            ended = f"ended with exit code {self._process.returncode}, see its output above"
+            raise WorkerError(answer["error"] if answer else ended)
         return answer
 
     def ask(self, request: str) -> dict[str, Any]:

@@ -1,7 +1,7 @@
-"""Data sets of the form and size of the real ones, for timing: photographs, clips, point clouds.
+"""Data sets of the form and size of the real ones, for timing: photographs and clips.
 
-Pictures are JPEG at 500 x 375 as most of ImageNet; clips are 10 s as our AudioSet builder stores
-them, 250 JPEG frames whose short side is 256 and FLAC at 48 kHz; clouds have 2,048 points.
+Images are JPEG at 500 x 375 as most of ImageNet; clips are 10 s as our AudioSet builder stores
+them, 250 JPEG frames whose short side is 256 and FLAC at 48 kHz.
 """
 
 from collections.abc import Iterator
@@ -13,14 +13,14 @@ import PIL.Image
 import soundfile
 import tensorflow_datasets as tfds
 
+from perceiver_jax import config
 from perceiver_jax.data import datasets
 from perceiver_jax.data.builders import base
 
-PICTURE_SIZE = (500, 375)
+IMAGE_SIZE = (500, 375)
 FRAME_SIZE = (340, 256)
 NUM_FRAMES = 250  # 10 s at 25 a second.
 SAMPLE_RATE = 48_000
-NUM_POINTS = 2_048
 FORMATS = (".jpg", ".jpeg")
 
 
@@ -30,14 +30,14 @@ def write_records(kind: str, directory: pathlib.Path, source: pathlib.Path | Non
     Args:
       kind: a key of `KINDS`.
       directory: TFDS's, for `config.data.data_dir`.
-      source: a folder of the user's JPEG files, which become the pictures as they are, and the
+      source: a folder of the user's JPEG files, which become the images as they are, and the
         scenery of clips; None: two photographs that come with scikit-learn, cropped at random.
 
     Returns:
       The name for `config.data.dataset`.
 
     Raises:
-      ValueError: `source` has no pictures.
+      UserError: `source` has no images.
     """
     builder = BenchmarkRecords(config=kind, data_dir=str(directory))
     if not pathlib.Path(builder.data_dir).exists():
@@ -46,12 +46,12 @@ def write_records(kind: str, directory: pathlib.Path, source: pathlib.Path | Non
     return f"{builder.name}/{kind}"
 
 
-def pictures(source: pathlib.Path | None) -> list[bytes]:
+def images(source: pathlib.Path | None) -> list[bytes]:
     """Returns photographs as JPEG files: those of a folder, or 64 made of two."""
     if source is not None:
         paths = sorted(path for path in source.rglob("*") if path.suffix.lower() in FORMATS)
         if not paths:
-            raise ValueError(
+            raise config.UserError(
                 f"Found no JPEG files in {source}; expected names that end with one of "
                 f"{', '.join(FORMATS)}. Give another --source, or none."
             )
@@ -66,7 +66,7 @@ def pictures(source: pathlib.Path | None) -> list[bytes]:
 def clip(
     rng: np.random.Generator, photo: PIL.Image.Image
 ) -> tuple[list[PIL.Image.Image], np.ndarray]:
-    """Returns frames and mono sound of 10 s: a camera that moves over a photograph, and a melody.
+    """Returns frames and mono audio of 10 s: a camera that moves over a photograph, and a melody.
 
     Args:
       rng: source of randomness.
@@ -90,35 +90,25 @@ def clip(
     return frames, (0.15 * tone + 0.03 * noise).astype(np.float32)
 
 
-def _pictures(source: pathlib.Path | None) -> Iterator[dict]:
-    for i, picture in enumerate(pictures(source)):
-        yield {"image": io.BytesIO(picture), "label": i % 1_000}
+def _images(source: pathlib.Path | None) -> Iterator[dict]:
+    for i, image in enumerate(images(source)):
+        yield {"image": io.BytesIO(image), "label": i % 1_000}
 
 
 def _clips(source: pathlib.Path | None) -> Iterator[dict]:
-    photos = pictures(source)
+    photos = images(source)
     for i in range(12):
         photo = PIL.Image.open(io.BytesIO(photos[i * len(photos) // 12]))
-        frames, sound = clip(np.random.default_rng(i), photo)
+        frames, samples = clip(np.random.default_rng(i), photo)
         audio = io.BytesIO()
-        soundfile.write(audio, sound, SAMPLE_RATE, format="FLAC")
+        soundfile.write(audio, samples, SAMPLE_RATE, format="FLAC")
         video = [io.BytesIO(_encode(frame, quality=85)) for frame in frames]
         yield {"video": video, "audio": audio.getvalue(), "labels": [i, 526 - i]}
 
 
-def _clouds(source: pathlib.Path | None) -> Iterator[dict]:
-    """Points on the surfaces of ellipsoids."""
-    del source
-    rng = np.random.default_rng(0)
-    for i in range(256):
-        points = rng.normal(size=(NUM_POINTS, 3))
-        points *= rng.uniform(0.3, 1, 3) / np.linalg.norm(points, axis=1, keepdims=True)
-        yield {"points": points.astype(np.float32), "label": i % 40}
-
-
 _JPEG = tfds.features.Image(encoding_format="jpeg")
 KINDS = {
-    "pictures": ({"image": _JPEG, "label": tfds.features.ClassLabel(num_classes=1_000)}, _pictures),
+    "images": ({"image": _JPEG, "label": tfds.features.ClassLabel(num_classes=1_000)}, _images),
     "clips": (
         {
             "video": tfds.features.Sequence(_JPEG),
@@ -126,13 +116,6 @@ KINDS = {
             "labels": tfds.features.Sequence(tfds.features.ClassLabel(num_classes=527)),
         },
         _clips,
-    ),
-    "clouds": (
-        {
-            "points": tfds.features.Tensor(shape=(NUM_POINTS, 3), dtype=np.float32),
-            "label": tfds.features.ClassLabel(num_classes=40),
-        },
-        _clouds,
     ),
 }
 
@@ -157,16 +140,16 @@ class BenchmarkRecords(base.EmbeddedBuilder, skip_registration=True):
 
 def _random_view(rng: np.random.Generator, photo: PIL.Image.Image) -> PIL.Image.Image:
     """A part of a photograph, 320 to 544 pixels wide, at the usual size; every other mirrored."""
-    width, height = PICTURE_SIZE
+    width, height = IMAGE_SIZE
     part_width = round(photo.width * rng.uniform(0.5, 0.85))
     part_height = min(part_width * height // width, photo.height)
     left, upper = rng.integers((photo.width - part_width + 1, photo.height - part_height + 1))
     box = (left, upper, left + part_width, upper + part_height)
-    view = photo.resize(PICTURE_SIZE, PIL.Image.Resampling.BICUBIC, box)
+    view = photo.resize(IMAGE_SIZE, PIL.Image.Resampling.BICUBIC, box)
     return view.transpose(PIL.Image.Transpose.FLIP_LEFT_RIGHT) if rng.integers(2) else view
 
 
-def _encode(picture: PIL.Image.Image, quality: int) -> bytes:
+def _encode(image: PIL.Image.Image, quality: int) -> bytes:
     buffer = io.BytesIO()
-    picture.save(buffer, format="jpeg", quality=quality)
+    image.save(buffer, format="jpeg", quality=quality)
     return buffer.getvalue()

@@ -70,9 +70,7 @@ def measure_imports(repeats: int) -> dict[str, list[float]]:
     return {modules: times[1:] for modules, times in seconds.items()}
 
 
-def measure_first_step(
-    flags: Sequence[str], repeats: int
-) -> dict[str, list[tuple[float, float | None]]]:
+def measure_first_step(flags: Sequence[str], repeats: int) -> dict[str, list[tuple]]:
     """Trains to the first step, with and without compiled programs, in turns.
 
     Args:
@@ -89,18 +87,15 @@ def measure_first_step(
     result = {"cold": [], "warm": []}
     with tempfile.TemporaryDirectory() as root:
         for turn in range(repeats):
-            place = pathlib.Path(root) / str(turn)
+            programs = f"--compilation_cache={root}/{turn}/programs"
             for kind, runs in result.items():
-                runs.append(_run([*flags, *_FLAGS], place / kind, place / "programs"))
+                runs.append(_run([*flags, *_FLAGS, programs], pathlib.Path(root, str(turn), kind)))
     return result
 
 
-def _run(
-    flags: Sequence[str], workdir: pathlib.Path, programs: pathlib.Path
-) -> tuple[float, float | None]:
+def _run(flags: Sequence[str], workdir: pathlib.Path) -> tuple[float, float | None]:
     """Trains until the first step is done, and ends the process."""
-    places = [f"--workdir={workdir}", f"--compilation_cache={programs}"]
-    line = [sys.executable, "-m", "experiments.train", *flags, *places]
+    line = [sys.executable, "-m", "experiments.train", *flags, f"--workdir={workdir}"]
     environment = os.environ | {"JAX_ENABLE_COMPILATION_CACHE": "1"}
     metrics = workdir / "metrics.jsonl"
     with tempfile.TemporaryFile("w+") as log:
