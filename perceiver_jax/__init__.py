@@ -3,7 +3,7 @@
 Letters of shapes, everywhere in this package (M, C, N, D, K are the paper's):
 B batch · M inputs · C input channels · N latents · D latent channels · H heads · P channels per
 head (V for values) · K Fourier bands · X position dimensions or axes of a grid · F features ·
-L classes.
+L numbers of an output, such as a logit a class.
 
 Names below are imported when they are first asked for: recipes and the processes that decode data
 import parts of this package, and need no JAX.
@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Any
 # ruff: noqa: F401
 if TYPE_CHECKING:  # What editors follow.
     from perceiver_jax.attention import CrossAttention, SelfAttention
-    from perceiver_jax.decoders import MeanPoolDecoder, QueryDecoder
     from perceiver_jax.encoder import PerceiverEncoder
     from perceiver_jax.layers import make_layers
     from perceiver_jax.model import Model, build_model, param_count
+    from perceiver_jax.outputs.mean_pool import MeanPoolDecoder
+    from perceiver_jax.outputs.query import QueryDecoder
     from perceiver_jax.position_encoding import (
         FourierEncoding,
         LearnedEncoding,
@@ -33,10 +34,10 @@ _MODULES = {
     "CrossAttention": "attention",
     "FourierEncoding": "position_encoding",
     "LearnedEncoding": "position_encoding",
-    "MeanPoolDecoder": "decoders",
+    "MeanPoolDecoder": "outputs.mean_pool",
     "Model": "model",
     "PerceiverEncoder": "encoder",
-    "QueryDecoder": "decoders",
+    "QueryDecoder": "outputs.query",
     "SelfAttention": "attention",
     "Tokens": "tokens",
     "build_model": "model",

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping
 import contextlib
-import functools
 from typing import Any, NamedTuple
 
 import haiku as hk
@@ -13,17 +12,20 @@ import numpy as np
 from perceiver_jax import (
     attention,
     checks,
-    decoders,
     position_encoding,
 )
 from perceiver_jax import config as config_lib
 from perceiver_jax import encoder as encoder_lib
 from perceiver_jax import inputs as inputs_lib
+from perceiver_jax import outputs as outputs_lib
 from perceiver_jax import tokens as tokens_lib
 
 Params = Mapping[str, Mapping[str, jax.Array]]
 Batch = Mapping[str, Any]
 DTYPES = ("float32", "bfloat16", "float64")
+# What is folded into an example's key for each use of it. Runs that are resumed depend on these
+# numbers: they stay, and new uses count on from 2.
+_MODALITY_DROPOUT, _ENCODER = 0, 1
 
 
 class Model(NamedTuple):
@@ -31,13 +33,14 @@ class Model(NamedTuple):
 
     Attributes:
       init: `init(rng, batch) -> params`; float32 parameters by module path and name.
-      apply: `apply(params, rng, batch, is_training=False) -> logits`, float32 `[B, L]`. `rng` is
-        None in evaluation; in training one key, or one key an example (`[B]`).
+      apply: `apply(params, rng, batch, is_training=False) -> outputs`, float32 arrays `[B, ...]` by
+        the names of `model.outputs`. `rng` is None in evaluation; in training one key, or one key
+        an example (`[B]`).
       tokens: `tokens(params, rng, batch, is_training=False) -> Tokens`, the byte array alone.
     """
 
     init: Callable[..., Params]
-    apply: Callable[..., jax.Array]
+    apply: Callable[..., dict[str, jax.Array]]
     tokens: Callable[..., tokens_lib.Tokens]
 
 
@@ -45,9 +48,10 @@ def build_model(config: Mapping[str, Any]) -> Model:
     """Builds a Perceiver from a config's `model` section.
 
     Args:
-      config: `num_classes`; `inputs`, by the name that a modality has in the batch, each with a
-        `kind` and the attributes of its preprocessor; `encoder`, the attributes of
-        `PerceiverEncoder`; and optionally `decoder` (`{'kind': 'mean_pool'}`), `fusion` (the
+      config: `inputs`, by the name that each has in the batch, with a `kind` (of `inputs.INPUTS`)
+        and the attributes of its preprocessor; `encoder`, the attributes of `PerceiverEncoder`;
+        `outputs`, by the name that each has in what `apply` returns, with a `kind` (of
+        `outputs.OUTPUTS`) and the attributes of its decoder; and optionally `fusion` (the
         attributes of `MultimodalPreprocessor`; for several inputs only) and `dtype` of the
         computation ('float32').
 
@@ -68,11 +72,12 @@ def param_count(params: Mapping[str, Mapping[str, Any]]) -> int:
     return sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(params))
 
 
-def _build(num_classes, inputs, encoder, decoder=None, fusion=None, dtype="float32"):
+def _build(inputs, outputs, encoder, fusion=None, dtype="float32"):
     if dtype not in DTYPES:
         raise ValueError(f"Unknown model.dtype {dtype!r}; expected one of {list(DTYPES)}.")
-    if not inputs:
-        raise ValueError("model.inputs is empty; expected a preprocessor for each input by name.")
+    for section, keys in (("inputs", inputs), ("outputs", outputs)):
+        if not keys:
+            raise ValueError(f"model.{section} is empty; expected at least one, by name.")
     if len(inputs) > 1 and fusion is None:
         raise ValueError(
             f"{len(inputs)} inputs ({', '.join(sorted(inputs))}) and no model.fusion; set its "
@@ -84,67 +89,77 @@ def _build(num_classes, inputs, encoder, decoder=None, fusion=None, dtype="float
             "Remove it."
         )
 
-    def tokens(batch, rng, is_training):
-        children = {name: _preprocessor(name, keys) for name, keys in inputs.items()}
-        arrays, masks = checks.read_inputs(
-            batch, {name: getattr(child, "axes", "B ...") for name, child in children.items()}
-        )
-        rng = _keys(rng, arrays[next(iter(inputs))].shape[0]) if is_training else None
-        for name, mask in masks.items():
-            if mask.ndim == 1:  # A preprocessor with weights must not meet what is missing, either.
-                arrays[name] = tokens_lib.blank(arrays[name], mask)
-        children = {name: _naming(name, child) for name, child in children.items()}
+    def modules():
+        preprocess = {name: _input(name, keys) for name, keys in inputs.items()}
+        join = None
         if fusion is not None:
             join = config_lib.build(
                 inputs_lib.multimodal.MultimodalPreprocessor,
                 fusion,
                 "model.fusion",
-                preprocessors=children,
+                preprocessors={name: _naming(name, child) for name, child in preprocess.items()},
                 name="inputs",
             )
-            return join(arrays, masks, attention.fold_in(rng, 0))
-        ((name, child),) = children.items()
-        return child(arrays[name], masks.get(name))
-
-    def logits(batch, rng, is_training, compute_dtype):
-        values, mask = tokens(batch, rng, is_training)
-        rng = _keys(rng, values.shape[0]) if is_training else None
         encode = config_lib.build(
-            functools.partial(encoder_lib.PerceiverEncoder, name="encoder"),
-            encoder,
-            "model.encoder",
+            encoder_lib.PerceiverEncoder, encoder, "model.encoder", name="encoder"
         )
-        decode = config_lib.build_from_table(
-            decoders.DECODERS,
-            decoder or {"kind": "mean_pool"},
-            "model.decoder",
-            num_classes=num_classes,
-            name="decoder",
-        )
-        latents = encode(values.astype(compute_dtype), mask, attention.fold_in(rng, 1))
-        return decode(latents)
+        return _Modules(preprocess, join, encode, _outputs(outputs))
+
+    def embed(made, batch, rng, is_training):
+        """Returns the byte array, and one key an example (None in evaluation)."""
+        axes = {name: getattr(child, "axes", "B ...") for name, child in made.preprocess.items()}
+        arrays, masks = checks.read_inputs(batch, axes)
+        rng = _keys(rng, arrays[next(iter(inputs))].shape[0]) if is_training else None
+        for name, mask in masks.items():
+            if mask.ndim == 1:  # A preprocessor with weights must not meet what is missing, either.
+                arrays[name] = tokens_lib.blank(arrays[name], mask)
+        if made.join is not None:
+            return made.join(arrays, masks, attention.fold_in(rng, _MODALITY_DROPOUT)), rng
+        ((name, child),) = made.preprocess.items()
+        return _naming(name, child)(arrays[name], masks.get(name)), rng
+
+    def tokens(batch, rng, is_training):
+        return embed(modules(), batch, rng, is_training)[0]
+
+    def forward(batch, rng, is_training, compute_dtype):
+        made = modules()
+        (values, mask), rng = embed(made, batch, rng, is_training)
+        latents = made.encode(values.astype(compute_dtype), mask, attention.fold_in(rng, _ENCODER))
+        return {name: decode(latents) for name, decode in made.decode.items()}
+
+    hk.transform(modules).init(None)  # Refuses now what the constructors refuse, not when traced.
+    apply_forward, apply_tokens = _transform(forward), _transform(tokens)
 
     def apply(params, rng, batch, is_training=False):
         got = checks.shapes(params)
         used = set()
         params = _cast(params, dtype)
         with _explaining(got, batch, inputs, init):
-            out = forward.apply(params, used, batch, rng, is_training, dtype)
+            out = apply_forward.apply(params, used, batch, rng, is_training, dtype)
         checks.check_used(got, used)
-        return out.astype(jnp.promote_types(dtype, jnp.float32))
+        wide = jnp.promote_types(dtype, jnp.float32)
+        return jax.tree.map(lambda x: x.astype(wide), out)
 
     def init(rng, batch):
-        return forward.init(rng, set(), batch, None, False, jnp.float32)
+        return apply_forward.init(rng, set(), batch, None, False, jnp.float32)
 
-    def apply_tokens(params, rng, batch, is_training=False):
+    def encode_inputs(params, rng, batch, is_training=False):
         with _explaining(checks.shapes(params), batch, inputs, init_tokens):
-            return encode_inputs.apply(params, set(), batch, rng, is_training)
+            return apply_tokens.apply(params, set(), batch, rng, is_training)
 
     def init_tokens(rng, batch):
-        return encode_inputs.init(rng, set(), batch, None, False)
+        return apply_tokens.init(rng, set(), batch, None, False)
 
-    forward, encode_inputs = _transform(logits), _transform(tokens)
-    return Model(init, apply, apply_tokens)
+    return Model(init, apply, encode_inputs)
+
+
+class _Modules(NamedTuple):
+    """A model's modules. Their names are paths of parameters, which checkpoints hold."""
+
+    preprocess: dict[str, Callable]
+    join: Callable | None
+    encode: Callable
+    decode: dict[str, Callable]
 
 
 def _transform(function):
@@ -190,7 +205,7 @@ def _naming(name, preprocess):
     return named
 
 
-def _preprocessor(name, keys):
+def _input(name, keys):
     keys = dict(keys)
     given = {"name": name}
     encoding = keys.pop("position_encoding", None)
@@ -203,6 +218,20 @@ def _preprocessor(name, keys):
             name=f"{name}_position_encoding",
         )
     return config_lib.build_from_table(inputs_lib.INPUTS, keys, where, **given)
+
+
+def _outputs(outputs):
+    """The decoders by name; a single one is called 'decoder', of several each is a part of it."""
+    if len(outputs) == 1:
+        ((name, keys),) = outputs.items()
+        return {name: _output(name, keys, "decoder")}
+    with hk.name_scope("decoder"):
+        return {name: _output(name, keys, name) for name, keys in outputs.items()}
+
+
+def _output(name, keys, module_name):
+    where = f"model.outputs.{name}"
+    return config_lib.build_from_table(outputs_lib.OUTPUTS, keys, where, name=module_name)
 
 
 def _keys(rng, batch_size):

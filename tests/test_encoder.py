@@ -112,7 +112,7 @@ def test_a_size_below_one_is_an_error():
     with pytest.raises(ValueError, match="num_self_attends is 0; expected at least 1"):
         perceiver_jax.build_model(
             dict(
-                num_classes=2,
+                outputs=dict(label=dict(kind="mean_pool", size=2)),
                 inputs=dict(x=dict(kind="array")),
                 encoder=dict(
                     num_latents=3, latent_channels=8, layers=("cross_attend_0",), num_self_attends=0

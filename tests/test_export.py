@@ -38,7 +38,9 @@ def test_an_exported_model_equals_the_model_for_any_batch_size(keys):
         "layers": perceiver_jax.make_layers(2, 2),
         "num_self_attends": 1,
     }
-    model = perceiver_jax.build_model({"num_classes": 4, "encoder": encoder, **keys})
+    model = perceiver_jax.build_model(
+        {"outputs": {"label": {"kind": "mean_pool", "size": 4}}, "encoder": encoder, **keys}
+    )
     rng = np.random.default_rng(0)  # Fresh parameters have a head of zeros.
     params = jax.tree.map(
         lambda x: rng.normal(0, 0.3, x.shape).astype(np.float32),
@@ -48,7 +50,7 @@ def test_an_exported_model_equals_the_model_for_any_batch_size(keys):
     shapes = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct((size, *x.shape[1:]), x.dtype), make_batch(2)
     )
-    apply = jax.jit(lambda params, batch: model.apply(params, None, batch))
+    apply = jax.jit(lambda params, batch: model.apply(params, None, batch)["label"])
     exported = export.export(apply, platforms=("cpu", "cuda", "tpu"))(params, shapes)
     loaded = export.deserialize(exported.serialize())
     for batch in (make_batch(3), make_batch(5)):

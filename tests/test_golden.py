@@ -12,9 +12,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from perceiver_jax import attention, decoders, position_encoding
+from perceiver_jax import attention, position_encoding
 from perceiver_jax import encoder as encoder_lib
 from perceiver_jax import layers as layers_lib
+from perceiver_jax.outputs import mean_pool, query
 
 GOLDEN = pathlib.Path(__file__).parent / "golden"
 CROSS = {"layer_norm": "query_norm", "layer_norm_1": "input_norm", "layer_norm_2": "mlp_norm"}
@@ -199,8 +200,8 @@ def test_classifier_equals_the_authors(decoder):
         )
         latents = make_encoder(layers_lib.make_layers(1, 3), 2, "streaming")(inputs)
         if decoder == "mean_pool":
-            return decoders.MeanPoolDecoder(13, name="decoder")(latents)
-        return decoders.QueryDecoder(13, 24, name="decoder")(latents)
+            return mean_pool.MeanPoolDecoder(13, name="decoder")(latents)
+        return query.QueryDecoder(13, 24, name="decoder")(latents)
 
     fixture.check(run, jnp.asarray(fixture.data["in:images"], jnp.float32))
 
@@ -218,7 +219,7 @@ def test_iterative_perceiver_equals_the_authors_blocks(name, layers, num_self_at
 
     def run(inputs):
         latents = make_encoder(layers, num_self_attends, form)(inputs)
-        return decoders.MeanPoolDecoder(13, name="decoder")(latents)
+        return mean_pool.MeanPoolDecoder(13, name="decoder")(latents)
 
     fixture.check(run, jnp.asarray(fixture.data["in:inputs"], jnp.float32))
 

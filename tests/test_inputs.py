@@ -13,7 +13,7 @@ def encode(inputs, batch, rng=None, fusion=None, **keys):
     """The tokens of a batch, and the parameters that made them."""
     model = perceiver_jax.build_model(
         dict(
-            num_classes=3,
+            outputs=dict(label=dict(kind="mean_pool", size=3)),
             inputs=inputs,
             fusion=fusion,
             encoder=dict(num_latents=2, latent_channels=8, layers=("cross_attend_0",)),

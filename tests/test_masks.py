@@ -16,7 +16,7 @@ def build(encoder=None, dtype="float32", inputs=None, **keys):
     small = dict(num_latents=3, latent_channels=8, layers=LAYERS, num_self_attends=1)
     return perceiver_jax.build_model(
         dict(
-            num_classes=4,
+            outputs=dict(label=dict(kind="mean_pool", size=4)),
             inputs=inputs or dict(x=dict(kind="array", position_encoding=FOURIER)),
             encoder=small | (encoder or {}),
             dtype=dtype,
@@ -52,7 +52,7 @@ def test_nothing_under_a_mask_reaches_outputs_or_gradients(encoder, dtype, junk)
     params = make_params(model, batch)
 
     def loss(params, x):
-        out = model.apply(params, None, dict(batch, x=x))
+        out = model.apply(params, None, dict(batch, x=x))["label"]
         return jnp.sum(out**2), out
 
     run = jax.jit(jax.value_and_grad(loss, argnums=(0, 1), has_aux=True))
@@ -100,7 +100,7 @@ def test_a_mask_of_any_kind_of_input_hides_nan(by_element):
              for n, a in batch.items() if n in KINDS}  # fmt: skip
 
     def loss(params, arrays):
-        return jnp.sum(model.apply(params, None, batch | arrays) ** 2)
+        return jnp.sum(model.apply(params, None, batch | arrays)["label"] ** 2)
 
     run = jax.jit(jax.value_and_grad(loss, argnums=(0, 1)))
     clean = {name: batch[name] for name in KINDS}

@@ -9,7 +9,7 @@ import perceiver_jax
 
 FOURIER = dict(kind="fourier", num_bands=3)
 CONFIG = dict(
-    num_classes=7,
+    outputs=dict(label=dict(kind="mean_pool", size=7)),
     inputs=dict(
         video=dict(
             kind="video",
@@ -64,7 +64,7 @@ def params(model):
 
 @pytest.fixture(scope="module")
 def apply(model):
-    return jax.jit(lambda params, batch: model.apply(params, None, batch))
+    return jax.jit(lambda params, batch: model.apply(params, None, batch)["label"])
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +72,7 @@ def gradients(model, params):
     """Of the logits' squares, for the parameters and the points."""
 
     def loss(params, points):
-        return jnp.sum(model.apply(params, None, dict(make_batch(), points=points)) ** 2)
+        return jnp.sum(model.apply(params, None, dict(make_batch(), points=points))["label"] ** 2)
 
     return jax.jit(jax.grad(loss, argnums=(0, 1)))(params, make_batch()["points"])
 
@@ -116,7 +116,7 @@ def test_a_fixed_permutation_of_pixels_and_positions_changes_nothing():
             kind="image", mean=(0.1,), std=(0.3,), position_encoding=FOURIER, permutation_seed=seed
         )
         model = perceiver_jax.build_model(dict(CONFIG, inputs=dict(image=image), fusion=None))
-        out.append(jax.jit(model.apply)(make_params(model, images), None, images))
+        out.append(jax.jit(model.apply)(make_params(model, images), None, images)["label"])
     assert jnp.abs(out[0][0] - out[0][1]).max() > 1e-3
     np.testing.assert_allclose(*out, atol=1e-5)
 
@@ -138,7 +138,7 @@ def test_masking_equals_leaving_out(model, apply, params):
     batch = make_batch()
     batch["points_mask"][:] = np.arange(23) < 17
     left_out = dict(video=batch["video"], points=batch["points"][:, :17])
-    got = jax.jit(model.apply)(params, None, left_out)
+    got = jax.jit(model.apply)(params, None, left_out)["label"]
     np.testing.assert_allclose(got, apply(params, batch), atol=1e-5)
 
 
@@ -159,20 +159,20 @@ def test_every_parameter_gets_a_gradient_but_the_key_biases(gradients):
 
 def test_plain_and_streaming_forms_agree(apply, params):
     plain = CONFIG | dict(encoder=CONFIG["encoder"] | dict(streaming=False, scan=False))
-    got = jax.jit(perceiver_jax.build_model(plain).apply)(params, None, make_batch())
+    got = jax.jit(perceiver_jax.build_model(plain).apply)(params, None, make_batch())["label"]
     np.testing.assert_allclose(got, apply(params, make_batch()), rtol=1e-5, atol=1e-5)
 
 
 def test_bfloat16_gives_finite_float32_logits_near_those_of_float32(apply, params):
     model = perceiver_jax.build_model(CONFIG | dict(dtype="bfloat16"))
-    out = jax.jit(model.apply)(params, None, make_batch())
+    out = jax.jit(model.apply)(params, None, make_batch())["label"]
     expected = apply(params, make_batch())
     assert out.dtype == jnp.float32 and jnp.isfinite(out).all()
     assert jnp.abs(out - expected).max() < 0.1 * jnp.abs(expected).max()
 
 
 def test_training_draws_one_modality_dropout_an_example_key(model, params):
-    apply = jax.jit(lambda keys, batch: model.apply(params, keys, batch, is_training=True))
+    apply = jax.jit(lambda keys, batch: model.apply(params, keys, batch, is_training=True)["label"])
     keys = jax.random.split(jax.random.key(5), 8)
     batch = {k: np.repeat(v[:1], 8, axis=0) for k, v in make_batch().items()}
     out = apply(keys, batch)
@@ -184,13 +184,13 @@ def test_five_lines_make_a_model_of_any_array():
     batch = dict(signal=np.ones((2, 29, 3), np.float32))
     model = perceiver_jax.build_model(
         dict(
-            num_classes=5,
+            outputs=dict(label=dict(kind="mean_pool", size=5)),
             inputs=dict(signal=dict(kind="array", position_encoding=FOURIER)),
             encoder=dict(num_latents=4, latent_channels=8, layers=perceiver_jax.make_layers(1, 1)),
         )
     )
     shapes = jax.eval_shape(model.init, jax.random.key(0), batch)
-    assert jax.eval_shape(model.apply, shapes, None, batch).shape == (2, 5)
+    assert jax.eval_shape(model.apply, shapes, None, batch)["label"].shape == (2, 5)
 
 
 @pytest.mark.parametrize(
@@ -203,15 +203,31 @@ def test_five_lines_make_a_model_of_any_array():
         (dict(inputs=dict(video=CONFIG["inputs"]["video"])), "model.fusion is set for one input"),
         (dict(encoder=dict(num_latents=4)), "Missing key model.encoder.latent_channels"),
         (dict(encoder=CONFIG["encoder"] | dict(num_latent=4)), "Did you mean 'num_latents'?"),
-        (dict(decoder=dict(kind="max_pool")), "Unknown model.decoder.kind 'max_pool'"),
+        (dict(outputs=dict(y=dict(kind="max"))), "Unknown model.outputs.y.kind 'max'"),
         (dict(inputs=CONFIG["inputs"] | dict(video=dict(kind="vdeo"))), "Did you mean 'video'?"),
-        (dict(inputs=CONFIG["inputs"] | dict(mel=dict(kind="mel"))), "The batch has no 'mel'"),
+        (dict(outputs={}), "model.outputs is empty"),
+        (dict(outputs=dict(y=dict(kind="query"))), "Missing key model.outputs.y.size"),
     ],
 )
-def test_a_wrong_config_is_an_error_that_says_what_is_allowed(change, message):
+def test_a_wrong_config_is_refused_when_the_model_is_built(change, message):
     with pytest.raises(ValueError, match=message):
-        model = perceiver_jax.build_model(CONFIG | change)
-        jax.eval_shape(model.init, jax.random.key(0), make_batch())
+        perceiver_jax.build_model(CONFIG | change)
+
+
+def test_several_outputs_have_parameters_of_their_own_and_agree_with_one_alone(model, params):
+    outputs = CONFIG["outputs"] | dict(size=dict(kind="query", size=3, query_channels=11))
+    both = perceiver_jax.build_model(CONFIG | dict(outputs=outputs))
+    shapes = jax.eval_shape(both.init, jax.random.key(0), make_batch())
+    assert {"decoder/label/logits", "decoder/size/logits", "decoder/size/cross_attend/query"} <= (
+        shapes.keys()
+    )
+    own = jax.tree.map(lambda x: jnp.full(x.shape, 0.1), shapes)
+    shared = {path: params[path] for path in shapes if path in params}
+    label = {"decoder/label/logits": params["decoder/logits"]}
+    got = jax.jit(both.apply)(own | shared | label, None, make_batch())
+    assert {name: x.shape for name, x in got.items()} == {"label": (2, 7), "size": (2, 3)}
+    alone = jax.jit(model.apply)(params, None, make_batch())["label"]
+    np.testing.assert_allclose(got["label"], alone, atol=1e-5)
 
 
 def test_training_without_keys_is_an_error(model, params):
