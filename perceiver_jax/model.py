@@ -9,11 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from perceiver_jax import (
-    attention,
-    checks,
-    position_encoding,
-)
+from perceiver_jax import attention, checks, position_encoding
 from perceiver_jax import config as config_lib
 from perceiver_jax import encoder as encoder_lib
 from perceiver_jax import inputs as inputs_lib
@@ -62,7 +58,7 @@ def build_model(config: Mapping[str, Any]) -> Model:
       a ValueError.
 
     Raises:
-      ValueError: for an unknown key, kind or value.
+      config.UserError: for an unknown key, kind or value.
     """
     return config_lib.build(_build, config, "model")
 
@@ -73,18 +69,17 @@ def param_count(params: Mapping[str, Mapping[str, Any]]) -> int:
 
 
 def _build(inputs, outputs, encoder, fusion=None, dtype="float32"):
-    if dtype not in DTYPES:
-        raise ValueError(f"Unknown model.dtype {dtype!r}; expected one of {list(DTYPES)}.")
+    config_lib.check_known("model.dtype", dtype, DTYPES)
     for section, keys in (("inputs", inputs), ("outputs", outputs)):
         if not keys:
-            raise ValueError(f"model.{section} is empty; expected at least one, by name.")
+            raise config_lib.UserError(f"model.{section} is empty; expected at least one, by name.")
     if len(inputs) > 1 and fusion is None:
-        raise ValueError(
+        raise config_lib.UserError(
             f"{len(inputs)} inputs ({', '.join(sorted(inputs))}) and no model.fusion; set its "
             "modality_channels and dropout_rates."
         )
     if len(inputs) == 1 and fusion is not None:
-        raise ValueError(
+        raise config_lib.UserError(
             f"model.fusion is set for one input ({next(iter(inputs))}); it joins several. "
             "Remove it."
         )
@@ -190,7 +185,7 @@ def _explaining(got, batch, inputs, init):
         message = checks.mismatch(got, checks.shapes(params), given)
         if message is None:
             raise
-        raise ValueError(message) from None
+        raise config_lib.UserError(message) from None
 
 
 def _naming(name, preprocess):
@@ -200,7 +195,7 @@ def _naming(name, preprocess):
         try:
             return preprocess(array, mask)
         except ValueError as error:
-            raise ValueError(f"Input {name!r} of shape {array.shape}: {error}") from error
+            raise config_lib.UserError(f"Input {name!r} of shape {array.shape}: {error}") from error
 
     return named
 
@@ -237,12 +232,12 @@ def _output(name, keys, module_name):
 def _keys(rng, batch_size):
     """One key an example."""
     if rng is None:
-        raise ValueError("rng is None in training; expected a key, or one key an example.")
+        raise config_lib.UserError("rng is None in training; expected a key, or one key an example.")
     if not hasattr(rng, "dtype"):
-        raise ValueError(f"rng is {rng!r}; expected a key, such as jax.random.key(0).")
+        raise config_lib.UserError(f"rng is {rng!r}; expected a key, such as jax.random.key(0).")
     if jnp.issubdtype(rng.dtype, jax.dtypes.prng_key) and rng.ndim == 1:
         if rng.shape[0] != batch_size:
-            raise ValueError(
+            raise config_lib.UserError(
                 f"rng has {rng.shape[0]} keys for {batch_size} examples; expected one key, or one "
                 "an example."
             )

@@ -1,4 +1,4 @@
-"""The import rules of the package: model, data and training never see each other."""
+"""The import rules of the package: model, data, tasks and training never see each other."""
 
 import ast
 import pathlib
@@ -15,7 +15,7 @@ def _part(module: str) -> str | None:
     words = module.split(".")
     if words[0] != "perceiver_jax" or words[1:2] == ["config"]:
         return None
-    if len(words) > 1 and words[1] in ("data", "training"):
+    if len(words) > 1 and words[1] in ("data", "tasks", "training"):
         return words[1]
     return "model"
 

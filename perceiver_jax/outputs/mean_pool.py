@@ -6,6 +6,8 @@ import haiku as hk
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from perceiver_jax import config
+
 
 @dataclasses.dataclass
 class MeanPoolDecoder(hk.Module):
@@ -20,6 +22,11 @@ class MeanPoolDecoder(hk.Module):
 
     size: int
     name: str | None = None
+
+    def __post_init__(self):
+        """Checks the size."""
+        super().__post_init__()
+        config.check(vars(self), size=config.AT_LEAST_ONE)
 
     def __call__(self, latents: Float[Array, "B N D"]) -> Float[Array, "B L"]:
         """Decodes the latents."""

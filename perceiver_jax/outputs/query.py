@@ -6,7 +6,7 @@ import haiku as hk
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from perceiver_jax import attention
+from perceiver_jax import attention, config
 
 
 @dataclasses.dataclass
@@ -23,6 +23,16 @@ class QueryDecoder(hk.Module):
     query_channels: int = 1024
     init_scale: float = 0.02
     name: str | None = None
+
+    def __post_init__(self):
+        """Checks numbers."""
+        super().__post_init__()
+        config.check(
+            vars(self),
+            size=config.AT_LEAST_ONE,
+            query_channels=config.AT_LEAST_ONE,
+            init_scale=config.POSITIVE,
+        )
 
     def __call__(self, latents: Float[Array, "B N D"]) -> Float[Array, "B L"]:
         """Decodes the latents."""

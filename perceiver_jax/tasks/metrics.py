@@ -4,8 +4,47 @@ Scores may be probabilities or logits: only their order matters. Labels are clas
 multi-hot ([B, L]). Definitions are scikit-learn's.
 """
 
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
 from jaxtyping import Float, Int, Num, Shaped
 import numpy as np
+
+Rows = Mapping[str, np.ndarray]
+
+
+class Panel(NamedTuple):
+    """A part of `curves.png`: what its axis shows, and between which numbers (None: all)."""
+
+    label: str
+    limits: tuple[float, float] | None = None
+
+
+LOSS = Panel("loss")
+
+
+class Metric(NamedTuple):
+    """A metric of a split, and how it is shown.
+
+    Attributes:
+      label: Its name on the screen and in pictures.
+      function: `(rows of the split, metrics before it in the table) -> number`.
+      panel: Where it is drawn; None leaves it out.
+      style: Of its line there, in matplotlib's letters.
+    """
+
+    label: str
+    function: Callable[[Rows, Mapping[str, float]], float]
+    panel: Panel | None = None
+    style: str = "-"
+
+
+def compute(table: Mapping[str, Metric], rows: Rows) -> dict[str, float]:
+    """Returns the metrics of a table, in its order."""
+    known: dict[str, float] = {}
+    for name, metric in table.items():
+        known[name] = float(metric.function(rows, known))
+    return known
 
 
 def top_k_accuracy(
@@ -111,3 +150,30 @@ def multi_hot(
     if labels.ndim == 2:
         return labels > 0
     return labels[:, None] == np.arange(num_classes)
+
+
+def mean_squared_error(
+    prediction: Float[np.ndarray, "B L"], target: Num[np.ndarray, "B L"]
+) -> float:
+    """Mean of the squared errors (MSE), over all numbers."""
+    return float(np.square(prediction - target).mean())
+
+
+def mean_absolute_error(
+    prediction: Float[np.ndarray, "B L"], target: Num[np.ndarray, "B L"]
+) -> float:
+    """Mean of the absolute errors (MAE), over all numbers."""
+    return float(np.abs(prediction - target).mean())
+
+
+def r2_score(prediction: Float[np.ndarray, "B L"], target: Num[np.ndarray, "B L"]) -> float:
+    """Coefficient of determination R², averaged over the numbers of an example.
+
+    1 is perfect, 0 as good as always the mean of the targets. NaN for a single example, and where
+    an error or a target is not finite.
+    """
+    import sklearn.metrics  # Here, for it takes a while.
+
+    if len(target) < 2 or not (np.isfinite(prediction).all() and np.isfinite(target).all()):
+        return float("nan")
+    return float(sklearn.metrics.r2_score(target, prediction))

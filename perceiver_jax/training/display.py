@@ -1,6 +1,6 @@
 """What a run shows: a live bar on a terminal, plain lines elsewhere, a table at the end."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 import contextlib
 import pathlib
 import time
@@ -12,16 +12,6 @@ import rich.progress
 import rich.table
 import rich.text
 
-# Metrics that are shown, and how; the files have all.
-LABELS = {
-    "loss": "loss",
-    "top1": "top-1",
-    "top5": "top-5",
-    "mAP": "mAP",
-    "AUC": "AUC",
-    "d_prime": "d'",
-}
-
 
 class Display:
     """Shows how training goes on.
@@ -30,11 +20,15 @@ class Display:
       console: Where to; a live bar if it is a terminal, lines if it is a file or a pipe.
       start: The step that training goes on from.
       steps: The step that it ends at.
+      labels: Of the metrics that are shown, by name.
     """
 
-    def __init__(self, console: rich.console.Console, start: int, steps: int):
+    def __init__(
+        self, console: rich.console.Console, start: int, steps: int, labels: Mapping[str, str]
+    ):
         """Makes the bar."""
         self._console, self._start, self._steps = console, start, steps
+        self._labels = labels
         self._begin = time.perf_counter()
         self._bar = rich.progress.Progress(
             rich.progress.TextColumn("{task.description}", markup=False),
@@ -90,7 +84,7 @@ class Display:
 
     def step(self, step: int, metrics: dict[str, float]) -> None:
         """Moves the bar to a step."""
-        shown = f"{_metrics(metrics)}  {_speed(metrics)}"
+        shown = f"{self._shown(metrics)}  {_speed(metrics)}"
         self._bar.update(self._task, completed=step, metrics=shown)
 
     def train_line(self, step: int, metrics: dict[str, float]) -> None:
@@ -98,11 +92,11 @@ class Display:
         if not self._console.is_terminal:
             elapsed = time.perf_counter() - self._begin
             left = _seconds(elapsed / (step - self._start) * (self._steps - step))
-            self._line("train", step, f"{_metrics(metrics)}  {_speed(metrics)}  {left} left")
+            self._line("train", step, f"{self._shown(metrics)}  {_speed(metrics)}  {left} left")
 
     def test_line(self, step: int, metrics: dict[str, float]) -> None:
         """Prints the test metrics after `step` updates, and of how many `examples` they are."""
-        self._line("test", step, f"{_metrics(metrics)}  {metrics['examples']:,} examples")
+        self._line("test", step, f"{self._shown(metrics)}  {metrics['examples']:,} examples")
 
     def result(
         self,
@@ -122,7 +116,7 @@ class Display:
           workdir: Where everything was written.
         """
         self._bar.stop()
-        labels = {name: x for name, x in LABELS.items() if name in test}
+        labels = {name: x for name, x in self._labels.items() if name in test}
         table = rich.table.Table("split")
         for label in labels.values():
             table.add_column(label, justify="right")
@@ -131,8 +125,15 @@ class Display:
         self._console.print(table)
         self.say(f"tested on {test['examples']:,} examples, {test['windows']:,} windows in all")
         self.say(
-            f"best {LABELS[best['metric']]} {_number(best['value'])} at step {best['step']}; "
+            f"best {self._labels[best['metric']]} {_number(best['value'])} at step {best['step']}; "
             f"took {_seconds(seconds)}; results are in {workdir}"
+        )
+
+    def _shown(self, metrics: Mapping[str, float]) -> str:
+        return "  ".join(
+            f"{label} {_number(metrics[name])}"
+            for name, label in self._labels.items()
+            if name in metrics
         )
 
     def _line(self, split: str, step: int, text: str) -> None:
@@ -171,12 +172,6 @@ def _timed(console: rich.console.Console, what: str) -> Iterator[None]:
         taken = _seconds(time.perf_counter() - begin)
     finally:
         say(console, f"{what} ... {taken}" if console.is_terminal else taken)
-
-
-def _metrics(metrics: dict[str, float]) -> str:
-    return "  ".join(
-        f"{label} {_number(metrics[name])}" for name, label in LABELS.items() if name in metrics
-    )
 
 
 def _speed(metrics: dict[str, float]) -> str:

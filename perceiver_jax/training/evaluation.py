@@ -1,4 +1,4 @@
-"""Evaluation: every example once, its probabilities averaged over its windows."""
+"""Evaluation: every example once, its rows averaged over its windows."""
 
 from collections.abc import Callable, Iterable, Mapping
 import logging
@@ -8,10 +8,9 @@ import jax
 import numpy as np
 import optax
 
-from perceiver_jax.training import devices, metrics, steps
+from perceiver_jax.training import devices
+from perceiver_jax.training import task as task_lib
 
-# What a batch has besides the inputs of the model.
-ROWS = ("example_id", "mask", "label")
 _MAX_LISTED = 8  # Examples that a message names.
 
 _LOGGER = logging.getLogger(__name__)
@@ -21,125 +20,121 @@ class Evaluation(NamedTuple):
     """The result of an evaluation of E examples.
 
     Attributes:
-      metrics: `loss`, `top1`, `top5` (of more than five classes), `mAP`, and where an example may
-        have several labels `AUC` and `d_prime`.
-      probabilities: [E, L], averaged over the windows of each example.
-      labels: [E] or [E, L].
+      metrics: By name, those of the task.
+      rows: What the task kept of each example [E, ...], averaged over its windows; and
+        `example_id`, its place in the split.
       num_windows: How many windows were evaluated, over all examples.
     """
 
     metrics: dict[str, float]
-    probabilities: np.ndarray
-    labels: np.ndarray
+    rows: dict[str, np.ndarray]
     num_windows: int
 
     @property
     def counts(self) -> dict[str, int]:
         """Of how many `examples` and `windows` the metrics are."""
-        return {"examples": len(self.labels), "windows": self.num_windows}
-
-    @property
-    def main_metric(self) -> str:
-        """Name of the metric that says which of two models is better."""
-        return "mAP" if self.labels.ndim == 2 else "top1"
+        return {"examples": len(self.rows["example_id"]), "windows": self.num_windows}
 
 
-class _Sums(NamedTuple):
-    """Sums over the windows of one example."""
-
-    probabilities: np.ndarray
-    loss: float
-    num_windows: int
-    label: np.ndarray
-
-
-_Rows = tuple[dict[str, jax.Array], steps.Predictions]
-Evaluate = Callable[[optax.Params, Iterable[Mapping[str, np.ndarray]]], Evaluation]
+Batches = Iterable[Mapping[str, np.ndarray]]
 
 
 def make_evaluate(
-    eval_step: Callable[..., steps.Predictions], parallelism: devices.Parallelism
-) -> Evaluate:
+    eval_step: Callable[..., dict[str, jax.Array]],
+    task: task_lib.Task,
+    parallelism: devices.Parallelism,
+) -> Callable[[optax.Params, Batches], Evaluation]:
     """Returns `evaluate(params, batches) -> Evaluation`, compiled when it is first called.
 
-    Batches have `index` (the example that a row is a window of), `weight` (0 for padding) and
-    `label`; `params` are where the parallelism places them. With several processes, each gives its
+    Batches have `example_id` (the example that a row is a window of) and `mask` (False for
+    padding); `params` are where the parallelism places them. With several processes, each gives its
     own part of every batch, and all get the result for all of them.
 
     Args:
       eval_step: What `steps.make_eval_step` returned.
+      task: Whose metrics to compute.
       parallelism: Of the devices that each batch is divided over.
     """
 
-    def predict(params: optax.Params, batch: Mapping[str, jax.Array]) -> _Rows:
-        return {name: batch[name] for name in ROWS}, eval_step(params, batch)
+    def predict(params: optax.Params, batch: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
+        return eval_step(params, batch) | {key: batch[key] for key in ("example_id", "mask")}
 
     run = parallelism.over_batch(predict)
 
-    def evaluate(params: optax.Params, batches: Iterable[Mapping[str, np.ndarray]]) -> Evaluation:
-        sums: dict[int, _Sums] = {}
+    def evaluate(params: optax.Params, batches: Batches) -> Evaluation:
+        sums = _Sums()
         previous = None
         for batch in batches:
             rows = run(params, parallelism.place_batch(batch))
             if previous is not None:  # One batch late, so that the devices need not wait.
-                _add(sums, *jax.device_get(previous))
+                sums.add(jax.device_get(previous))
             previous = rows
         if previous is not None:
-            _add(sums, *jax.device_get(previous))
-        return _summarise(sums)
+            sums.add(jax.device_get(previous))
+        rows = sums.means()
+        _warn_of_not_finite(rows)
+        return Evaluation(task.metrics(rows), rows, int(sums.num_windows.sum()))
 
     return evaluate
 
 
-def _add(
-    sums: dict[int, _Sums], batch: Mapping[str, np.ndarray], predictions: steps.Predictions
-) -> None:
-    probabilities = predictions.probabilities.astype(np.float64)
-    for row in np.flatnonzero(batch["mask"]):
-        index = int(batch["example_id"][row])
-        so_far = sums.get(index, _Sums(0.0, 0.0, 0, batch["label"][row]))
-        sums[index] = _Sums(
-            so_far.probabilities + probabilities[row],
-            so_far.loss + float(predictions.losses[row]),
-            so_far.num_windows + 1,
-            so_far.label,
-        )
+class _Sums:
+    """Sums of rows over the windows of each example, by its ID."""
+
+    def __init__(self):
+        self.num_windows = np.zeros(0, int)
+        self._sums: dict[str, np.ndarray] = {}
+        self._dtypes: dict[str, np.dtype] = {}
+
+    def add(self, rows: Mapping[str, np.ndarray]) -> None:
+        """Adds the rows of a batch, those that are not padding."""
+        kept = np.asarray(rows["mask"], bool)
+        ids = rows["example_id"][kept]
+        missing = int(ids.max(initial=-1)) + 1 - len(self.num_windows)
+        if missing > 0:  # Twice as many, or else each batch would copy all.
+            self.num_windows = _grown(self.num_windows, missing)
+            self._sums = {name: _grown(x, missing) for name, x in self._sums.items()}
+        np.add.at(self.num_windows, ids, 1)
+        for name in rows.keys() - {"mask", "example_id"}:
+            x = rows[name]
+            if name not in self._sums:
+                self._dtypes[name] = x.dtype
+                self._sums[name] = np.zeros((len(self.num_windows), *x.shape[1:]))
+            # In float64, so that what is the same in all windows, such as a label, stays exact.
+            np.add.at(self._sums[name], ids, x[kept].astype(np.float64))
+
+    def means(self) -> dict[str, np.ndarray]:
+        """Returns the means over windows; integers as integers, all else in float64."""
+        ids = np.flatnonzero(self.num_windows)
+        if not ids.size:
+            raise ValueError(
+                "There were no examples to evaluate; expected at least one that is not masked. "
+                "Check the test split."
+            )
+        rows = {"example_id": ids}
+        for name, sums in self._sums.items():
+            count = self.num_windows[ids].reshape(-1, *[1] * (sums.ndim - 1))
+            dtype = self._dtypes[name]
+            rows[name] = (sums[ids] / count).astype(dtype if dtype.kind in "biu" else np.float64)
+        return rows
 
 
-def _warn_of(not_finite: np.ndarray, num_examples: int) -> None:
+def _grown(array: np.ndarray, missing: int) -> np.ndarray:
+    more = max(missing, len(array))
+    return np.concatenate([array, np.zeros((more, *array.shape[1:]), array.dtype)])
+
+
+def _warn_of_not_finite(rows: Mapping[str, np.ndarray]) -> None:
     """Names the examples whose loss is not finite."""
-    if not not_finite.size or jax.process_index():
+    examples = rows["example_id"][~np.isfinite(rows["loss"])]
+    if not examples.size or jax.process_index():
         return
-    more = ", ..." if not_finite.size > _MAX_LISTED else ""
+    more = ", ..." if examples.size > _MAX_LISTED else ""
     _LOGGER.warning(
         "The loss of %d of %d examples is not finite, and so is not the mean: numbers %s%s of the "
         "test split. Look whether they hold NaN or numbers that are far too large.",
-        not_finite.size,
-        num_examples,
-        ", ".join(map(str, not_finite[:_MAX_LISTED])),
+        examples.size,
+        len(rows["example_id"]),
+        ", ".join(map(str, examples[:_MAX_LISTED])),
         more,
     )
-
-
-def _summarise(sums: dict[int, _Sums]) -> Evaluation:
-    if not sums:
-        raise ValueError(
-            "There were no examples to evaluate; expected at least one of weight > 0. "
-            "Check the test split."
-        )
-    examples = [sums[index] for index in sorted(sums)]
-    probabilities = np.stack([x.probabilities / x.num_windows for x in examples])
-    labels = np.stack([x.label for x in examples])
-    losses = np.array([x.loss / x.num_windows for x in examples])
-    _warn_of(np.array(sorted(sums))[~np.isfinite(losses)], len(examples))
-    result = {
-        "loss": float(losses.mean()),
-        "top1": metrics.top_k_accuracy(probabilities, labels, 1),
-    }
-    if probabilities.shape[1] > 5:
-        result["top5"] = metrics.top_k_accuracy(probabilities, labels, 5)
-    result["mAP"] = metrics.mean_average_precision(probabilities, labels)
-    if labels.ndim == 2:
-        result["AUC"] = metrics.mean_roc_auc(probabilities, labels)
-        result["d_prime"] = metrics.d_prime(result["AUC"])
-    return Evaluation(result, probabilities, labels, sum(x.num_windows for x in examples))

@@ -26,6 +26,7 @@ from perceiver_jax.training import (
 from perceiver_jax.training import plan as plan_lib
 from perceiver_jax.training import state as state_lib
 from perceiver_jax.training import steps as steps_lib
+from perceiver_jax.training import task as task_lib
 
 
 @runtime_checkable
@@ -45,7 +46,8 @@ class TrainBatches(Protocol):
 def train(
     *,
     update: steps_lib.Update,
-    eval_step: Callable[..., steps_lib.Predictions],
+    eval_step: Callable[..., dict[str, jax.Array]],
+    task: task_lib.Task,
     create_state: Callable[[], state_lib.TrainState],
     rng: jax.Array,
     parallelism: devices.Parallelism,
@@ -70,6 +72,7 @@ def train(
     Args:
       update: What `steps.make_update` returned for `parallelism.axis_name`.
       eval_step: What `steps.make_eval_step` returned.
+      task: What is trained for.
       create_state: Returns the state to begin with; to be compiled.
       rng: The key that all randomness of training comes from.
       parallelism: How the devices share the state; each gets an equal part of every batch.
@@ -95,7 +98,7 @@ def train(
       OSError: If something cannot be written.
     """
     begin = time.perf_counter()
-    evaluate = evaluation.make_evaluate(eval_step, parallelism)
+    evaluate = evaluation.make_evaluate(eval_step, task, parallelism)
     if jax.process_count() > 1:
         signals.agree(parallelism.any_process)
 
@@ -125,13 +128,14 @@ def train(
         metadata = {"config": config, "rng": jax.random.key_data(rng).tolist()}
         rng = parallelism.place_key(rng)
         diverging = divergence.Divergence(plan.max_skipped, skipped)
+        labels = {name: metric.label for name, metric in task.shown.items()}
         if jax.process_index() == 0:
             writers.write_json(workdir / "config.json", config)
             if data is not None:
                 writers.write_json(workdir / "data.json", data)
         with (
-            display.Display(console, start, plan.steps) as screen,
-            recorder.Recorder(workdir, screen, start, recorded) as record,
+            display.Display(console, start, plan.steps, labels) as screen,
+            recorder.Recorder(workdir, screen, task, start, recorded) as record,
         ):
             for note in notes:
                 screen.say(note)
@@ -147,7 +151,7 @@ def train(
                     record.test(start, test(state))  # A signal prevented it.
                 with screen.timed("reading the first batch"):
                     host_batch = next(train_batches)
-                size = len(host_batch["label"]) * jax.process_count()
+                size = len(host_batch["example_id"]) * jax.process_count()
                 batch = parallelism.place_batch(host_batch)
                 with screen.timed("compiling the training step"):
                     step_fn = parallelism.compile_update(update, state, batch, rng)

@@ -11,8 +11,10 @@ from typing import Any
 import jax
 
 from perceiver_jax.training import display, evaluation, plots, writers
+from perceiver_jax.training import task as task_lib
 
-AVERAGED = ("loss", "top1", "grad_norm")
+# What a step returns that is not averaged over steps.
+NOT_AVERAGED = ("learning_rate", "skipped")
 
 
 class Recorder:
@@ -23,6 +25,7 @@ class Recorder:
     Args:
       workdir: Where `metrics.jsonl`, TensorBoard events and `curves.png` go.
       screen: Where progress is shown.
+      task: Whose main metric says which evaluation is the best.
       step: The step that training goes on from.
       saved: What `to_json` gave at that step; None to begin.
     """
@@ -31,6 +34,7 @@ class Recorder:
         self,
         workdir: pathlib.Path,
         screen: display.Display,
+        task: task_lib.Task,
         step: int,
         saved: dict[str, Any] | None,
     ):
@@ -45,7 +49,7 @@ class Recorder:
         }
         self._sums, self._count, self._skipped = saved["sums"], saved["count"], saved["skipped"]
         self._best, self._evaluated = saved["best"], saved["evaluated"]
-        self._workdir, self._screen = workdir, screen
+        self._workdir, self._screen, self._task = workdir, screen, task
         writes = jax.process_index() == 0
         self._writer = writers.MetricsWriter(workdir, step, saved["lines"]) if writes else None
         if writes and self._writer.num_missing:
@@ -100,6 +104,7 @@ class Recorder:
           The metrics of this step.
         """
         values = {name: float(x) for name, x in jax.device_get(metrics).items()}
+        averaged = [name for name in values if name not in NOT_AVERAGED]
         now = time.perf_counter()
         self._seconds += now - self._last
         self._last = now
@@ -108,10 +113,11 @@ class Recorder:
             self._skipped += 1
         else:
             self._count += 1
-            for name in AVERAGED:
+            for name in averaged:
+                # A run that an earlier version saved may lack a sum.
                 self._sums[name] = self._sums.get(name, 0.0) + values[name]
         line = {
-            name: self._sums[name] / self._count if self._count else math.nan for name in AVERAGED
+            name: self._sums[name] / self._count if self._count else math.nan for name in averaged
         }
         line["skipped"] = self._skipped
         line["learning_rate"] = values["learning_rate"]
@@ -132,14 +138,14 @@ class Recorder:
         line = result.metrics | result.counts
         self._screen.test_line(step, line)
         self._evaluated = step
-        value = result.metrics[result.main_metric]
+        value = result.metrics[self._task.main_metric]
         best = math.nan if self._best is None else self._best["value"]
-        if value > best or math.isnan(best):
-            self._best = {"step": step, "metric": result.main_metric, "value": value}
+        if math.isnan(best) or (value < best if self._task.lower_is_better else value > best):
+            self._best = {"step": step, "metric": self._task.main_metric, "value": value}
         if self._writer is not None:
             self._writer.write(step, "test", line)
             with writers.replacing(self._workdir / "curves.png") as path:
-                plots.draw_curves(writers.read_metrics(self._workdir), path)
+                plots.draw_curves(writers.read_metrics(self._workdir), self._task.shown, path)
 
     def to_json(self) -> dict[str, Any]:
         """Returns what a checkpoint keeps, so that no step is missing from the next average.

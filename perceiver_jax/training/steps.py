@@ -1,33 +1,26 @@
 """The training and evaluation steps: pure functions, to be run by `jax.jit` or `jax.pmap`."""
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import chex
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, Key
+from jaxtyping import Array, Key
 import numpy as np
 import optax
 
-from perceiver_jax.training import losses
+from perceiver_jax.training import task as task_lib
 from perceiver_jax.training.state import TrainState
 
 Batch = Mapping[str, Array | np.ndarray]
-Apply = Callable[..., Array]  # (params, rng, batch, is_training) -> logits [B, L]
+Apply = Callable[..., task_lib.Arrays]  # (params, rng, batch, is_training) -> outputs [B, ...]
 Update = Callable[[TrainState, Batch, Array], tuple[TrainState, dict[str, Array]]]
-
-
-class Predictions(NamedTuple):
-    """What evaluating a batch gives: probabilities [B, L] and losses [B]."""
-
-    probabilities: Array
-    losses: Array
 
 
 def make_update(
     apply: Apply,
-    loss: losses.Loss,
+    task: task_lib.Task,
     optimizer: optax.GradientTransformation,
     schedule: optax.Schedule,
     *,
@@ -39,8 +32,8 @@ def make_update(
 
     The loss is the mean over the global batch, without the examples that `batch['mask']`, if there
     is one, is False for.
-    The metrics are scalars: `loss`, `top1` (how often a true class scores highest), `grad_norm`
-    (global, before clipping), `learning_rate` and `skipped`.
+    The metrics are scalars: `loss`, what else the task reports, `grad_norm` (global, before
+    clipping), `learning_rate` and `skipped`.
 
     Where the loss or a gradient is not finite, the update is skipped: nothing but the step changes,
     and `skipped` is 1 instead of 0. The optimizer counts the updates that it made, so that after s
@@ -50,8 +43,8 @@ def make_update(
     that results do not depend on the number of devices.
 
     Args:
-      apply: `apply(params, rng, batch, is_training) -> logits`, with one random key an example.
-      loss: What `losses.build_loss` returned.
+      apply: `apply(params, rng, batch, is_training) -> outputs`, with one random key an example.
+      task: What the outputs are trained for.
       optimizer: What `optimizers.build_optimizer` returned.
       schedule: The learning rate that came with it, to report.
       ema_decay: Highest decay of the moving average of parameters, in [0, 1); 0 keeps none.
@@ -81,22 +74,21 @@ def make_update(
     def update(
         state: TrainState, batch: Batch, rng: Key[Array, ""]
     ) -> tuple[TrainState, dict[str, Array]]:
-        labels = batch["label"]
-        weight = jnp.asarray(batch.get("mask", jnp.ones(len(labels))), jnp.float32)
+        size = len(next(iter(batch.values())))
+        weight = jnp.asarray(batch.get("mask", jnp.ones(size)), jnp.float32)
         weight = weight / total(jnp.sum(weight))
-        keys = _example_keys(jax.random.fold_in(rng, state.step), len(labels), axis_name)
+        # Resuming to the bit depends on both: the key of a step, and that of an example in it.
+        keys = _example_keys(jax.random.fold_in(rng, state.step), size, axis_name)
 
-        def loss_fn(params: optax.Params, part: Any) -> tuple[Array, Array]:
+        def loss_fn(params: optax.Params, part: Any) -> tuple[Array, dict[str, Array]]:
             batch, keys, weight = part
-            labels = batch["label"]
-            logits = apply(params, keys, batch, is_training=True)
-            chex.assert_rank(logits, 2)
-            chex.assert_equal_shape_prefix((logits, labels, weight), 1)
-            top1 = jnp.sum(weight * _best_is_true(logits, labels))
-            return jnp.sum(weight * loss.per_example(logits, labels)), top1
+            losses, reported = task.loss(apply(params, keys, batch, is_training=True), batch)
+            chex.assert_equal_shape((losses, weight, *reported.values()))
+            means = {name: jnp.sum(weight * x) for name, x in reported.items()}
+            return jnp.sum(weight * losses), means
 
         value_and_grad = jax.value_and_grad(loss_fn, has_aux=True)
-        (value, top1), grads = _sum_over_parts(
+        (value, reported), grads = _sum_over_parts(
             lambda part: value_and_grad(state.params, part),
             (dict(batch), keys, weight),
             accumulate_steps,
@@ -106,7 +98,7 @@ def make_update(
         params = optax.apply_updates(state.params, updates)
         metrics = {
             "loss": total(value),
-            "top1": total(top1),
+            **{name: total(x) for name, x in reported.items()},
             "grad_norm": optax.tree.norm(grads),
             "learning_rate": schedule(state.step),
         }
@@ -120,15 +112,13 @@ def make_update(
     return update
 
 
-def make_eval_step(apply: Apply, loss: losses.Loss) -> Callable[[optax.Params, Batch], Predictions]:
-    """Returns `eval_step(params, batch) -> Predictions`.
+def make_eval_step(
+    apply: Apply, task: task_lib.Task
+) -> Callable[[optax.Params, Batch], dict[str, Array]]:
+    """Returns `eval_step(params, batch) -> rows`, what the task keeps of each example."""
 
-    The losses are those of training, label smoothing included, so that the two can be compared.
-    """
-
-    def eval_step(params: optax.Params, batch: Batch) -> Predictions:
-        logits = apply(params, None, batch, is_training=False)
-        return Predictions(loss.probabilities(logits), loss.per_example(logits, batch["label"]))
+    def eval_step(params: optax.Params, batch: Batch) -> dict[str, Array]:
+        return task.rows(apply(params, None, batch, is_training=False), batch)
 
     return eval_step
 
@@ -166,17 +156,6 @@ def _sum_over_parts(function: Callable[[Any], Any], batch: Any, num_parts: int) 
     shapes = jax.eval_shape(function, jax.tree.map(lambda x: x[0], parts))
     zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
     return jax.lax.scan(add, zeros, parts)[0]
-
-
-def _best_is_true(
-    logits: Float[Array, "B L"], labels: Int[Array, " B"] | Float[Array, "B L"]
-) -> Bool[Array, " B"]:
-    best = jnp.argmax(logits, axis=-1)
-    if labels.ndim == 1:
-        return best == labels
-    # Of mixed labels, the class with the largest share is the true one.
-    share = jnp.take_along_axis(labels, best[:, None], axis=-1)[:, 0]
-    return (share > 0) & (share == jnp.max(labels, axis=-1))
 
 
 def _moving_average(

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from perceiver_jax.training import losses
+from perceiver_jax.tasks import losses
 
 LOGITS = np.random.RandomState(0).normal(size=(5, 7)).astype(np.float32)
 LABELS = np.array([0, 3, 6, 3, 1], np.int32)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn import metrics as sklearn_metrics
 
-from perceiver_jax.training import metrics
+from perceiver_jax.tasks import metrics
 
 
 def _scores(rng, size, num_classes):

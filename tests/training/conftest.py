@@ -9,15 +9,16 @@ import numpy as np
 import pytest
 import rich.console
 
+from perceiver_jax import tasks
 from perceiver_jax.training import (
     devices,
     loop,
-    losses,
     optimizers,
     plan,
     preemption,
     state,
     steps,
+    task,
 )
 
 FEATURES, HIDDEN, CLASSES = 5, 12, 7  # 12, so that 'fsdp' has something to divide.
@@ -29,7 +30,20 @@ def _toy_apply(params, rng, batch, is_training=False):
     if is_training:
         x = x * jax.vmap(lambda key: jax.random.bernoulli(key, 0.9, (FEATURES,)))(rng)
     x = jnp.tanh(x @ params["hidden"]["w"] + params["hidden"]["b"][None])
-    return x @ params["logits"]["w"] + params["logits"]["b"][None]
+    return {"label": x @ params["logits"]["w"] + params["logits"]["b"][None]}
+
+
+class Label(NamedTuple):
+    """What a task asks of a field of classes."""
+
+    num_classes: int = CLASSES
+    multi_label: bool = False
+
+
+def make_task(loss="softmax", label=None):
+    label = label or Label(multi_label=loss == "sigmoid")
+    keys = {"kind": "classification", "target": "label", "loss": loss}
+    return tasks.build_task(keys, {"label": label})
 
 
 def _toy_params():
@@ -84,14 +98,14 @@ class _ToyBatches:
 class Toy(NamedTuple):
     """The parts of a training run."""
 
-    loss: losses.Loss
+    task: task.Task
     optimizer: object
     schedule: object
     state: state.TrainState
     ema_decay: float
 
     def eval_step(self):
-        return steps.make_eval_step(_toy_apply, self.loss)
+        return steps.make_eval_step(_toy_apply, self.task)
 
     def update(self, parallelism=None, accumulate_steps=1):
         apply, axis_name = _toy_apply, None
@@ -99,7 +113,7 @@ class Toy(NamedTuple):
             apply, axis_name = parallelism.with_whole_params(apply), parallelism.axis_name
         return steps.make_update(
             apply,
-            self.loss,
+            self.task,
             self.optimizer,
             self.schedule,
             ema_decay=self.ema_decay,
@@ -121,7 +135,7 @@ def make_toy():
             schedule={"name": "cosine"}, total_steps=steps, max_grad_norm=1.0, **options
         )
         initial = state.create_state(_toy_params(), optimizer, ema_decay)
-        return Toy(losses.build_loss(loss), optimizer, schedule, initial, ema_decay)
+        return Toy(make_task(loss), optimizer, schedule, initial, ema_decay)
 
     return make
 
@@ -147,6 +161,7 @@ def train_toy(make_toy):
         metrics = loop.train(
             update=toy.update(parallelism),
             eval_step=toy.eval_step(),
+            task=toy.task,
             create_state=lambda: toy.state,
             rng=jax.random.key(1),
             parallelism=parallelism,

@@ -1,21 +1,31 @@
 """Evaluation counts every example once, whatever its windows and padding."""
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from perceiver_jax.training import devices, evaluation, steps
+from perceiver_jax import tasks
+from perceiver_jax.training import devices, evaluation
 
 
-def _evaluate(batches, kind="pmap"):
+class _Label(NamedTuple):
+    num_classes: int
+    multi_label: bool
+
+
+def _evaluate(batches, kind="pmap", num_classes=2, multi_label=False):
     """Evaluates a 'model' whose probabilities are in the batch."""
     parallelism = devices.build_parallelism(kind, jax.devices()[:2])
+    keys = {"kind": "classification", "target": "label"}
+    task = tasks.build_task(keys, {"label": _Label(num_classes, multi_label)})
 
     def eval_step(params, batch):
-        return steps.Predictions(batch["p"] * params, batch["p"][:, 0])
+        return {"scores": batch["p"] * params, "target": batch["label"], "loss": batch["p"][:, 0]}
 
-    evaluate = evaluation.make_evaluate(eval_step, parallelism)
+    evaluate = evaluation.make_evaluate(eval_step, task, parallelism)
     return evaluate(parallelism.place_state(jnp.float32(1.0)), batches)
 
 
@@ -36,7 +46,7 @@ def test_probabilities_are_averaged_over_windows_in_any_batch(kind):
     first = _batch([(0, 1, (1.0, 0.0)), (1, 1, (0.25, 0.75))], [1, 1])
     second = _batch([(0, 1, (0.0, 1.0)), (0, 1, (0.5, 0.5))], [1, 1])
     result = _evaluate([first, second], kind)
-    np.testing.assert_allclose(result.probabilities, [[0.5, 0.5], [0.25, 0.75]])
+    np.testing.assert_allclose(result.rows["scores"], [[0.5, 0.5], [0.25, 0.75]])
     assert result.num_windows == 4
     assert result.metrics["loss"] == pytest.approx((0.5 + 0.25) / 2)
 
@@ -45,23 +55,22 @@ def test_padding_does_not_count():
     real = [(0, 1, (0.1, 0.9)), (2, 1, (0.8, 0.2))]
     padding = [(0, 0, (1.0, 0.0)), (1, 0, (1.0, 0.0))]
     result = _evaluate([_batch(real + padding, [1, 1, 1])])
-    np.testing.assert_allclose(result.probabilities, [[0.1, 0.9], [0.8, 0.2]])
+    np.testing.assert_allclose(result.rows["scores"], [[0.1, 0.9], [0.8, 0.2]])
     assert result.metrics["top1"] == 0.5
 
 
 def test_labels_of_several_classes_are_kept_and_judged_by_map():
     label = np.array([[1.0, 0.0], [1.0, 1.0]], np.float32)
     rows = [(1, 1, (0.6, 0.7)), (0, 1, (0.9, 0.8))]
-    result = _evaluate([_batch(rows, label)])
-    np.testing.assert_array_equal(result.labels, label)
+    result = _evaluate([_batch(rows, label)], multi_label=True)
+    np.testing.assert_array_equal(result.rows["target"], label)
     assert result.metrics["mAP"] == pytest.approx((1.0 + 0.5) / 2)
-    assert result.main_metric == "mAP"
 
 
 def test_several_labels_are_judged_by_auc_and_d_prime_too():
     label = np.array([[1.0, 0.0], [0.0, 1.0], [1.0, 1.0]], np.float32)
     rows = [(0, 1, (0.6, 0.7)), (1, 1, (0.3, 0.5)), (2, 1, (0.1, 0.8)), (0, 0, (0.0, 0.0))]
-    result = _evaluate([_batch(rows, label)])
+    result = _evaluate([_batch(rows, label)], multi_label=True)
     assert result.metrics["AUC"] == pytest.approx((0.5 + 0.5) / 2)
     assert result.metrics["d_prime"] == pytest.approx(0, abs=1e-6)
     one = _evaluate([_batch([(0, 1, (0.1, 0.9)), (0, 0, (0.1, 0.9))], [1])])
@@ -75,7 +84,8 @@ def test_metrics_come_with_the_number_of_examples_and_windows():
 
 def test_top5_is_there_for_more_than_five_classes_only():
     two = _evaluate([_batch([(0, 1, (0.1, 0.9)), (0, 0, (0.1, 0.9))], [1])])
-    seven = _evaluate([_batch([(0, 1, np.arange(7.0)), (0, 0, np.arange(7.0))], [2])])
+    rows = [(0, 1, np.arange(7.0)), (0, 0, np.arange(7.0))]
+    seven = _evaluate([_batch(rows, [2])], num_classes=7)
     assert "top5" not in two.metrics
     assert seven.metrics["top5"] == 1.0
 
@@ -91,3 +101,12 @@ def test_examples_whose_loss_is_not_finite_are_named(caplog):
 def test_no_example_at_all_is_an_error_that_says_so():
     with pytest.raises(ValueError, match="no examples to evaluate; expected at least one"):
         _evaluate([])
+
+
+def test_integers_stay_integers_and_floats_become_float64():
+    rows = [(5, 1, (0.1, 0.9)), (5, 1, (0.1, 0.9)), (5, 1, (0.1, 0.9)), (3, 1, (0.8, 0.2))]
+    result = _evaluate([_batch(rows, [0, 0, 0, 1, 0, 1])])
+    assert result.rows["target"].dtype == np.int32
+    assert result.rows["scores"].dtype == np.float64
+    np.testing.assert_array_equal(result.rows["target"], [1, 1])
+    np.testing.assert_array_equal(result.rows["example_id"], [3, 5])

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from perceiver_jax.training import losses, steps
 from perceiver_jax.training import state as state_lib
+from perceiver_jax.training import steps
 
 
 @pytest.fixture(scope="module")
@@ -28,10 +28,10 @@ def test_randomness_differs_between_steps_and_between_examples(make_toy, toy_bat
 
     def apply(params, rng, batch, is_training):
         jax.debug.callback(seen.append, jax.vmap(jax.random.uniform)(rng))
-        return jnp.zeros((8, 7)) + params["logits"]["b"][None]
+        return {"label": jnp.zeros((8, 7)) + params["logits"]["b"][None]}
 
     toy = make_toy()
-    update = jax.jit(steps.make_update(apply, toy.loss, toy.optimizer, toy.schedule))
+    update = jax.jit(steps.make_update(apply, toy.task, toy.optimizer, toy.schedule))
     state, _ = update(toy.state, toy_batch(8), jax.random.key(0))
     update(state, toy_batch(8), jax.random.key(0))
     jax.effects_barrier()
@@ -49,11 +49,10 @@ def test_examples_without_weight_have_no_influence(toy, toy_update, toy_batch):
 
 def test_top1_of_several_labels_asks_for_one_with_the_largest_share(make_toy, toy_batch):
     def apply(params, rng, batch, is_training):
-        return jnp.eye(5, 7) + 0.0 * params["logits"]["b"][None]
+        return {"label": jnp.eye(5, 7) + 0.0 * params["logits"]["b"][None]}
 
-    toy = make_toy()
-    sigmoid = losses.build_loss("sigmoid")
-    update = jax.jit(steps.make_update(apply, sigmoid, toy.optimizer, toy.schedule))
+    toy = make_toy(loss="sigmoid")
+    update = jax.jit(steps.make_update(apply, toy.task, toy.optimizer, toy.schedule))
     label = np.zeros((5, 7), np.float32)
     label[0, [0, 3]] = label[1, 2] = label[2, 2] = 1.0  # Right, wrong, right, and none.
     label[4, [4, 5]] = 0.4, 0.6  # Mixed, and wrong.
@@ -118,6 +117,6 @@ def test_eight_examples_are_learnt_by_heart(make_toy, toy_batch):
     update, state, batch = jax.jit(toy.update()), toy.state, toy_batch(8)
     for _ in range(200):
         state, _ = update(state, batch, jax.random.key(0))
-    predictions = jax.jit(toy.eval_step())(state.params, batch)
-    np.testing.assert_array_equal(predictions.probabilities.argmax(axis=-1), batch["label"])
-    assert predictions.losses.mean() < 0.05
+    rows = jax.jit(toy.eval_step())(state.params, batch)
+    np.testing.assert_array_equal(rows["scores"].argmax(axis=-1), batch["label"])
+    assert rows["loss"].mean() < 0.05

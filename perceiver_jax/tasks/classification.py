@@ -1,0 +1,160 @@
+"""Which class, or which classes, an example is of."""
+
+from collections.abc import Iterator, Mapping, Sequence
+import json
+from typing import Any
+
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+import numpy as np
+import rich.table
+import rich.text
+
+from perceiver_jax import config as config_lib
+from perceiver_jax.tasks import losses, metrics, plots
+
+NUM_LEAST = 5  # Classes that are named as recognised least.
+_ACCURACY = metrics.Panel("accuracy, mAP", (-0.02, 1.02))
+
+Rows = Mapping[str, np.ndarray]
+
+
+def _of_scores(function, *args):
+    return lambda rows, _: function(rows["scores"], rows["target"], *args)
+
+
+# A metric is one entry here. `top5` is for more than five classes, AUC and d' for several labels.
+METRICS = {
+    "loss": metrics.Metric("loss", lambda rows, _: rows["loss"].mean(), metrics.LOSS),
+    "top1": metrics.Metric("top-1", _of_scores(metrics.top_k_accuracy, 1), _ACCURACY),
+    "top5": metrics.Metric("top-5", _of_scores(metrics.top_k_accuracy, 5), _ACCURACY, ":"),
+    "mAP": metrics.Metric("mAP", _of_scores(metrics.mean_average_precision), _ACCURACY, "--"),
+    "AUC": metrics.Metric("AUC", _of_scores(metrics.mean_roc_auc)),
+    "d_prime": metrics.Metric("d'", lambda _, known: metrics.d_prime(known["AUC"])),
+}
+
+
+class Classification:
+    """Classes from logits.
+
+    Args:
+      target: Name of the field of classes, and of the output that has a logit a class.
+      field: That field: `num_classes`, and `multi_label` if an example may have several.
+      loss: 'softmax' for one class an example, 'sigmoid' for several.
+      label_smoothing: How far labels are moved towards ignorance, in [0, 1).
+
+    Attributes:
+      target: As given.
+      size: Numbers that the output has to have.
+      main_metric: mAP if an example may have several classes, else top-1.
+      lower_is_better: False.
+      shown: The metrics.
+
+    Raises:
+      config.UserError: If the field has no classes, the loss is unknown or does not suit them.
+    """
+
+    lower_is_better = False
+
+    def __init__(
+        self,
+        *,
+        target: str,
+        field: Any,
+        loss: str = "softmax",
+        label_smoothing: int | float = 0.0,
+    ):
+        """Checks that the loss suits the field."""
+        if not hasattr(field, "num_classes"):
+            raise config_lib.UserError(
+                f"target is {target!r}, which has numbers and no classes. For numbers set task.kind "
+                "to 'regression', or give classes as integers: astype(int)."
+            )
+        if loss == "sigmoid" and not field.multi_label:
+            raise config_lib.UserError(
+                f"loss is 'sigmoid'; {target!r} is one class an example. Set it to 'softmax'."
+            )
+        self.target, self.size = target, field.num_classes
+        self.main_metric = "mAP" if field.multi_label else "top1"
+        absent = set() if self.size > 5 else {"top5"}
+        absent |= set() if field.multi_label else {"AUC", "d_prime"}
+        self.shown = {name: metric for name, metric in METRICS.items() if name not in absent}
+        self._multi_label = field.multi_label
+        self._loss = losses.build_loss(loss, label_smoothing)
+
+    def loss(
+        self, outputs: Mapping[str, Array], batch: Mapping[str, Array]
+    ) -> tuple[Float[Array, " B"], dict[str, Bool[Array, " B"]]]:
+        """Returns the loss of each example, and `top1`: whether a true class scores highest."""
+        logits, labels = outputs[self.target], batch[self.target]
+        return self._loss.per_example(logits, labels), {"top1": _best_is_true(logits, labels)}
+
+    def rows(self, outputs: Mapping[str, Array], batch: Mapping[str, Array]) -> dict[str, Array]:
+        """Returns `scores` (probabilities [B, L]), `target` and `loss`.
+
+        The losses are those of training, label smoothing included, so that the two can be compared.
+        """
+        logits, labels = outputs[self.target], batch[self.target]
+        return {
+            "scores": self._loss.probabilities(logits),
+            "target": labels,
+            "loss": self._loss.per_example(logits, labels),
+        }
+
+    def metrics(self, rows: Rows) -> dict[str, float]:
+        """Returns `shown` of a whole split."""
+        return metrics.compute(self.shown, rows)
+
+    def render(self, rows: Rows, names: Sequence[str]) -> Iterator[tuple[str, Any]]:
+        """Yields the confusion matrix, figures of each class, and the worst classes."""
+        scores, labels = rows["scores"], rows["target"]
+        # With several labels an example, one row for each of them.
+        examples, classes = np.nonzero(metrics.multi_hot(labels, self.size))
+        confusion = metrics.confusion_matrix(scores[examples], classes)
+        yield "confusion.png", plots.draw_confusion(confusion, names)
+        if self._multi_label:
+            name = "average_precision"
+            values = metrics.average_precision_per_class(scores, labels)
+        else:
+            name, values = "accuracy", metrics.accuracy_per_class(scores, labels)
+        yield "per_class.png", plots.draw_per_class(values, names, name.replace("_", " "))
+        lines = {
+            class_name: {name: None if np.isnan(value) else float(value), "examples": int(count)}
+            for class_name, value, count in zip(names, values, confusion.sum(axis=1), strict=True)
+        }
+        yield "per_class.json", json.dumps(lines, indent=2) + "\n"
+        if not self._multi_label:
+            mean = metrics.mean_class_accuracy(scores, labels)
+            yield "", f"mean of the classes' accuracies: {mean:.4f}"
+            table = _least_recognised(confusion, values, names)
+            if table.rows:
+                yield "", table
+
+
+def _best_is_true(
+    logits: Float[Array, "B L"], labels: Int[Array, " B"] | Float[Array, "B L"]
+) -> Bool[Array, " B"]:
+    best = jnp.argmax(logits, axis=-1)
+    if labels.ndim == 1:
+        return best == labels
+    # Of mixed labels, the class with the largest share is the true one.
+    share = jnp.take_along_axis(labels, best[:, None], axis=-1)[:, 0]
+    return (share > 0) & (share == jnp.max(labels, axis=-1))
+
+
+def _least_recognised(
+    confusion: np.ndarray, accuracy: np.ndarray, names: Sequence[str]
+) -> rich.table.Table:
+    table = rich.table.Table("recognised least", "accuracy", "examples", "most often taken for")
+    for label in np.argsort(accuracy, kind="stable")[:NUM_LEAST]:  # NaN, no examples, comes last.
+        if not accuracy[label] < 1:
+            continue
+        wrong = np.where(np.arange(len(names)) == label, 0, confusion[label])
+        other = f"{names[wrong.argmax()]} ({wrong.max()})"
+        table.add_row(
+            rich.text.Text(names[label]),
+            f"{accuracy[label]:.4f}",
+            f"{confusion[label].sum():,}",
+            rich.text.Text(other),
+        )
+    return table

@@ -1,0 +1,111 @@
+"""Drawings of what models predict, without a display."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from matplotlib import figure as mpl_figure
+
+MAX_NAMED = 60  # Classes that there is room to name.
+MAX_DRAWN = 12  # Numbers of an example that there is room to draw.
+
+
+def draw_confusion(confusion: np.ndarray, class_names: Sequence[str]) -> "mpl_figure.Figure":
+    """Draws a confusion matrix, each row as fractions of that class's examples.
+
+    Args:
+      confusion: Counts by true class (rows) and predicted class (columns).
+      class_names: Names of the classes.
+    """
+    size = len(class_names)
+    fractions = confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)
+    named = size <= MAX_NAMED
+    side = max(5.0, min(0.32 * size, 16.0)) if named else 10.0
+    figure = _figure(side + 2.0, side + 1.0)
+    axes = figure.subplots()
+    image = axes.imshow(fractions, cmap="Blues", vmin=0.0, vmax=1.0)
+    figure.colorbar(image, ax=axes, fraction=0.046, pad=0.03, label="fraction of the true class")
+    axes.set_xlabel("predicted")
+    axes.set_ylabel("true")
+    if named:
+        axes.set_xticks(range(size), class_names, rotation=90, parse_math=False)
+        axes.set_yticks(range(size), class_names, parse_math=False)
+    if size <= 20:
+        for (row, column), x in np.ndenumerate(fractions):
+            if x > 0.0:
+                colour = "white" if x > 0.5 else "black"
+                axes.text(
+                    column, row, f"{100 * x:.0f}", ha="center", va="center", color=colour, size=8
+                )
+        axes.set_title("per cent of the true class", size=10)
+    return figure
+
+
+def draw_per_class(
+    values: np.ndarray, class_names: Sequence[str], label: str
+) -> "mpl_figure.Figure":
+    """Draws a bar for each class, best on top; of many classes the best and the worst.
+
+    Args:
+      values: One value in [0, 1] a class; NaN for a class that does not occur, which is left out.
+      class_names: Names of the classes.
+      label: What the values are.
+    """
+    occurs = np.flatnonzero(~np.isnan(values))
+    order = occurs[np.argsort(-values[occurs], kind="stable")]
+    half = MAX_NAMED // 2
+    shown = order if len(order) <= MAX_NAMED else np.concatenate([order[:half], order[-half:]])
+    figure = _figure(7.5, 1.2 + 0.24 * len(shown))
+    axes = figure.subplots()
+    axes.barh(range(len(shown)), values[shown], color="#7aa6c9", height=0.7)
+    for row, x in enumerate(values[shown]):
+        axes.text(1.02, row, f"{x:.2f}", va="center", size=8)
+    axes.set_yticks(range(len(shown)), [class_names[i] for i in shown], parse_math=False)
+    axes.set_ylim(len(shown) - 0.4, -0.6)
+    axes.set_xlim(0.0, 1.08)
+    mean = values[occurs].mean()
+    axes.axvline(mean, color="black", linewidth=1, linestyle="--")
+    axes.set_xlabel(label)
+    title = f"{len(order)} classes, mean {mean:.3f}"
+    if len(shown) < len(order):
+        axes.axhline(half - 0.5, color="black", linewidth=0.8)
+        title += f"; the {half} best and the {half} worst"
+    axes.set_title(title, size=10)
+    return figure
+
+
+def draw_predictions(prediction: np.ndarray, target: np.ndarray) -> "mpl_figure.Figure":
+    """Draws predictions against targets, a panel for each of an example's first numbers.
+
+    Args:
+      prediction: Numbers [E, L].
+      target: Numbers [E, L].
+    """
+    count = min(target.shape[1], MAX_DRAWN)
+    columns = min(count, 4)
+    rows = -(-count // columns)
+    figure = _figure(4.0 * columns, 3.8 * rows)
+    panels = figure.subplots(rows, columns, squeeze=False).flat
+    for number, axes in enumerate(panels):
+        if number >= count:
+            axes.set_visible(False)
+            continue
+        pair = target[:, number], prediction[:, number]
+        axes.scatter(*pair, s=12, color="#7aa6c9", alpha=0.7)
+        both = np.concatenate(pair)
+        both = both[np.isfinite(both)]
+        if both.size:
+            axes.axline((both.min(), both.min()), slope=1.0, color="black", linewidth=0.8)
+        axes.set_xlabel("target" if count == 1 else f"target {number}")
+        axes.set_ylabel("prediction")
+        axes.grid(alpha=0.3)
+    return figure
+
+
+def _figure(width: float, height: float) -> "mpl_figure.Figure":
+    """Returns an empty figure, in inches; without pyplot, so that no window system is needed."""
+    from matplotlib import figure as mpl_figure  # Here, for it takes a while.
+
+    return mpl_figure.Figure(figsize=(width, height), dpi=130, layout="constrained")

@@ -1,0 +1,79 @@
+"""What the trainer asks of a task, and all that it knows of one; `perceiver_jax/tasks` has some."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Protocol, runtime_checkable
+
+from jaxtyping import Array, Float
+import numpy as np
+
+Arrays = Mapping[str, Array]
+Rows = Mapping[str, np.ndarray]
+
+
+@runtime_checkable
+class Panel(Protocol):
+    """A part of `curves.png`.
+
+    Attributes:
+      label: What its axis shows.
+      limits: Of the axis; None: whatever there is.
+    """
+
+    label: str
+    limits: tuple[float, float] | None
+
+
+@runtime_checkable
+class Metric(Protocol):
+    """How a metric is shown.
+
+    Attributes:
+      label: Its name on the screen and in pictures.
+      panel: Where it is drawn; None leaves it out.
+      style: Of its line there, in matplotlib's letters.
+    """
+
+    label: str
+    panel: Panel | None
+    style: str
+
+
+@runtime_checkable
+class Task(Protocol):
+    """What the outputs of a model and the fields of a batch mean to each other.
+
+    Attributes:
+      main_metric: Name of the metric that says which of two models is better.
+      lower_is_better: Whether the lower one is.
+      shown: The metrics that are shown, in their order, by name; the files have all.
+    """
+
+    main_metric: str
+    lower_is_better: bool
+    shown: Mapping[str, Metric]
+
+    def loss(
+        self, outputs: Arrays, batch: Arrays
+    ) -> tuple[Float[Array, " B"], dict[str, Float[Array, " B"]]]:
+        """Returns the loss of each example, and by name what else training reports of it."""
+
+    def rows(self, outputs: Arrays, batch: Arrays) -> dict[str, Array]:
+        """Returns the little that evaluation keeps of each example, `loss` [B] among it.
+
+        It runs on the devices. Over the windows of an example numbers are averaged.
+        """
+
+    def metrics(self, rows: Rows) -> dict[str, float]:
+        """Returns the metrics of a whole split, one row an example; on the host."""
+
+    def render(self, rows: Rows, names: Sequence[str]) -> Iterator[tuple[str, Any]]:
+        """Yields what a person wants to see of an evaluation.
+
+        Args:
+          rows: Of the whole split.
+          names: Of the classes; none where there are no classes.
+
+        Yields:
+          Names of files and what goes there, text or a figure of matplotlib; and without a name
+          what is printed, anything that `rich` prints.
+        """
