@@ -307,8 +307,9 @@ def _follow_dataset(config: ml_collections.ConfigDict, given: Container[str]) ->
     from perceiver_jax.data import datasets  # Takes a second.
 
     dataset = datasets.lookup(config.data.dataset, config.data.data_dir)
-    if "model.num_classes" not in given and dataset.num_classes:
-        config.model.num_classes = dataset.num_classes
+    target = config.task.target
+    if f"model.outputs.{target}.size" not in given and dataset.num_classes:
+        config.model.outputs[target].size = dataset.num_classes
     present = [split for split in ("validation", "test") if split in dataset.sizes]
     if "data.test_split" not in given and config.data.test_split not in present and present:
         config.data.test_split = present[0]

@@ -108,6 +108,7 @@ def print_summary(
     console: rich.console.Console,
     config: ml_collections.ConfigDict,
     data: Any,
+    task: Any,
     batch: Mapping[str, np.ndarray],
     workdir: pathlib.Path,
 ) -> None:
@@ -117,6 +118,7 @@ def print_summary(
       console: where to.
       config: the whole config.
       data: the `Data` of it.
+      task: what it is trained for.
       batch: as of `describe_model`.
       workdir: where results go.
     """
@@ -137,7 +139,7 @@ def print_summary(
         "model": f"{_format_size(model['latents'])} latents, {model['parameters']:,} parameters, "
         f"{count}FLOP an example, {config.model.dtype}",
         "data": f"{data.name}: {data.num_train:,} to train on, {data.num_test:,} to test,"
-        f" {data.labels['label'].num_classes} classes",
+        f" {task.description}",
         "training": f"{config.train.steps:,} steps of {data.batch_size} = {epochs:.4g} "
         f"epochs, {config.optimizer.name}, learning rate {config.optimizer.learning_rate:g}",
         "devices": devices,

@@ -2,24 +2,20 @@
 
     python -m experiments.evaluate --workdir=DIR
 
-Reads `config.json` and the newest checkpoint of the workdir; writes `confusion.png`,
-`per_class.png` and `per_class.json` there.
+Reads `config.json` and the newest checkpoint of the workdir; writes there what the task renders:
+`confusion.png`, `per_class.png` and `per_class.json` of classes, `predictions.png` and
+`per_number.json` of numbers.
 """
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Iterable
 import dataclasses
-import json
 import logging
 import pathlib
 import sys
 from typing import Any
 
-import numpy as np
-
 from experiments import cli, compilation_cache, saved_config, train
-
-NUM_LEAST = 5  # Classes that are named.
 
 
 def main(argv: list[str]) -> None:
@@ -70,12 +66,12 @@ def evaluate(
 
     import perceiver_jax
     from perceiver_jax import data as data_lib
+    from perceiver_jax import tasks
     from perceiver_jax.training import (
         checkpoints,
         devices,
         display,
         evaluation,
-        losses,
         optimizers,
         state,
         steps,
@@ -89,10 +85,10 @@ def evaluate(
         matters = ("classes", "test")
     known = {key: x for key, x in data.fingerprint().items() if key in matters}
     train.accept(saved_config.check_same_data(known, workdir, accept_changes))
-    train.check(config, data, jax.device_count(), only_test=True)
+    task = tasks.build_task(config.task, data.fields)
+    train.check(config, data, task, jax.device_count(), only_test=True)
     data.check_labels()
     model = perceiver_jax.build_model(config.model)
-    loss = losses.build_loss(config.train.loss, config.train.label_smoothing)
     optimizer, _ = optimizers.build_optimizer(**config.optimizer, total_steps=config.train.steps)
 
     def initial_state() -> state.TrainState:
@@ -107,88 +103,37 @@ def evaluate(
     display.say(console, f"evaluating step {int(checkpoint.state.step)} of {workdir}")
     parallelism = devices.build_parallelism(config.train.parallelism)
     apply = parallelism.with_whole_params(model.apply)
-    run = evaluation.make_evaluate(steps.make_eval_step(apply, loss), parallelism)
+    run = evaluation.make_evaluate(steps.make_eval_step(apply, task), task, parallelism)
     with console.status("evaluating"):
         result = run(parallelism.place_state(params), data.test_batches(**config.eval))
-    write_results(workdir, result, data)
-    print_results(console, result)
-    if not data.labels["label"].multi_label:
-        print_classes(console, result, data.class_names("label"))
+    print_results(console, result, task)
+    write_results(workdir, console, task.render(result.rows, data.class_names(task.target)))
     return result.metrics
 
 
-def write_results(workdir: pathlib.Path, result: Any, data: Any) -> None:
-    """Writes the confusion matrix and the per-class figures of an evaluation.
-
-    Args:
-      workdir: where to.
-      result: an `evaluation.Evaluation`.
-      data: the `Data` that it is of.
-    """
-    from perceiver_jax.training import metrics, plots
-
-    # With several labels an example, one row for each of them.
-    label_field, class_names = data.labels["label"], data.class_names("label")
-    examples, labels = np.nonzero(metrics.multi_hot(result.labels, label_field.num_classes))
-    confusion = metrics.confusion_matrix(result.probabilities[examples], labels)
-    plots.draw_confusion(confusion, class_names, workdir / "confusion.png")
-    if label_field.multi_label:
-        name, label = "average_precision", "average precision"
-        values = metrics.average_precision_per_class(result.probabilities, result.labels)
-    else:
-        name, label = "accuracy", "accuracy"
-        values = metrics.accuracy_per_class(result.probabilities, result.labels)
-    plots.draw_per_class(values, class_names, label, workdir / "per_class.png")
-    rows = {
-        class_name: {name: None if np.isnan(value) else float(value), "examples": int(count)}
-        for class_name, value, count in zip(class_names, values, confusion.sum(axis=1), strict=True)
-    }
-    (workdir / "per_class.json").write_text(json.dumps(rows, indent=2) + "\n")
-
-
-def print_results(console: Any, result: Any) -> None:
+def print_results(console: Any, result: Any, task: Any) -> None:
     """Prints the metrics of an evaluation as a table."""
     import rich.table
 
-    from perceiver_jax.training import display
-
-    labels = {name: text for name, text in display.LABELS.items() if name in result.metrics}
-    table = rich.table.Table(*labels.values(), *result.counts)
+    table = rich.table.Table(*(metric.label for metric in task.shown.values()), *result.counts)
     table.add_row(
-        *(f"{result.metrics[name]:.4f}" for name in labels),
+        *(f"{result.metrics[name]:.4f}" for name in task.shown),
         *(f"{count:,}" for count in result.counts.values()),
     )
     console.print(table)
 
 
-def print_classes(console: Any, result: Any, class_names: Sequence[str]) -> None:
-    """Prints the mean class accuracy, and the classes that are recognised least.
-
-    Args:
-      console: where to.
-      result: an `evaluation.Evaluation` of examples with one label.
-      class_names: names of the classes.
-    """
-    import rich.table
-    import rich.text
-
-    from perceiver_jax.training import metrics
-
-    mean = metrics.mean_class_accuracy(result.probabilities, result.labels)
-    console.print(f"mean of the classes' accuracies: {mean:.4f}", highlight=False)
-    confusion = metrics.confusion_matrix(result.probabilities, result.labels)
-    accuracy = metrics.accuracy_per_class(result.probabilities, result.labels)
-    table = rich.table.Table("recognised least", "accuracy", "examples", "most often taken for")
-    for label in np.argsort(accuracy, kind="stable")[:NUM_LEAST]:  # NaN, no examples, comes last.
-        if not accuracy[label] < 1:
-            continue
-        wrong = np.where(np.arange(len(class_names)) == label, 0, confusion[label])
-        other = f"{class_names[wrong.argmax()]} ({wrong.max()})"
-        count = f"{confusion[label].sum():,}"
-        name = rich.text.Text(class_names[label])
-        table.add_row(name, f"{accuracy[label]:.4f}", count, rich.text.Text(other))
-    if table.rows:
-        console.print(table)
+def write_results(
+    workdir: pathlib.Path, console: Any, artifacts: Iterable[tuple[str, Any]]
+) -> None:
+    """Writes and prints what a task renders of an evaluation."""
+    for name, content in artifacts:
+        if not name:
+            console.print(content, highlight=False)
+        elif isinstance(content, str):
+            (workdir / name).write_text(content)
+        else:
+            content.savefig(workdir / name, bbox_inches="tight")
 
 
 if __name__ == "__main__":

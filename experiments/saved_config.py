@@ -136,11 +136,21 @@ def check_same_data(
 
 
 def _upgraded(values: dict[str, Any]) -> dict[str, Any]:
-    """Gives a config that an earlier version wrote the names of this one."""
-    data = dict(values["data"])
+    """Gives a config that an earlier version wrote the names of this one.
+
+    Everything that compares configs sees the new names only: it must come before.
+    """
+    data, model, train = (dict(values[name]) for name in ("data", "model", "train"))
+    values = values | {"data": data, "model": model, "train": train}
     if "modalities" in data:
         data["fields"] = data.pop("modalities") | {"label": {"kind": "label"}}
-    return values | {"data": data}
+    if "num_classes" in model:
+        decoder = model.pop("decoder", {"kind": "mean_pool"})
+        model["outputs"] = {"label": decoder | {"size": model.pop("num_classes")}}
+    if "loss" in train:
+        loss = {name: train.pop(name) for name in ("loss", "label_smoothing")}
+        values["task"] = {"kind": "classification", "target": "label"} | loss
+    return values
 
 
 def _has_checkpoints(workdir: pathlib.Path) -> bool:

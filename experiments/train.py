@@ -21,10 +21,12 @@ from typing import TYPE_CHECKING
 import ml_collections
 
 from experiments import cli, compilation_cache, saved_config
+from perceiver_jax import config as config_lib
 
 if TYPE_CHECKING:
     from perceiver_jax import data as data_lib
     from perceiver_jax.training import preemption
+    from perceiver_jax.training import task as task_lib
 
 
 def main(argv: list[str]) -> None:
@@ -130,10 +132,10 @@ def train(
     from experiments import describe
     import perceiver_jax
     from perceiver_jax import data as data_lib
+    from perceiver_jax import tasks
     from perceiver_jax.training import (
         devices,
         loop,
-        losses,
         optimizers,
         preemption,
         state,
@@ -149,7 +151,8 @@ def train(
     # ---------------------------------------------------------------- data
     if data is None:
         data = data_lib.build_data(**config.data)
-    check(config, data, jax.device_count())
+    task = tasks.build_task(config.task, data.fields)
+    check(config, data, task, jax.device_count())
     share = {"process_index": jax.process_index(), "process_count": jax.process_count()}
     # Embedded data are built now if need be.
     train_batches = data.train_batches(config.seed, **share)
@@ -160,7 +163,6 @@ def train(
 
     # ---------------------------------------------------------------- optimizer
     plan_keys = config.train.to_dict()
-    loss = losses.build_loss(plan_keys.pop("loss"), plan_keys.pop("label_smoothing"))
     ema_decay = plan_keys.pop("ema_decay")
     accumulate_steps = plan_keys.pop("accumulate_steps")
     parallelism = devices.build_parallelism(plan_keys.pop("parallelism"))
@@ -177,18 +179,19 @@ def train(
         return state.create_state(model.init(init_key, example), optimizer, ema_decay)
 
     # ---------------------------------------------------------------- loop
-    describe.print_summary(console, config, data, example, workdir)
+    describe.print_summary(console, config, data, task, example, workdir)
     return loop.train(
         update=steps.make_update(
             apply,
-            loss,
+            task,
             optimizer,
             schedule,
             ema_decay=ema_decay,
             accumulate_steps=accumulate_steps,
             axis_name=parallelism.axis_name,
         ),
-        eval_step=steps.make_eval_step(apply, loss),
+        eval_step=steps.make_eval_step(apply, task),
+        task=task,
         create_state=create_state,
         rng=train_key,
         parallelism=parallelism,
@@ -242,6 +245,7 @@ def join_processes(flags: argparse.Namespace) -> None:
 def check(
     config: ml_collections.ConfigDict,
     data: "data_lib.Data",
+    task: "task_lib.Task",
     num_devices: int,
     only_test: bool = False,
 ) -> None:
@@ -250,50 +254,46 @@ def check(
     Args:
       config: of a run.
       data: what it is trained on.
+      task: what it is trained for.
       num_devices: that batches are divided over.
       only_test: whether the run has been trained, and is evaluated.
 
     Raises:
-      ValueError: if they do not.
+      UserError: if they do not.
     """
     import jax
 
-    if "label" not in data.labels:
-        raise ValueError(
-            f"config.data.fields has no label, but {sorted(data.fields)}; expected one that is "
-            "called 'label'. Set config.data.fields.label to {'kind': 'label'}."
+    if list(config.model.outputs) != [task.target]:
+        raise config_lib.UserError(
+            f"config.model.outputs are {sorted(config.model.outputs)}; config.task trains "
+            f"{task.target!r} alone. Use the same name."
         )
-    label = data.labels["label"]
-    if config.model.num_classes != label.num_classes:
+    size = config.model.outputs[task.target].size
+    if size != task.size:
         remedy = "Evaluate it on the data of its run" if only_test else "Set it to that number"
-        raise ValueError(
-            f"config.model.num_classes is {config.model.num_classes}; {data.name} has "
-            f"{label.num_classes} classes. {remedy}."
+        raise config_lib.UserError(
+            f"config.model.outputs.{task.target}.size is {size}; {data.name} has "
+            f"{task.description}. {remedy}."
         )
     masks = {f"{name}_mask" for name in config.model.inputs}
     missing = set(config.model.inputs) - set(data.inputs)
     unused = set(data.inputs) - set(config.model.inputs) - masks
     if missing or unused:
-        raise ValueError(
+        raise config_lib.UserError(
             f"config.model.inputs are {sorted(config.model.inputs)}; {data.name} is read as "
             f"{sorted(data.inputs)}. Use the same names; <input>_mask is the mask of an input."
         )
     if config.model.dtype == "float64" and not jax.config.jax_enable_x64:
-        raise ValueError(
+        raise config_lib.UserError(
             "config.model.dtype is 'float64', which JAX has off; expected 'float32' or 'bfloat16'. "
             "Set one of them, or JAX_ENABLE_X64=1 in the environment."
         )
     for key in ("test_split",) if only_test else ("train_split", "test_split"):
         if not (data.num_test if key == "test_split" else data.num_train):
-            raise ValueError(
+            raise config_lib.UserError(
                 f"config.data.{key} is {getattr(data, key)!r}, which has no examples; expected at "
                 "least one. Give a larger part."
             )
-    if config.train.loss == "sigmoid" and not label.multi_label:
-        raise ValueError(
-            f"config.train.loss is 'sigmoid'; {data.name} has one label an example. "
-            "Set it to 'softmax'."
-        )
     steps = max(config.train.accumulate_steps, 1)
     sizes = [("eval", config.eval.batch_size, num_devices)]
     if not only_test:
@@ -302,7 +302,7 @@ def check(
         if size < 1 or size % parts:
             above = max(size, 1) + -max(size, 1) % parts
             each = f" x {steps} accumulate_steps" if parts != num_devices else ""
-            raise ValueError(
+            raise config_lib.UserError(
                 f"config.{section}.batch_size is {size}; expected a multiple of the "
                 f"{num_devices} devices{each}. Set it to {above}, for instance."
             )

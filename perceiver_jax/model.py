@@ -232,7 +232,9 @@ def _output(name, keys, module_name):
 def _keys(rng, batch_size):
     """One key an example."""
     if rng is None:
-        raise config_lib.UserError("rng is None in training; expected a key, or one key an example.")
+        raise config_lib.UserError(
+            "rng is None in training; expected a key, or one key an example."
+        )
     if not hasattr(rng, "dtype"):
         raise config_lib.UserError(f"rng is {rng!r}; expected a key, such as jax.random.key(0).")
     if jnp.issubdtype(rng.dtype, jax.dtypes.prng_key) and rng.ndim == 1:

@@ -82,7 +82,7 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
         # Without video dropout 39.7 (raw) and 39.9 (mel) instead of 43.5 and 43.2.
         dropout_rates = {"video": 0.3, "audio": 0.1 if tuned else 0.0}
         config.model.fusion = {"modality_channels": 4, "dropout_rates": dropout_rates}
-    config.train.loss = "sigmoid"
+    config.task.loss = "sigmoid"
     config.eval.update(batch_size=256, num_windows=16)
     if args.mini:
         _shrink(config, steps=1500 if args.audio_raw else 900)
@@ -96,7 +96,7 @@ def _shrink(config: ml_collections.ConfigDict, steps: int) -> None:
     """
     config.experiment += "_mini"
     config.data.dataset = "atari_clips"
-    config.model.num_classes = 16
+    config.model.outputs.label.size = 16
     common.on_cpu(config, batch_size=16, learning_rate=2e-3, warmup_steps=50)
     config.model.encoder.update(num_latents=32, latent_channels=128, num_self_attends=2)
     config.train.update(

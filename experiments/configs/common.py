@@ -58,7 +58,6 @@ def recipe(
                 | {"label": {"kind": "label"}},
             },
             "model": {
-                "num_classes": num_classes,
                 "inputs": {name: model for name, (_, model) in inputs.items()},
                 "encoder": {
                     "num_latents": 512,
@@ -74,15 +73,19 @@ def recipe(
                     "scan": True,
                     "remat": False,
                 },
-                "decoder": {"kind": "mean_pool"},
+                "outputs": {"label": {"kind": "mean_pool", "size": num_classes}},
                 # Of matrix products. Parameters, optimizer, norms' statistics, softmax, logits and
                 # loss are float32 in any case.
                 "dtype": "bfloat16",
             },
-            "train": {
-                "steps": steps,
+            "task": {
+                "kind": "classification",
+                "target": "label",  # The field to predict, and the output that predicts it.
                 "loss": "softmax",
                 "label_smoothing": 0.0,
+            },
+            "train": {
+                "steps": steps,
                 "ema_decay": 0.0,  # Off.
                 "accumulate_steps": 1,  # Parts of a batch that are taken one after another.
                 "parallelism": "pmap",  # 'fsdp' divides the state over the devices.

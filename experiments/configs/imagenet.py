@@ -98,11 +98,11 @@ def _layers(args, depth: int) -> tuple[str, ...]:
 def _shrink(config: ml_collections.ConfigDict) -> None:
     """The mini: mnist5k, 4,000 digits of 28 x 28 to train on; 0.97 top-1 in minutes."""
     config.data.update(dataset="mnist5k", test_split="test")
-    config.model.num_classes = 10
+    config.model.outputs.label.size = 10
     common.on_cpu(config, batch_size=32, learning_rate=1.5e-3, warmup_steps=200)
     config.model.encoder.update(
         num_latents=32, latent_channels=96, num_self_attends=2, num_self_attend_heads=4
     )
     config.train.update(steps=6000, log_every=50, eval_every=1500, checkpoint_every=1500)
-    config.train.label_smoothing = 0.1
+    config.task.label_smoothing = 0.1
     config.eval.batch_size = 250

@@ -81,7 +81,7 @@ def changes(steps: int) -> dict[str, dict]:
         "cosine": {"optimizer": {"schedule": schedule}},
         "dropout": {"model": {"encoder": {"dropout_rate": 0.1}}},
         "ema": {"train": {"ema_decay": 0.999}},
-        "smoothing": {"train": {"label_smoothing": 0.1}},
+        "smoothing": {"task": {"label_smoothing": 0.1}},
     }
 
 
@@ -100,10 +100,11 @@ def _shrink(config: ml_collections.ConfigDict) -> None:
     config.experiment = "modelnet40_mini"
     config.data.dataset = "furniture11"
     config.data.fields.points.update(axis_scale=(0.8, 1.25), flip=True)
-    config.model.num_classes = 11
+    config.model.outputs.label.size = 11
     config.model.encoder.dropout_rate = 0.1
     common.on_cpu(config, batch_size=32, learning_rate=1e-3, warmup_steps=50)
     config.model.encoder.update(num_latents=64, latent_channels=128, num_self_attends=3)
     config.train.update(steps=900, log_every=20, eval_every=300, checkpoint_every=300)
-    config.train.update(label_smoothing=0.1, ema_decay=0.99)
+    config.task.label_smoothing = 0.1
+    config.train.ema_decay = 0.99
     config.eval.update(batch_size=73, num_windows=2)  # Both halves of the 1,024 points.

@@ -46,6 +46,7 @@ class Classification:
     Attributes:
       target: As given.
       size: Numbers that the output has to have.
+      description: What is predicted, for people.
       main_metric: mAP if an example may have several classes, else top-1.
       lower_is_better: False.
       shown: The metrics.
@@ -67,14 +68,15 @@ class Classification:
         """Checks that the loss suits the field."""
         if not hasattr(field, "num_classes"):
             raise config_lib.UserError(
-                f"target is {target!r}, which has numbers and no classes. For numbers set task.kind "
-                "to 'regression', or give classes as integers: astype(int)."
+                f"target is {target!r}, which has numbers and no classes. For numbers, set "
+                "task.kind to 'regression'; or give classes as integers: astype(int)."
             )
         if loss == "sigmoid" and not field.multi_label:
             raise config_lib.UserError(
                 f"loss is 'sigmoid'; {target!r} is one class an example. Set it to 'softmax'."
             )
         self.target, self.size = target, field.num_classes
+        self.description = f"{self.size} classes"
         self.main_metric = "mAP" if field.multi_label else "top1"
         absent = set() if self.size > 5 else {"top5"}
         absent |= set() if field.multi_label else {"AUC", "d_prime"}

@@ -49,6 +49,7 @@ class Regression:
     Attributes:
       target: As given.
       size: Numbers that the output has to have.
+      description: What is predicted, for people.
       main_metric: MSE for the squared loss, else MAE.
       lower_is_better: True.
       shown: The metrics, in the target's own units.
@@ -79,6 +80,7 @@ class Regression:
         given = {"mean": mean, "std": std}
         config_lib.check(given, mean=config_lib.NUMBER, std=config_lib.POSITIVE)
         self.target, self.size = target, int(np.prod(field.zeros().shape))
+        self.description = f"{self.size} number{'s' if self.size > 1 else ''}"
         for name, value in given.items():
             if np.size(value) not in (1, self.size):
                 raise config_lib.UserError(

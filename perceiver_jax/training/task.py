@@ -43,11 +43,17 @@ class Task(Protocol):
     """What the outputs of a model and the fields of a batch mean to each other.
 
     Attributes:
+      target: Name of the field that is predicted, and of the output that predicts it.
+      size: Numbers that this output has to have.
+      description: What is predicted, for people.
       main_metric: Name of the metric that says which of two models is better.
       lower_is_better: Whether the lower one is.
       shown: The metrics that are shown, in their order, by name; the files have all.
     """
 
+    target: str
+    size: int
+    description: str
     main_metric: str
     lower_is_better: bool
     shown: Mapping[str, Metric]
