@@ -171,7 +171,7 @@ def _check_data_dir(data_dir: str) -> None:
 
 def _own_clips_overrides(builder: Builder) -> list[str]:
     classes = builder.info.features["label"].num_classes
-    return [f"--config.model.num_classes={classes}", "--config.train.loss=softmax"]
+    return [f"--config.model.outputs.label.size={classes}", "--config.task.loss=softmax"]
 
 
 def _shape_overrides(builder: Builder) -> list[str]:

@@ -1,4 +1,4 @@
-"""The example of docs/new_modality.md is run as it is written there."""
+"""The examples of docs/new_modality.md and docs/new_task.md are run as they are written there."""
 
 import json
 import pathlib
@@ -7,10 +7,20 @@ import runpy
 import sys
 import types
 
+import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
 
-PAGE = pathlib.Path(__file__).parents[1] / "docs" / "new_modality.md"
+from perceiver_jax import tasks
+from perceiver_jax.data.fields import number
+from perceiver_jax.training import task as task_lib
+from perceiver_jax.training import writers
+
+DOCS = pathlib.Path(__file__).parents[1] / "docs"
+MODALITY, TASK = DOCS / "new_modality.md", DOCS / "new_task.md"
 FILE = re.compile(r"^`(\S+\.py)`:\n\n```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
+CODE = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
 LINE = re.compile(r"^```python\n    \"(\w+)\": (\w+)\.(\w+),\n```", re.MULTILINE)
 # Fewer steps, and weights that compile sooner, than the page has.
 QUICK = (
@@ -23,35 +33,37 @@ QUICK = (
 pytestmark = pytest.mark.xdist_group("documentation")
 
 
-@pytest.fixture(scope="module")
-def files():
+def files(page):
     """The page's files by path."""
-    return dict(FILE.findall(PAGE.read_text()))
+    return dict(FILE.findall(page.read_text()))
 
 
 @pytest.fixture
-def with_sensors(files, monkeypatch):
-    """The package as it is with the page's two files and two lines."""
+def install(monkeypatch):
+    """Does to the package what a page says: its files, and a line in each of some tables."""
+
+    def install(page, tables):
+        lines = LINE.findall(page.read_text())
+        assert len(lines) == len(tables)
+        for (key, module_name, member), (folder, table) in zip(lines, tables.items(), strict=True):
+            name = f"perceiver_jax.{folder.replace('/', '.')}.{module_name}"
+            module = types.ModuleType(name)
+            monkeypatch.setitem(sys.modules, name, module)  # Dataclasses look themselves up.
+            source = files(page)[f"perceiver_jax/{folder}/{module_name}.py"]
+            exec(compile(source, name, "exec"), module.__dict__)
+            monkeypatch.setitem(table, key, getattr(module, member))
+
+    return install
+
+
+def test_the_new_modality_learns(install, tmp_path):
+    pytest.importorskip("sktime", reason="has the data of the example")
+    from experiments import train
     from perceiver_jax import inputs
     from perceiver_jax.data import fields
 
-    tables = {"data/fields": fields.FIELDS, "inputs": inputs.INPUTS}
-    lines = LINE.findall(PAGE.read_text())
-    assert len(lines) == 2
-    for (key, module_name, member), (folder, table) in zip(lines, tables.items(), strict=True):
-        name = f"perceiver_jax.{folder.replace('/', '.')}.{module_name}"
-        module = types.ModuleType(name)
-        monkeypatch.setitem(sys.modules, name, module)  # Dataclasses look themselves up.
-        source = files[f"perceiver_jax/{folder}/{module_name}.py"]
-        exec(compile(source, name, "exec"), module.__dict__)
-        monkeypatch.setitem(table, key, getattr(module, member))
-
-
-def test_the_new_modality_learns(files, with_sensors, tmp_path, monkeypatch):
-    pytest.importorskip("sktime", reason="has the data of the example")
-    from experiments import train
-
-    for path, source in files.items():
+    install(MODALITY, {"data/fields": fields.FIELDS, "inputs": inputs.INPUTS})
+    for path, source in files(MODALITY).items():
         (tmp_path / pathlib.Path(path).name).write_text(source)
     runpy.run_path(str(tmp_path / "prepare_basic_motions.py"))
     config, workdir = tmp_path / "basic_motions.py", tmp_path / "run"
@@ -59,3 +71,24 @@ def test_the_new_modality_learns(files, with_sensors, tmp_path, monkeypatch):
     lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
     (top1,) = [line["top1"] for line in lines if line["split"] == "test"]
     assert top1 > 0.6  # A quarter is chance.
+
+
+def test_the_regression_on_own_arrays_is_short_and_learns(tmp_path, monkeypatch):
+    (program,) = (x for x in CODE.findall(TASK.read_text()) if "runs/diabetes" in x)
+    assert len(program.splitlines()) < 40
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    exec(compile(program, "new_task.md", "exec"), names)
+    (*_, last) = writers.read_metrics(names["workdir"])
+    assert last["R2"] > 0.3 and 30 < last["MAE"] < 60  # Always the mean gives 0 and 66.
+    assert (names["workdir"] / "predictions.png").stat().st_size > 10_000
+
+
+def test_the_task_of_ones_own_gives_its_loss_and_metrics(install):
+    install(TASK, {"tasks": tasks.TASKS})
+    task = tasks.build_task({"kind": "counts", "target": "n"}, {"n": number.Number(2)})
+    outputs = {"n": jnp.log(jnp.array([[1.0, 3.0], [5.0, 7.0]]))}
+    rows = task.rows(outputs, {"n": jnp.array([[2.0, 3.0], [5.0, 4.0]])})
+    np.testing.assert_allclose(rows["loss"][0], (1 + 3 - 3 * np.log(3)) / 2, rtol=1e-6)
+    assert task.metrics(jax.tree.map(np.asarray, rows))["MAE"] == pytest.approx(1.0)
+    assert isinstance(task, task_lib.Task)

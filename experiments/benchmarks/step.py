@@ -205,7 +205,8 @@ def comparable(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
         config.model.inputs = {"inputs": {"kind": "array"}}
         config.model.fusion = None
         config.optimizer = ADAM
-        config.train.update(loss="softmax", label_smoothing=0.0, ema_decay=0.0)
+        config.task.update(loss="softmax", label_smoothing=0.0)
+        config.train.ema_decay = 0.0
     return config
 
 

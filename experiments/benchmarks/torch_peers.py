@@ -29,7 +29,9 @@ def prepare(settings: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
         raise protocol.WorkerError(f"not installed: {error}") from error
     model = model.to(device)
     inputs = torch.randn(settings["batch_size"], *tokens, device=device)
-    labels = torch.randint(keys["num_classes"], (settings["batch_size"],), device=device)
+    labels = torch.randint(
+        keys["outputs"]["label"]["size"], (settings["batch_size"],), device=device
+    )
     run = torch.compile(model) if settings["peer"].endswith("_compile") else model
     # Half precision as PyTorch's users have it: float32 parameters, products under autocast.
     half = keys["dtype"] == "bfloat16"
@@ -95,7 +97,9 @@ def _hugging_face(keys: dict[str, Any], num_channels: int):
         def __init__(self):
             super().__init__()
             self.encoder = transformers.PerceiverModel(config)
-            self.head = torch.nn.Linear(encoder["latent_channels"], keys["num_classes"])
+            self.head = torch.nn.Linear(
+                encoder["latent_channels"], keys["outputs"]["label"]["size"]
+            )
 
         def forward(self, inputs):
             return self.head(self.encoder(inputs).last_hidden_state.mean(dim=1))
@@ -117,7 +121,7 @@ def _perceiver_pytorch(keys: dict[str, Any], num_channels: int):
         input_channels=num_channels,
         cross_dim_head=num_channels,
         latent_dim_head=_head_channels(keys),
-        num_classes=keys["num_classes"],
+        num_classes=keys["outputs"]["label"]["size"],
         **_alternating(keys),
     )
     differences = [
@@ -142,7 +146,7 @@ def _flash_perceiver(keys: dict[str, Any], num_channels: int):
     cross_channels = min(256, -(-num_channels // 8) * 8)
     model = flash_perceiver.Perceiver(
         input_dim=num_channels,
-        output_dim=keys["num_classes"],
+        output_dim=keys["outputs"]["label"]["size"],
         output_mode="average",  # The default, 'mean', is not one that it knows.
         cross_head_dim=cross_channels,
         latent_head_dim=_head_channels(keys),

@@ -17,9 +17,10 @@ from experiments import saved_config
 from experiments.benchmarks import protocol
 import perceiver_jax
 from perceiver_jax import data as data_lib
-from perceiver_jax import flops
+from perceiver_jax import flops, tasks
 from perceiver_jax.data import fake
-from perceiver_jax.training import devices, losses, optimizers, state, steps
+from perceiver_jax.data.fields import label
+from perceiver_jax.training import devices, optimizers, state, steps
 
 # Rows and columns of the matrices whose product gives the peak.
 _PEAK_SIZE = 3072 if jax.default_backend() == "cpu" else 8192
@@ -87,10 +88,11 @@ def make_training_step(
     keys = config.train
     parallelism = devices.build_parallelism(keys.parallelism, on)
     apply = parallelism.with_whole_params(perceiver_jax.build_model(config.model).apply)
-    loss = losses.build_loss(keys.loss, keys.label_smoothing)
+    size, several = config.model.outputs.label.size, config.task.loss == "sigmoid"
+    task = tasks.build_task(config.task, {"label": label.Label(size, several)})
     optimizer, schedule = optimizers.build_optimizer(**config.optimizer, total_steps=keys.steps)
     options = {"ema_decay": keys.ema_decay, "accumulate_steps": keys.accumulate_steps}
-    make_update = functools.partial(steps.make_update, apply, loss, optimizer, schedule, **options)
+    make_update = functools.partial(steps.make_update, apply, task, optimizer, schedule, **options)
     train_state = state.create_state(params, optimizer, keys.ema_decay)
     key = jax.random.key(1)
     held = (
@@ -117,7 +119,7 @@ def make_noise(
     rng = np.random.default_rng(0)
     return {
         name: rng.standard_normal((batch_size, *tokens), np.float32),
-        "label": rng.integers(config.model.num_classes, size=batch_size, dtype=np.int32),
+        "label": rng.integers(config.model.outputs.label.size, size=batch_size, dtype=np.int32),
     }
 
 

@@ -70,7 +70,7 @@ def test_classes_that_do_not_fit_are_explained(config, tmp_path):
     two = data_lib.from_arrays(
         {"pixels": ones}, [0, 1] * 4, {"pixels": ones}, [0] * 8, batch_size=4
     )
-    with pytest.raises(ValueError, match="num_classes is 10; arrays has 2 classes"):
+    with pytest.raises(ValueError, match="outputs.label.size is 10; arrays has 2 classes"):
         train.train(config, tmp_path, data=two)
 
 

@@ -11,8 +11,8 @@ from experiments import cli, train
 from experiments.configs import audioset, common, imagenet, modelnet40
 import perceiver_jax
 from perceiver_jax import data as data_lib
-from perceiver_jax import flops
-from perceiver_jax.training import devices, losses, optimizers
+from perceiver_jax import flops, tasks
+from perceiver_jax.training import devices, optimizers
 from perceiver_jax.training import plan as plans
 
 IMAGENET = [
@@ -49,12 +49,12 @@ def build(config):
 def test_every_config_builds(module, arg):
     config = module.get_config(arg)
     data, model, example, params = build(config)
-    train.check(config, data, num_devices=1)
-    logits = jax.eval_shape(lambda p, b: model.apply(p, None, b), params, example)
-    assert logits.shape == (1, data.fields["label"].num_classes)
+    task = tasks.build_task(config.task, data.fields)
+    train.check(config, data, task, num_devices=1)
+    outputs = jax.eval_shape(lambda p, b: model.apply(p, None, b), params, example)
+    assert outputs["label"].shape == (1, data.fields["label"].num_classes)
 
     keys = config.train.to_dict()
-    losses.build_loss(keys.pop("loss"), keys.pop("label_smoothing"))
     devices.build_parallelism(keys.pop("parallelism"))
     del keys["ema_decay"], keys["accumulate_steps"]
     plans.Plan(**keys)

@@ -20,7 +20,7 @@ pytestmark = pytest.mark.xdist_group("show_data")
 def shown(tmp_path_factory):
     """Of two clips of pictures and mel spectrograms."""
     out = tmp_path_factory.mktemp("shown")
-    tiny = ["--config.data.dataset=atari_clips/tiny", "--config.model.num_classes=16"]
+    tiny = ["--config.data.dataset=atari_clips/tiny", "--config.model.outputs.label.size=16"]
     show_data.main([f"{AUDIOSET},av_mel", *tiny, f"--out={out}", "--num=2"])
     return out
 

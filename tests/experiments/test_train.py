@@ -81,8 +81,8 @@ def test_per_class_figures_count_each_test_example_once(workdir, evaluated):
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("--config.model.num_classes=11", "mnist5k has 10 classes"),
-        ("--config.train.loss=sigmoid", "one label an example"),
+        ("--config.model.outputs.label.size=11", "mnist5k has 10 classes"),
+        ("--config.task.loss=sigmoid", "one class an example"),
         ("--config.data.batch_size=6", "multiple of the 4 devices. Set it to 8"),
         ("--config.train.accumulate_steps=3", "4 devices x 3 accumulate_steps. Set it to 12"),
         ("--config.train.accumulate_steps=0", "accumulate_steps is 0"),
@@ -169,11 +169,13 @@ def test_data_that_cannot_be_read_back_are_explained(of_other_data):
 def test_a_model_is_not_evaluated_on_another_number_of_classes(of_other_data, capsys):
     (of_other_data / "data.json").unlink()
     config = of_other_data / "config.json"
-    config.write_text(config.read_text().replace('"num_classes": 10', '"num_classes": 9'))
+    config.write_text(config.read_text().replace('"size": 10', '"size": 9'))
     with pytest.raises(SystemExit) as exit_:
         evaluate.main([f"--workdir={of_other_data}"])
     assert exit_.value.code == 2
-    assert "num_classes is 9; mnist5k has 10 classes. Evaluate it on" in capsys.readouterr().err
+    assert (
+        "outputs.label.size is 9; mnist5k has 10 classes. Evaluate it on" in capsys.readouterr().err
+    )
 
 
 def test_a_workdir_whose_checkpoint_has_other_shapes_is_explained(workdir, tmp_path, capsys):

@@ -25,7 +25,7 @@ def build(monkeypatch):
         monkeypatch.setattr(torch_peers, "torch", types.SimpleNamespace(cuda=cuda))
         package = types.SimpleNamespace(Perceiver=lambda **keys: keys)
         monkeypatch.setitem(sys.modules, "flash_perceiver", package)
-        keys = {"num_classes": 11, "dtype": dtype, "encoder": ENCODER | changes}
+        keys = {"outputs": {"label": {"size": 11}}, "dtype": dtype, "encoder": ENCODER | changes}
         return torch_peers.PEERS["flash_perceiver"](keys, num_channels)
 
     return build
