@@ -105,6 +105,5 @@ def _shrink(config: ml_collections.ConfigDict) -> None:
     common.on_cpu(config, batch_size=32, learning_rate=1e-3, warmup_steps=50)
     config.model.encoder.update(num_latents=64, latent_channels=128, num_self_attends=3)
     config.train.update(steps=900, log_every=20, eval_every=300, checkpoint_every=300)
-    config.task.label_smoothing = 0.1
-    config.train.ema_decay = 0.99
+    config.update({"task": {"label_smoothing": 0.1}, "train": {"ema_decay": 0.99}})
     config.eval.update(batch_size=73, num_windows=2)  # Both halves of the 1,024 points.

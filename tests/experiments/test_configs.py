@@ -158,8 +158,8 @@ def test_cpu_modelnet40_trains_as_the_tuned_one():
     cpu, tuned = (modelnet40.get_config(arg) for arg in ("cpu", "tuned"))
     points = cpu.data.fields.points.to_dict() | {"num_points": 2048}
     assert points == tuned.data.fields.points.to_dict()
-    for key in ("label_smoothing", "ema_decay"):
-        assert cpu.train[key] == tuned.train[key] > 0
+    for section, key in (("task", "label_smoothing"), ("train", "ema_decay")):
+        assert cpu[section][key] == tuned[section][key] > 0
     assert cpu.optimizer.schedule == tuned.optimizer.schedule
 
 

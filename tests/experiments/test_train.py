@@ -90,11 +90,14 @@ def test_per_class_figures_count_each_test_example_once(workdir, evaluated):
         ("--config.eval.batch_size=7", "multiple of the 4 devices. Set it to 8"),
         ("--config.data.train_split=train[:0]", "which has no examples"),
         ("--config.model.dtype=float64", "which JAX has off"),
-        ("--config.eval.num_windows=2", "num_windows=2"),
+        ("--config.eval.num_windows=2", "num_windows is 2"),
         ("--config.data.dataset=mnist", "Did you mean 'mnist5k'"),
         ("--config.train.steps=0", "steps is 0"),
         ("--config.optimizer.name=lam", "lamb"),
-        ("--config.model.encoder.num_self_attend_heads=7", "7 attention heads"),
+        (
+            "--config.model.encoder.num_self_attend_heads=7",
+            "num_self_attend_heads = 7 does not divide",
+        ),
     ],
 )
 def test_a_config_that_cannot_work_is_refused_before_anything_is_written(
