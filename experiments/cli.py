@@ -33,7 +33,7 @@ _UNWRITABLE = (
     *(errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.ESTALE),
 )
 
-SECTIONS = ("experiment", "seed", "data", "model", "optimizer", "train", "eval")
+SECTIONS = ("experiment", "seed", "data", "model", "task", "optimizer", "train", "eval")
 
 UsageError = config_lib.UserError
 
