@@ -100,7 +100,9 @@ def _build(flags: argparse.Namespace, kind: Kind, module: Any) -> Builder:
         return builder
     if builder.note:
         print(builder.note)
-    print(f"What was left out, or is odd: {pathlib.Path(builder.data_dir, 'report.csv')}")
+    report = pathlib.Path(builder.data_dir, "report.csv")
+    if report.exists():  # Earlier versions wrote none.
+        print(f"What was left out, or is odd: {report}")
     return datasets.find(builder.name, flags.data_dir)  # It may have been there, made differently.
 
 

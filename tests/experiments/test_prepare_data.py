@@ -1,5 +1,10 @@
 """From a user's files to a data set on disk, and to the command that trains on it."""
 
+import os
+import pathlib
+import subprocess
+import sys
+
 import pytest
 
 from experiments import prepare_data
@@ -27,3 +32,16 @@ def test_an_interrupted_build_ends_with_what_to_do(monkeypatch):
     monkeypatch.setattr(datasets, "build", interrupted)
     with pytest.raises(SystemExit, match="give the same command again"):
         prepare_data.main(["tfds", "--name=mnist"])
+
+
+def test_without_pyav_the_kinds_of_clips_name_the_extra(tmp_path):
+    (tmp_path / "sitecustomize.py").write_text("import sys; sys.modules['av'] = None")
+    done = subprocess.run(
+        [sys.executable, "-m", "experiments.prepare_data", "sound_folder", "--source=sounds"],
+        cwd=pathlib.Path(__file__).parents[2],
+        env=os.environ | {"PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2
+    assert done.stderr.endswith("install it with: pip install perceiver-haiku[av]\n")

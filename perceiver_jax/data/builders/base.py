@@ -52,6 +52,9 @@ Result = report.Row | tuple[str, dict]  # An example, by its name, or why it is 
 class FilesBuilder(_LocalBuilder, skip_registration=True):
     """A data set made from one's own files; those that can't be used are left out and reported.
 
+    TFDS orders records by a hash of the examples' names, and training draws them by their place: a
+    change of the names changes what every run sees.
+
     Attributes:
         found: number of examples of each split, those left out among them, after the build.
         skipped: what was left out.

@@ -296,5 +296,5 @@ def _note_empty(found: tree.Tree, layout: folder_names.Layout) -> str:
 
 
 def _hash(name: str) -> float:
-    """A number in [0, 1) that depends on the name alone."""
+    """A number in [0, 1) that depends on the name alone, and so does what is tested on."""
     return int.from_bytes(hashlib.sha256(os.fsencode(name)).digest()[:8]) / 2**64

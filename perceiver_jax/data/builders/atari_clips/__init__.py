@@ -93,7 +93,10 @@ class AtariClips(base.EmbeddedBuilder):
                 yield clip_id, {"clip_id": clip_id, "labels": [game], **clip}
 
     def _episodes(self, split: str) -> list[tuple[str, int]]:
-        """Returns the game and the seed of each episode; no seed occurs twice in any split."""
+        """Returns the game and the seed of each episode; no seed occurs twice in any split.
+
+        Seeds are played from and are in the clips' names: other ones make another data set.
+        """
         episodes = self.builder_config.episodes
         first = 0 if split == "train" else episodes["train"]
         return [

@@ -17,6 +17,7 @@ import PIL.Image
 import soundfile
 import soxr
 
+from perceiver_jax.data import errors
 from perceiver_jax.data.builders import isolated
 from perceiver_jax.data.builders.clips import containers
 
@@ -51,15 +52,6 @@ _OPPOSITE = 0.1  # if they are so in pieces that have as much of the power of al
 _BEYOND = 2.0  # Peak that codecs don't add to audio that was within 1.
 _STEP = 0.001  # Seconds; Matroska keeps time in milliseconds.
 _GAP = 0.05  # Seconds by which audio is out of place before it is moved.
-
-
-class Refused(Exception):
-    """A clip that can't be used: `cause` and `detail` for the report."""
-
-    def __init__(self, cause: str, detail: str):
-        """Keeps both."""
-        super().__init__(detail)
-        self.cause, self.detail = cause, detail
 
 
 def decode_all(
@@ -102,8 +94,8 @@ def decode(path: str, start: float, length: float, cut: bool, with_video: bool =
     """
     try:
         return _decode(path, start, length, cut, with_video)
-    except Refused as refused:
-        return {"error": (refused.cause, refused.detail)}
+    except errors.BadDataError as error:
+        return {"error": (error.cause, error.detail)}
     except MemoryError:
         return {"error": ("refused", f"needs more than {isolated.MAX_MEMORY >> 30} GiB of memory")}
     except (AttributeError, ImportError, NameError, TypeError):
@@ -124,7 +116,7 @@ def _decode(
         streams = [s for s in (video, audio) if s is not None and s.codec_context is not None]
         if not streams:
             wanted = "audio or video" if with_video else "audio"
-            raise Refused("undecodable", f"holds no {wanted} that FFmpeg knows")
+            raise errors.BadDataError("undecodable", f"holds no {wanted} that FFmpeg knows")
         for stream in streams:
             _check(stream)
             stream.codec_context.thread_count = 1  # Each core has a decoder of its own.
@@ -175,7 +167,9 @@ def _decode(
             causes["opposite_channels"] = f"channel {channel + 1} is taken"
         ends = {stream: (video_sink if stream is video else audio_sink).end for stream in streams}
         if damaged > good:
-            raise Refused("undecodable", f"{damaged} of {damaged + good} packets or frames")
+            raise errors.BadDataError(
+                "undecodable", f"{damaged} of {damaged + good} packets or frames"
+            )
         _check_complete(ends, claimed, begin + late, length, damaged, endless)
         seconds = max(ends.values())
         if claimed is not None and 0 < seconds - (claimed - begin) < _PADDING:
@@ -191,21 +185,21 @@ def _check(stream: av.stream.Stream) -> None:
     """Refuses claims that would take the machine's memory."""
     codec = stream.codec_context
     if not stream.time_base:
-        raise Refused("undecodable", f"{stream.type} without a unit of time")
+        raise errors.BadDataError("undecodable", f"{stream.type} without a unit of time")
     if stream.type == "video":
         codec.options = {"max_pixels": str(MAX_PIXELS)}
         _check_size(codec.width, codec.height)
     elif codec.sample_rate:
         low, high = SAMPLE_RATES
         if not low <= codec.sample_rate <= high or codec.channels > MAX_CHANNELS:
-            raise Refused(
+            raise errors.BadDataError(
                 "refused", f"audio of {codec.channels} channels at {codec.sample_rate} Hz"
             )
 
 
 def _check_size(width: int, height: int) -> None:
     if width * height > MAX_PIXELS or max(width, height) > MAX_ASPECT * max(min(width, height), 1):
-        raise Refused("refused", f"frames of {width} x {height} pixels")
+        raise errors.BadDataError("refused", f"frames of {width} x {height} pixels")
 
 
 def _check_complete(
@@ -219,7 +213,9 @@ def _check_complete(
     """Refuses a clip of which much less could be decoded than its file claims to hold."""
     last = max(ends.values())
     if last == 0:
-        raise Refused("undecodable", "no video and no audio of the segment could be decoded")
+        raise errors.BadDataError(
+            "undecodable", "no video and no audio of the segment could be decoded"
+        )
     wanted = {None: (last, claimed)} | {
         stream: (end, float(stream.duration * stream.time_base))
         for stream, end in ends.items()
@@ -229,10 +225,14 @@ def _check_complete(
         expected = min(length, (duration or 0) - begin)
         if end < expected - _SLACK:
             what = stream.type if stream else "file"
-            raise Refused("truncated", f"{what} ends after {end:.2f} of {expected:.2f} s")
+            raise errors.BadDataError(
+                "truncated", f"{what} ends after {end:.2f} of {expected:.2f} s"
+            )
     for stream, end in ends.items():
         if end == 0 and damaged:
-            raise Refused("undecodable", f"no {stream.type} of the segment could be decoded")
+            raise errors.BadDataError(
+                "undecodable", f"no {stream.type} of the segment could be decoded"
+            )
 
 
 class _Video:
@@ -316,7 +316,7 @@ class _Audio:
             self.rate = frame.sample_rate
             self.samples = np.zeros(round(self._length * self.rate), np.float32)
         if frame.sample_rate != self.rate:
-            raise Refused("undecodable", "the audio's sample rate changes")
+            raise errors.BadDataError("undecodable", "the audio's sample rate changes")
         piece = self._mix(_channels(frame))
         time = frame.time
         if time is not None:
@@ -338,7 +338,7 @@ class _Audio:
 
     def _mix(self, channels: np.ndarray) -> np.ndarray:
         if len(channels) > MAX_CHANNELS:
-            raise Refused("refused", f"audio of {len(channels)} channels")
+            raise errors.BadDataError("refused", f"audio of {len(channels)} channels")
         if self._channel is not None:
             return channels[min(self._channel, len(channels) - 1)]
         mixed = channels.mean(axis=0, dtype=np.float32)
@@ -380,7 +380,7 @@ def _encode(
         causes["silent"] = f"peak {peak:.1e}"
         samples = samples[:0]
         if not video.files:
-            raise Refused("silent", causes["silent"] + ", and without video")
+            raise errors.BadDataError("silent", causes["silent"] + ", and without video")
     if len(samples) and audio.rate not in _USUAL_RATES:
         causes["unusual_sample_rate"] = f"{audio.rate} Hz"
     gaps = np.diff(np.sort(video.times))
