@@ -62,7 +62,7 @@ def test_videos_are_cut_at_a_minute_and_divided_by_their_names(tmp_path, capsys,
     prepare_data.main([*command, "--test_fraction=0.3"])
     told = capsys.readouterr().out
     assert "--config=experiments/configs/audioset.py --config.data.dataset=films" in told
-    assert "--config.model.num_classes=2 --config.train.loss=softmax" in told
+    assert "--config.model.outputs.label.size=2 --config.task.loss=softmax" in told
     clips = [read("films", tmp_path, split, "clip_id", "video") for split in ("train", "test")]
     assert len(clips[0]) + len(clips[1]) == 8 and clips[1]
     assert all(len(clip["video"]) == 35 for clip in clips[0] + clips[1])
