@@ -290,22 +290,20 @@ def build_data(
     *,
     dataset: str,
     data_dir: str,
-    train_split: str,
-    test_split: str,
-    batch_size: int,
-    num_workers: int,
     feature_names: str,
-    max_bad_records: int,
-    mixup_alpha: int | float,
-    cutmix_alpha: int | float,
     fields: Mapping[str, Mapping[str, Any]] | ml_collections.ConfigDict,
+    **settings: Any,
 ) -> Data:
-    """Builds the input pipeline from `config.data`; what is not named here is as of `Data`.
+    """Builds the input pipeline from `config.data`.
 
-    `dataset` is the name of the set and `data_dir` where TFDS keeps sets ('' is its default).
-    `feature_names` is what the set calls our fields, where that isn't plain from names and types,
-    such as 'image=photo,label=species'. `fields` has of each its `kind` and that kind's settings;
-    those that are not set of a label, or of a number, follow from the data set.
+    Args:
+        dataset: name of the data set.
+        data_dir: where TFDS keeps data sets; '' is TFDS's default.
+        feature_names: what the set calls our fields, where that isn't plain from names and types,
+            such as 'image=photo,label=species'; '' if it is.
+        fields: for each its `kind` and that kind's settings; those that are not set of a label, or
+            of a number, follow from the data set.
+        **settings: the other attributes of `Data`.
 
     Raises:
         config.UserError: unknown data set, kind, setting or name.
@@ -313,22 +311,11 @@ def build_data(
     names = features.parse_names(feature_names, list(fields))
     store = sources.OnDisk(dataset, data_dir, names)
     built = {}
-    for name, settings in fields.items():
-        defaults = store.defaults(name, settings.get("kind"))
-        settings = defaults | dict(settings)
+    for name, keys in fields.items():
+        keys = store.defaults(name, keys.get("kind")) | dict(keys)
         where = f"config.data.fields.{name}"
-        built[name] = config.build_from_table(fields_lib.FIELDS, settings, where)
-    return Data(
-        store,
-        train_split,
-        test_split,
-        batch_size,
-        num_workers,
-        built,
-        mixup_alpha=mixup_alpha,
-        cutmix_alpha=cutmix_alpha,
-        max_bad_records=max_bad_records,
-    )
+        built[name] = config.build_from_table(fields_lib.FIELDS, keys, where)
+    return config.build(Data, settings, "config.data", store=store, fields=built)
 
 
 def _share(batch_size: int, process_count: int) -> int:

@@ -19,7 +19,7 @@ MAX_MAGNITUDE = 10
 _GREY = 128  # What comes into view.
 _MAX_ROTATION = 30.0  # degrees
 _MAX_SHEAR = 0.3
-_MAX_TRANSLATION = 100  # pixels
+_MAX_SHIFT = 100  # pixels
 _MAX_CUTOUT = 40  # pixels, half of a side
 _MAX_SOLARIZE_ADD = 110
 _SOLARIZE_ADD_THRESHOLD = 128
@@ -41,28 +41,17 @@ def rand_augment(rng: Rng, image: Image, num_layers: int, magnitude: int | float
     return image
 
 
-def _auto_contrast(rng: Rng, image: Image, level: float) -> Image:
-    return PIL.ImageOps.autocontrast(image)
+def _signed(rng: Rng, value: float) -> float:
+    return value if rng.integers(2) else -value
 
 
-def _equalize(rng: Rng, image: Image, level: float) -> Image:
-    return PIL.ImageOps.equalize(image)
+def _fill(image: Image) -> int | tuple[int, ...]:
+    bands = len(image.getbands())
+    return _GREY if bands == 1 else (_GREY,) * bands
 
 
-def _invert(rng: Rng, image: Image, level: float) -> Image:
-    return PIL.ImageOps.invert(image)
-
-
-def _rotate(rng: Rng, image: Image, level: float) -> Image:
-    return image.rotate(_signed(rng, level * _MAX_ROTATION), fillcolor=_fill(image))
-
-
-def _posterize(rng: Rng, image: Image, level: float) -> Image:
-    return PIL.ImageOps.posterize(image, max(1, int(level * 4)))
-
-
-def _solarize(rng: Rng, image: Image, level: float) -> Image:
-    return PIL.ImageOps.solarize(image, int(level * 256))
+def _affine(image: Image, matrix: tuple[int | float, ...]) -> Image:
+    return image.transform(image.size, PIL.Image.Transform.AFFINE, matrix, fillcolor=_fill(image))
 
 
 def _solarize_add(rng: Rng, image: Image, level: float) -> Image:
@@ -81,22 +70,6 @@ def _enhance(enhancer: type) -> Callable[[Rng, Image, float], Image]:
     return operation
 
 
-def _shear_x(rng: Rng, image: Image, level: float) -> Image:
-    return _affine(image, (1, _signed(rng, level * _MAX_SHEAR), 0, 0, 1, 0))
-
-
-def _shear_y(rng: Rng, image: Image, level: float) -> Image:
-    return _affine(image, (1, 0, 0, _signed(rng, level * _MAX_SHEAR), 1, 0))
-
-
-def _translate_x(rng: Rng, image: Image, level: float) -> Image:
-    return _affine(image, (1, 0, _signed(rng, level * _MAX_TRANSLATION), 0, 1, 0))
-
-
-def _translate_y(rng: Rng, image: Image, level: float) -> Image:
-    return _affine(image, (1, 0, 0, 0, 1, _signed(rng, level * _MAX_TRANSLATION)))
-
-
 def _cutout(rng: Rng, image: Image, level: float) -> Image:
     half = int(level * _MAX_CUTOUT)
     x, y = (int(rng.integers(side)) for side in image.size)
@@ -107,34 +80,26 @@ def _cutout(rng: Rng, image: Image, level: float) -> Image:
     return image
 
 
-OPERATIONS = (
-    _auto_contrast,
-    _equalize,
-    _invert,
-    _rotate,
-    _posterize,
-    _solarize,
+# What is drawn is a place in this order, and then what the operation itself draws: runs are resumed
+# by it.
+OPERATIONS: tuple[Callable[[Rng, Image, float], Image], ...] = (
+    lambda rng, image, level: PIL.ImageOps.autocontrast(image),
+    lambda rng, image, level: PIL.ImageOps.equalize(image),
+    lambda rng, image, level: PIL.ImageOps.invert(image),
+    lambda rng, image, level: image.rotate(
+        _signed(rng, level * _MAX_ROTATION), fillcolor=_fill(image)
+    ),
+    lambda rng, image, level: PIL.ImageOps.posterize(image, max(1, int(level * 4))),
+    lambda rng, image, level: PIL.ImageOps.solarize(image, int(level * 256)),
     _enhance(PIL.ImageEnhance.Color),
     _enhance(PIL.ImageEnhance.Contrast),
     _enhance(PIL.ImageEnhance.Brightness),
     _enhance(PIL.ImageEnhance.Sharpness),
-    _shear_x,
-    _shear_y,
-    _translate_x,
-    _translate_y,
+    # Shear and shift, along x and along y.
+    lambda rng, image, level: _affine(image, (1, _signed(rng, level * _MAX_SHEAR), 0, 0, 1, 0)),
+    lambda rng, image, level: _affine(image, (1, 0, 0, _signed(rng, level * _MAX_SHEAR), 1, 0)),
+    lambda rng, image, level: _affine(image, (1, 0, _signed(rng, level * _MAX_SHIFT), 0, 1, 0)),
+    lambda rng, image, level: _affine(image, (1, 0, 0, 0, 1, _signed(rng, level * _MAX_SHIFT))),
     _cutout,
     _solarize_add,
 )
-
-
-def _signed(rng: Rng, value: float) -> float:
-    return value if rng.integers(2) else -value
-
-
-def _fill(image: Image) -> int | tuple[int, ...]:
-    bands = len(image.getbands())
-    return _GREY if bands == 1 else (_GREY,) * bands
-
-
-def _affine(image: Image, matrix: tuple[int | float, ...]) -> Image:
-    return image.transform(image.size, PIL.Image.Transform.AFFINE, matrix, fillcolor=_fill(image))
