@@ -90,8 +90,8 @@ def test_settings_out_of_range_are_refused_by_their_path(settings, message):
 @pytest.mark.parametrize(
     "key", ["batch_size", "num_workers", "mixup_alpha", "cutmix_alpha", "max_bad_records"]
 )
-def test_numbers_of_a_pipeline_out_of_range_are_refused_by_name(make_data, key):
-    with pytest.raises(config.UserError, match=f"^{key} is -1; expected at least"):
+def test_numbers_of_a_pipeline_out_of_range_are_refused_by_their_path(make_data, key):
+    with pytest.raises(config.UserError, match=f"^config.data.{key} is -1; expected at least"):
         make_data(**{key: -1})
 
 
