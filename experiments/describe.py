@@ -1,4 +1,4 @@
-"""Prints what a config builds: inputs, weights and where they are used, size and cost.
+"""Prints what a config builds: inputs, weights and where they are used, size, cost, every key.
 
     python -m experiments.describe --config=experiments/configs/imagenet.py [--json]
 
@@ -98,6 +98,7 @@ def main(argv: list[str]) -> None:
         batch = data.build_data(**config.data.to_dict() | {"batch_size": 1}).zero_batch()
         summary = describe_model(config, batch)
         summary["activation_bytes"] = activation_bytes(config, batch)
+        summary["config"] = cli.flatten(config)
     if flags.json:
         print(json.dumps(summary, indent=2))
     else:
@@ -183,7 +184,9 @@ def _print(summary: dict[str, Any]) -> None:
             column.justify = "right"
         console.print(table)
     latents = summary["latents"]
-    console.print(f"latents: {latents['number']} x {latents['channels']}", highlight=False)
+    console.print(f"latents: {latents['number']} x {latents['channels']}\n", highlight=False)
+    for key, value in summary["config"].items():  # As they are typed, to be copied.
+        print(f"--config.{key}={value}")
 
 
 def _build(config, batch):

@@ -78,7 +78,7 @@ def check_unchanged(
     """
     if not _has_checkpoints(workdir):
         return []
-    changes = _changes(_flatten(read(workdir)), _flatten(config))
+    changes = _changes(cli.flatten(read(workdir)), cli.flatten(config))
     changed = [
         f"config.{key}: {change}"
         for key, change in sorted(changes.items())
@@ -176,16 +176,6 @@ def _changes(saved: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, st
         for key in given | saved
         if saved.get(key) != given.get(key)
     }
-
-
-def _flatten(config: ml_collections.ConfigDict, prefix: str = "") -> dict[str, Any]:
-    flat = {}
-    for key, value in config.items():
-        if isinstance(value, ml_collections.ConfigDict):
-            flat |= _flatten(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat
 
 
 def _with_tuples(value: Any) -> Any:

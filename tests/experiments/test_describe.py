@@ -27,6 +27,15 @@ def test_json_has_the_inputs_of_each_modality_and_together(described):
     assert described["input"] == {"number": 13024, "channels": 487}
 
 
+def test_every_key_of_the_config_is_there(described, capsys):
+    keys = described["config"]
+    assert keys["data.fields.label.kind"] == "label" and keys["eval.num_windows"] == 16
+    describe.main([f"{CONFIG}/modelnet40.py:mini"])
+    printed = capsys.readouterr().out
+    assert "--config.model.inputs.points.position_encoding.max_resolution=(32, 32, 32)\n" in printed
+    assert "config.task.label_smoothing" in printed and "config.optimizer.schedule.name" in printed
+
+
 def test_parameters_of_the_weight_sets_add_up(described):
     rows = described["weights"].values()
     assert sum(row["parameters"] for row in rows) == described["parameters"]
