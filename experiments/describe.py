@@ -144,7 +144,7 @@ def print_summary(
         "training": f"{config.train.steps:,} steps of {data.batch_size} = {epochs:.4g} "
         f"epochs, {config.optimizer.name}, learning rate {config.optimizer.learning_rate:g}",
         "devices": devices,
-        "workdir": f"{workdir} ({'goes on' if resumes else 'new'})",
+        "workdir": f"{workdir} ({'resumes' if resumes else 'new'})",
     }
     for name, text in rows.items():
         table.add_row(name, rich.text.Text(text, overflow="fold"))

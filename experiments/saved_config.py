@@ -12,7 +12,7 @@ from experiments import cli
 
 _MAX_LISTED = 8  # Differences that a message names.
 
-# Keys, or sections, that a run may go on with changed.
+# Keys, or sections, that may have changed when a run resumes.
 CHANGEABLE = (
     "data.data_dir",
     "data.max_bad_records",
@@ -71,7 +71,7 @@ def check_unchanged(
       accept_changes: return what differs, instead of refusing.
 
     Returns:
-      A line for each key that matters for going on and differs: `key: was -> is`.
+      A line for each key that matters and differs: `key: was -> is`.
 
     Raises:
       UsageError: if there are such lines, and they are not accepted.
@@ -87,8 +87,8 @@ def check_unchanged(
     if changed and not accept_changes:
         raise cli.UsageError(
             "\n  ".join([f"{workdir} is of a run with another config (was -> is):", *changed])
-            + f"\nA run goes on with what it began with, except for {', '.join(CHANGEABLE)}. Use "
-            "another --workdir, or that config; --accept_changes goes on all the same."
+            + f"\nA run resumes with what it began with, except for {', '.join(CHANGEABLE)}. Use "
+            "another --workdir, or that config; --accept_changes resumes all the same."
         )
     return changed
 
@@ -119,7 +119,7 @@ def check_same_data(
         saved = _described({key: saved[key] for key in fingerprint})
     except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise cli.UsageError(
-            f"{path} is damaged: {type(error).__name__}: {error}. Without it a run goes on and "
+            f"{path} is damaged: {type(error).__name__}: {error}. Without it a run resumes and "
             "keeps anew what its data are: delete it if they are the same."
         ) from error
     changed = [f"{key}: {x}" for key, x in _changes(saved, _described(fingerprint)).items()]

@@ -1,4 +1,4 @@
-"""Trains an experiment; the same command goes on where a run stopped.
+"""Trains an experiment; the same command resumes a run that stopped.
 
     python -m experiments.train --config=FILE[:ARGUMENTS] [--workdir=DIR] [--config.key=value ...]
 
@@ -40,7 +40,7 @@ def main(argv: list[str]) -> None:
     parser.add_argument(
         "--accept_changes",
         action="store_true",
-        help="go on with another config than the workdir's; see docs/resuming.md",
+        help="resume with another config than the workdir's; see docs/resuming.md",
     )
     parser.add_argument(
         "--distributed",
@@ -73,7 +73,7 @@ def main(argv: list[str]) -> None:
             devices.wait_for_processes("trained")
         except (preemption.Preempted, KeyboardInterrupt) as error:
             what = str(error) or f"{preemption.NOTHING_NEW} in {workdir}"
-            print(f"{what}. The same command goes on.", file=sys.stderr)
+            print(f"{what}. The same command resumes.", file=sys.stderr)
             if not str(error):
                 signals.end()
             preemption.kill_workers()
@@ -86,7 +86,7 @@ def _loading() -> Iterator[None]:
 
     def end(number: int, frame: object) -> None:
         name = signal.Signals(number).name
-        print(f"\n{name}: ended before anything began. The same command goes on.", file=sys.stderr)
+        print(f"\n{name}: ended before anything began. The same command resumes.", file=sys.stderr)
         os._exit(75)  # preemption.EXIT_CODE, which is among what is being loaded.
 
     old = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGINT)}
@@ -113,11 +113,11 @@ def train(
 
     Args:
       config: a recipe, such as those in `experiments/configs`.
-      workdir: where `config.json`, `metrics.jsonl`, checkpoints and pictures go.
+      workdir: where `config.json`, `metrics.jsonl`, checkpoints and images go.
       signals: whether to end early; None: never.
       data: to train on instead of what `config.data` describes, such as `data.from_arrays` makes;
         that section is then replaced by the shapes of the arrays.
-      accept_changes: go on with a run of another config or on other data, and say what differs.
+      accept_changes: resume a run of another config or on other data, and say what differs.
 
     Returns:
       The metrics of the test split at the end.

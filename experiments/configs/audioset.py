@@ -1,4 +1,4 @@
-"""AudioSet: sounds and pictures of ten-second clips, 527 labels (section 4.2, table 3).
+"""AudioSet: audio and video of ten-second clips, 527 labels (section 4.2, table 3).
 
     python -m experiments.train --config=experiments/configs/audioset.py --workdir=runs/audioset
 
@@ -69,7 +69,7 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
         f"audioset_{mode}",
         dataset="audioset",
         num_classes=527,
-        # Raw or mel, sound is called `audio`.
+        # Raw or mel, it is called `audio`.
         inputs={"video" if kind == "video" else "audio": kinds[kind] for kind in MODES[mode]},
         layers=perceiver_jax.make_layers(2, 2, sharing="none"),
         batch_size=BATCH_SIZE,
@@ -90,7 +90,7 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
 
 
 def _shrink(config: ml_collections.ConfigDict, steps: int) -> None:
-    """The mini: atari_clips, the pictures and sounds of 16 games.
+    """The mini: atari_clips, the video and audio of 16 games.
 
     Top-1 within 5 minutes on two cores: 0.98 audio and video, 0.80 mel, 0.70 raw audio, 0.97 video.
     """

@@ -128,7 +128,7 @@ def on_cpu(
 def image(
     image_size: int, *, num_bands: int, channels: int = 3, mean=MEAN, std=STD, **augmentation: Any
 ) -> Input:
-    """Square pictures, an input a pixel."""
+    """Square images, an input a pixel."""
     data = {"kind": "image", "image_size": image_size, "channels": channels, "crop": "none"}
     off = {"flip": False, "rotation_degrees": 0.0, "scale": 0.0, "shift": 0.0}
     rand_augment = {"rand_augment_layers": 0, "rand_augment_magnitude": 5.0}
@@ -158,7 +158,7 @@ def video(
 
 
 def audio(seconds: float, sample_rate: int, *, num_bands: int) -> Input:
-    """Raw sound, an input a patch of 128 samples."""
+    """Raw audio, an input a patch of 128 samples."""
     num_samples = round(seconds * sample_rate)
     data = {"kind": "audio", "num_samples": num_samples, "sample_rate": sample_rate}
     position = fourier(num_bands, num_samples // 128)

@@ -27,7 +27,7 @@ class Metric(NamedTuple):
     """A metric of a split, and how it is shown.
 
     Attributes:
-      label: Its name on the screen and in pictures.
+      label: Its name on the screen and in images.
       function: `(rows of the split, metrics before it in the table) -> number`.
       panel: Where it is drawn; None leaves it out.
       style: Of its line there, in matplotlib's letters.

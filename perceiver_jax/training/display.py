@@ -4,7 +4,6 @@ from collections.abc import Iterator, Mapping
 import contextlib
 import pathlib
 import time
-from types import TracebackType
 from typing import Any
 
 import rich.console
@@ -14,11 +13,11 @@ import rich.text
 
 
 class Display:
-    """Shows how training goes on.
+    """Shows the progress of training.
 
     Args:
       console: Where to; a live bar if it is a terminal, lines if it is a file or a pipe.
-      start: The step that training goes on from.
+      start: The step that training resumes from.
       steps: The step that it ends at.
       labels: Of the metrics that are shown, by name.
     """
@@ -26,7 +25,7 @@ class Display:
     def __init__(
         self, console: rich.console.Console, start: int, steps: int, labels: Mapping[str, str]
     ):
-        """Makes the bar."""
+        """Begins to draw the bar."""
         self._console, self._start, self._steps = console, start, steps
         self._labels = labels
         self._begin = time.perf_counter()
@@ -46,19 +45,10 @@ class Display:
             disable=not console.is_terminal,
         )
         self._task = self._bar.add_task("", total=steps, completed=start, metrics="")
-
-    def __enter__(self) -> "Display":
-        """Begins to draw the bar."""
-        if self._start < self._steps:
+        if start < steps:
             self._bar.start()
-        return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
         """Gives the terminal back."""
         self._bar.stop()
 

@@ -1,4 +1,4 @@
-"""The training loop: step, record, evaluate, save, and go on from where a run stopped."""
+"""The training loop: step, record, evaluate, save, and resume a run that stopped."""
 
 import collections
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -60,9 +60,9 @@ def train(
     signals: preemption.Preemption,
     data: Mapping[str, Any] | None = None,
 ) -> dict[str, float]:
-    """Trains as planned, going on from the newest good checkpoint of the workdir if there is one.
+    """Trains as planned, resuming from the newest good checkpoint of the workdir if there is one.
 
-    A run that is stopped anywhere and goes on ends with the same numbers, to the bit, as one that
+    A run that is stopped anywhere and resumed ends with the same numbers, to the bit, as one that
     is not: a checkpoint has all that later steps depend on, and what was written after it is
     written again.
 
@@ -83,7 +83,7 @@ def train(
       config: What made all of the above, as JSON values; kept in the workdir and checkpoints.
       console: Where progress is shown.
       signals: Whether to end early: after a step, or within an evaluation, which is made up for
-        when training goes on.
+        when training resumes.
       data: What tells the data from others, as JSON values; kept in the workdir if given.
 
     Returns:
@@ -134,8 +134,8 @@ def train(
             if data is not None:
                 writers.write_json(workdir / "data.json", data)
         with (
-            display.Display(console, start, plan.steps, labels) as screen,
-            recorder.Recorder(workdir, screen, task, start, recorded) as record,
+            contextlib.closing(display.Display(console, start, plan.steps, labels)) as screen,
+            contextlib.closing(recorder.Recorder(workdir, screen, task, start, recorded)) as record,
         ):
             for note in notes:
                 screen.say(note)
@@ -146,7 +146,7 @@ def train(
                     record.test(start, result)
             else:
                 if start:
-                    screen.say(f"going on from step {start}")
+                    screen.say(f"resuming from step {start}")
                 if plan.is_due(plan.eval_every, start) and record.evaluated < start:
                     record.test(start, test(state))  # A signal prevented it.
                 with screen.timed("reading the first batch"):

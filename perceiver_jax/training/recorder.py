@@ -5,7 +5,6 @@ import contextlib
 import math
 import pathlib
 import time
-from types import TracebackType
 from typing import Any
 
 import jax
@@ -26,8 +25,11 @@ class Recorder:
       workdir: Where `metrics.jsonl`, TensorBoard events and `curves.png` go.
       screen: Where progress is shown.
       task: Whose main metric says which evaluation is the best.
-      step: The step that training goes on from.
+      step: The step that training resumes from.
       saved: What `to_json` gave at that step; None to begin.
+
+    Attributes:
+      evaluated: The step of the last evaluation; 0 if there was none.
     """
 
     def __init__(
@@ -39,16 +41,10 @@ class Recorder:
         saved: dict[str, Any] | None,
     ):
         """Opens the files."""
-        saved = saved or {
-            "sums": {},
-            "count": 0,
-            "skipped": 0,
-            "best": None,
-            "evaluated": 0,
-            "lines": 0,
-        }
+        none = {"sums": {}, "count": 0, "skipped": 0, "best": None, "evaluated": 0, "lines": 0}
+        saved = saved or none
         self._sums, self._count, self._skipped = saved["sums"], saved["count"], saved["skipped"]
-        self._best, self._evaluated = saved["best"], saved["evaluated"]
+        self._best, self.evaluated = saved["best"], saved["evaluated"]
         self._workdir, self._screen, self._task = workdir, screen, task
         writes = jax.process_index() == 0
         self._writer = writers.MetricsWriter(workdir, step, saved["lines"]) if writes else None
@@ -59,16 +55,7 @@ class Recorder:
             )
         self._examples, self._seconds = 0, 0.0
 
-    def __enter__(self) -> "Recorder":
-        """Returns itself."""
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
         """Closes the files."""
         if self._writer is not None:
             self._writer.close()
@@ -84,11 +71,6 @@ class Recorder:
         begin = time.perf_counter()
         yield
         self._last += time.perf_counter() - begin
-
-    @property
-    def evaluated(self) -> int:
-        """The step of the last evaluation; 0 if there was none."""
-        return self._evaluated
 
     def train_step(self, step: int, metrics: dict[str, jax.Array], write: bool) -> dict[str, float]:
         """Takes the metrics of a step, and waits until they are there.
@@ -137,7 +119,7 @@ class Recorder:
         """Takes an evaluation after `step` updates, and draws the curves anew."""
         line = result.metrics | result.counts
         self._screen.test_line(step, line)
-        self._evaluated = step
+        self.evaluated = step
         value = result.metrics[self._task.main_metric]
         best = math.nan if self._best is None else self._best["value"]
         if math.isnan(best) or (value < best if self._task.lower_is_better else value > best):
@@ -159,7 +141,7 @@ class Recorder:
             "count": self._count,
             "skipped": self._skipped,
             "best": self._best,
-            "evaluated": self._evaluated,
+            "evaluated": self.evaluated,
             "lines": self._writer.num_lines if self._writer is not None else 0,
         }
 

@@ -28,7 +28,7 @@ class Metric(Protocol):
     """How a metric is shown.
 
     Attributes:
-      label: Its name on the screen and in pictures.
+      label: Its name on the screen and in images.
       panel: Where it is drawn; None leaves it out.
       style: Of its line there, in matplotlib's letters.
     """

@@ -185,8 +185,8 @@ def test_exit_codes_say_how_a_run_ended(stopped):
 
 def test_preempted_run_says_how_to_go_on(stopped):
     workdir, _, outputs = stopped
-    (step,) = re.findall(rf"Saved step (\d+) in {workdir}. The same command goes on.", outputs[4])
-    assert f"going on from step {step}\n" in outputs[5]
+    (step,) = re.findall(rf"Saved step (\d+) in {workdir}. The same command resumes.", outputs[4])
+    assert f"resuming from step {step}\n" in outputs[5]
 
 
 def test_complete_run_has_all_its_lines_and_checkpoints(stopped):
@@ -215,7 +215,7 @@ def test_runs_killed_at_random_end_with_the_bits_of_an_uninterrupted_one(root, u
             code = run.process.wait()
             assert code in (0, -signal.SIGKILL), run.output
             seconds += time.perf_counter() - run.begin
-            going_on = re.search(r"going on from step (\d+)", run.output)
+            going_on = re.search(r"resuming from step (\d+)", run.output)
             if reached and (going_on or code == 0):
                 repeated += max(reached - int(going_on[1] if going_on else STEPS), 0)
                 reached = 0

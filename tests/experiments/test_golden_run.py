@@ -1,4 +1,4 @@
-"""A run that an earlier version began goes on as that version would have gone on.
+"""A run that an earlier version began resumes as that version would have.
 
 `run.tar.xz` is a workdir of commit 78a44ac after four steps of a tiny audio-video Perceiver, with
 LAMB and a moving average; `run_next.json` is what that version logged in the next three steps, and

@@ -1,4 +1,4 @@
-"""Several processes train to the numbers of one, end when one of them dies, and go on together."""
+"""Several processes train to the numbers of one, end when one of them dies, and resume together."""
 
 import json
 import os
@@ -105,7 +105,7 @@ def test_the_others_end_with_an_error_within_a_minute_when_one_is_killed(run):
 
 def test_the_same_command_goes_on_with_all(run):
     assert run["codes"] == [0, 0]
-    assert "going on from step" in run["workdir"].with_name("process_0.log").read_text()
+    assert "resuming from step" in run["workdir"].with_name("process_0.log").read_text()
 
 
 def test_one_process_writes(run):

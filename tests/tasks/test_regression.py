@@ -29,7 +29,8 @@ def make_arrays(size=11):
 @pytest.mark.parametrize("loss", ["squared", "absolute", "huber"])
 def test_losses_are_those_of_standardised_targets(loss):
     outputs, batch = make_arrays()
-    error = np.abs(outputs["size"] - (batch["size"] - np.array(MEAN)) / np.array(STD))
+    standardised = (np.asarray(batch["size"]) - MEAN) / STD
+    error = np.abs(np.asarray(outputs["size"]) - standardised)
     expected = {
         "squared": error**2,
         "absolute": error,
@@ -41,7 +42,7 @@ def test_losses_are_those_of_standardised_targets(loss):
 
 def test_training_reports_and_rows_hold_the_target_s_own_units():
     outputs, batch = make_arrays()
-    prediction = outputs["size"] * np.array(STD) + np.array(MEAN)
+    prediction = np.asarray(outputs["size"]) * STD + MEAN
     task = build()
     _, reported = task.loss(outputs, batch)
     expected = np.abs(prediction - batch["size"]).mean(axis=1)

@@ -1,4 +1,4 @@
-"""A run leaves what it promises, and goes on from where it stopped as if it never had."""
+"""A run leaves what it promises, and resumes as if it had never stopped."""
 
 import json
 import resource
@@ -64,13 +64,13 @@ def test_run_shows_compilation_every_line_and_a_table(finished):
 def test_run_killed_again_and_again_is_bit_identical_to_an_uninterrupted_one(
     finished, tmp_path, train_toy, make_toy
 ):
-    # Saved at 3, 6, 9, ...: killed before the first, and such that it goes on from the end of an
+    # Saved at 3, 6, 9, ...: killed before the first, and such that it resumes from the end of an
     # interval of the log, and from within one.
     for killed_at in (2, 8, 11):
         with pytest.raises(KeyboardInterrupt):
             train_toy(tmp_path, killed_at=killed_at)
     _, screen = train_toy(tmp_path)
-    assert "going on from step 9" in screen
+    assert "resuming from step 9" in screen
     _assert_same_state(tmp_path, finished[0], make_toy)
     assert _history(tmp_path) == _history(finished[0])
 
