@@ -184,7 +184,7 @@ def test_nothing_but_the_data_set_is_left(built):
     assert folder == pathlib.Path(built.data_dir)
 
 
-def test_a_killed_build_goes_on_with_what_is_missing(tmp_path, monkeypatch):
+def test_a_killed_build_resumes_with_what_is_missing(tmp_path, monkeypatch):
     ids = [f"clip_{i:06d}" for i in range(10)]
     write_lists(tmp_path / "clips", {"eval": [(x, 0) for x in ids]})
     for i, youtube_id in enumerate(ids):
