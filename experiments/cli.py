@@ -303,14 +303,17 @@ def _check_sections(config: ml_collections.ConfigDict) -> None:
 
 
 def _follow_dataset(config: ml_collections.ConfigDict, given: Container[str]) -> None:
-    """Sets what naming another data set implies, unless it is given: classes and test split."""
-    from perceiver_jax.data import datasets  # Takes a second.
+    """Sets what naming another data set implies, unless it is given: output and test split."""
+    # Here, for they take a second.
+    from perceiver_jax import data as data_lib
+    from perceiver_jax.data import datasets
 
-    dataset = datasets.lookup(config.data.dataset, config.data.data_dir)
     target = config.task.target
-    if f"model.outputs.{target}.size" not in given and dataset.num_classes:
-        config.model.outputs[target].size = dataset.num_classes
-    present = [split for split in ("validation", "test") if split in dataset.sizes]
+    field = data_lib.build_data(**config.data).fields.get(target)
+    if f"model.outputs.{target}.size" not in given and field is not None:
+        config.model.outputs[target].size = getattr(field, "num_classes", None) or field.size
+    sizes = datasets.lookup(config.data.dataset, config.data.data_dir).sizes
+    present = [split for split in ("validation", "test") if split in sizes]
     if "data.test_split" not in given and config.data.test_split not in present and present:
         config.data.test_split = present[0]
 

@@ -16,7 +16,7 @@ import filelock
 import tensorflow_datasets as tfds
 
 from perceiver_jax import config as config_lib
-from perceiver_jax.data import errors, features
+from perceiver_jax.data import errors
 from perceiver_jax.data.builders import atari_clips, base, furniture11, mnist5k
 
 _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
@@ -30,10 +30,10 @@ class Dataset:
     """What is known of a data set without reading it.
 
     Attributes:
-        num_classes: number of classes of its label; 0 if it isn't plain which feature that is.
+        sizes: number of examples of each split.
+        num_classes: number of classes of the label; 0 if it is read from disk, see `found`.
         multi_label: whether an example may have several labels (feature `labels`) or has exactly
             one (feature `label`).
-        sizes: number of examples of each split.
         may_lack: features that are empty in some records; inputs made of them get a mask.
         upright: whether images are turned as their EXIF says. Those of ImageNet are not: the
             decoders with which its published figures were computed pass it over.
@@ -43,9 +43,9 @@ class Dataset:
         found: its newest version on disk; None if there is none, or if it is embedded.
     """
 
-    num_classes: int
-    multi_label: bool
     sizes: Mapping[str, int]
+    num_classes: int = 0
+    multi_label: bool = False
     may_lack: tuple[str, ...] = ()
     upright: bool = True
     builder: type[base.EmbeddedBuilder] | None = None
@@ -56,9 +56,9 @@ class Dataset:
 
 def _atari(config: atari_clips.Config) -> Dataset:
     return Dataset(
-        len(atari_clips.GAMES),
-        True,
         config.sizes,
+        len(atari_clips.GAMES),
+        multi_label=True,
         builder=atari_clips.AtariClips,
         config=config.name,
     )
@@ -68,25 +68,24 @@ DATASETS = {
     "atari_clips": _atari(atari_clips.FULL),
     "atari_clips/tiny": _atari(atari_clips.TINY),
     "furniture11": Dataset(
-        len(furniture11.CLASSES), False, furniture11.SIZES, builder=furniture11.Furniture11
+        furniture11.SIZES, len(furniture11.CLASSES), builder=furniture11.Furniture11
     ),
-    "mnist5k": Dataset(len(mnist5k.CLASSES), False, mnist5k.SIZES, builder=mnist5k.Mnist5k),
+    "mnist5k": Dataset(mnist5k.SIZES, len(mnist5k.CLASSES), builder=mnist5k.Mnist5k),
     "imagenet2012": Dataset(
-        1_000,
-        False,
         {"train": 1_281_167, "validation": 50_000},
+        1_000,
         upright=False,
         mini="imagenet.py:mini",
     ),
     # As published: unbalanced + balanced, evaluation. Fewer of the clips can still be had.
     "audioset": Dataset(
-        527,
-        True,
         {"train": 2_042_985 + 22_176, "test": 20_383},
+        527,
+        multi_label=True,
         may_lack=("audio", "video"),
         mini="audioset.py:mini",
     ),
-    "modelnet40": Dataset(40, False, {"train": 9_843, "test": 2_468}, mini="modelnet40.py:mini"),
+    "modelnet40": Dataset({"train": 9_843, "test": 2_468}, 40, mini="modelnet40.py:mini"),
 }
 
 
@@ -108,7 +107,6 @@ def lookup(name: str, data_dir: str = "") -> Dataset:
     found = find(name, data_dir)
     if found is not None:
         return Dataset(
-            *_classes(found.info.features),
             {split: part.num_examples for split, part in found.info.splits.items()},
             may_lack=tuple((found.info.metadata or {}).get("may_lack", ())),
             upright=not name.startswith("imagenet"),  # imagenet2012_subset, imagenette and so on.
@@ -262,16 +260,6 @@ def build(
             if made_from is not None:
                 (directory / _MADE_FROM).write_text(json.dumps(dict(made_from), indent=2) + "\n")
     builder.info.read_from_directory(builder.data_dir)
-
-
-def _classes(stored: features.Features) -> tuple[int, bool]:
-    """How many classes there are and whether an example may have several; 0 if it isn't plain."""
-    try:
-        label = stored[features.find(stored, "label", "label")]
-    except config_lib.UserError:  # Is raised again where a field is to be made from it.
-        return 0, False
-    classes, multi_label = features.class_label(label)
-    return classes.num_classes, multi_label
 
 
 def _is_version(version: str, wanted: str) -> bool:

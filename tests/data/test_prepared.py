@@ -1,5 +1,6 @@
 """Data sets of a user, prepared with TFDS, are used by name."""
 
+import argparse
 import importlib.util
 import io
 import json
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
+from experiments import cli
 from perceiver_jax import data
 from perceiver_jax.data import datasets, features
 from perceiver_jax.data.fields import label
@@ -39,6 +41,20 @@ class Flowers(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             photo = encode_picture(np.full((13, 11, 3), 10 * i, np.uint8))
             label = [i % 3, 0] if self.tags else i % 3
             yield i, {"photo": photo, "species": label, "colour": "red"}
+
+
+class Sorted(Flowers, skip_registration=True):
+    """With two features that are classes."""
+
+    def _info(self):
+        info = super()._info()
+        seasons = tfds.features.ClassLabel(names=["spring", "summer"])
+        features = dict(info.features.items()) | {"season": seasons}
+        return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict(features))
+
+    def _generate_examples(self, count):
+        for key, example in super()._generate_examples(count):
+            yield key, example | {"season": key % 2}
 
 
 class Tagged(Flowers, skip_registration=True):
@@ -92,7 +108,7 @@ class Weighed(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 @pytest.fixture(scope="module")
 def data_dir(tmp_path_factory):
     path = tmp_path_factory.mktemp("prepared")
-    for builder in (Flowers, Tagged, ImagenetOfFlowers, Deep, Weighed):
+    for builder in (Flowers, Sorted, Tagged, ImagenetOfFlowers, Deep, Weighed):
         datasets.build(builder(data_dir=path))
     return str(path)
 
@@ -162,6 +178,21 @@ def test_numbers_are_read_for_a_regression(weighed, feature, least):
     assert made.zero_batch()["y"].shape == (7, len(least))
     made.check_labels()
     assert made.fingerprint()["classes"] == []
+
+
+@pytest.mark.parametrize(("feature", "size"), [("species", 3), ("season", 2)])
+def test_the_output_gets_the_size_of_the_label_that_is_named(data_dir, feature, size):
+    _, config = cli.parse_command_line(
+        argparse.ArgumentParser(),
+        [
+            "--config=experiments/configs/imagenet.py:mini",
+            "--config.data.dataset=sorted",
+            f"--config.data.data_dir={data_dir}",
+            f"--config.data.feature_names=label={feature}",
+        ],
+    )
+    assert config.model.outputs.label.size == size
+    assert config.data.test_split == "validation"
 
 
 def test_a_number_of_the_fields_own_name_comes_first(weighed):
@@ -263,6 +294,7 @@ def test_names_lists_what_is_on_disk(data_dir):
         "deep",
         "flowers",
         "imagenet_of_flowers",
+        "sorted",
         "tagged",
         "weighed",
     ]
