@@ -70,9 +70,9 @@ def evaluate(
     from perceiver_jax.training import (
         checkpoints,
         devices,
-        display,
         evaluation,
         optimizers,
+        reporting,
         state,
         steps,
     )
@@ -98,9 +98,9 @@ def evaluate(
 
     checkpoint = checkpoints.load(workdir / "checkpoints", jax.eval_shape(initial_state))
     for note in checkpoint.notes:
-        display.say(console, note)
+        reporting.say(console, note)
     params = state.evaluation_params(checkpoint.state)
-    display.say(console, f"evaluating step {int(checkpoint.state.step)} of {workdir}")
+    reporting.say(console, f"evaluating step {int(checkpoint.state.step)} of {workdir}")
     parallelism = devices.build_parallelism(config.train.parallelism)
     apply = parallelism.with_whole_params(model.apply)
     run = evaluation.make_evaluate(steps.make_eval_step(apply, task), task, parallelism)

@@ -76,7 +76,7 @@ class Regression:
                 f"target is {target!r}, which has classes. For classes set task.kind to "
                 "'classification', or give numbers as floats: astype(float)."
             )
-        config_lib.check_known("task.loss", loss, LOSSES)
+        config_lib.check_known("config.task.loss", loss, LOSSES)
         given = {"mean": mean, "std": std}
         config_lib.check(given, mean=config_lib.NUMBER, std=config_lib.POSITIVE)
         self.target, self.size = target, int(np.prod(field.zeros().shape))

@@ -15,12 +15,11 @@ import rich.console
 from perceiver_jax.training import (
     checkpoints,
     devices,
-    display,
     divergence,
     evaluation,
     lock,
     preemption,
-    recorder,
+    reporting,
     writers,
 )
 from perceiver_jax.training import plan as plan_lib
@@ -114,10 +113,10 @@ def train(
     ):
         start, recorded, skipped, notes = 0, None, (), ()
         if checkpointer.latest_step() is None:
-            with display.timed(console, f"initialising {count}"):
+            with reporting.timed(console, f"initialising {count}"):
                 state = parallelism.create_state(create_state)
         else:
-            with display.timed(console, f"reading a checkpoint of {count}"):
+            with reporting.timed(console, f"reading a checkpoint of {count}"):
                 saved = checkpointer.restore(shapes)
                 state = parallelism.place_state(saved.state)
             train_batches.set_state(saved.iterator_state)
@@ -134,8 +133,10 @@ def train(
             if data is not None:
                 writers.write_json(workdir / "data.json", data)
         with (
-            contextlib.closing(display.Display(console, start, plan.steps, labels)) as screen,
-            contextlib.closing(recorder.Recorder(workdir, screen, task, start, recorded)) as record,
+            contextlib.closing(reporting.Display(console, start, plan.steps, labels)) as screen,
+            contextlib.closing(
+                reporting.Recorder(workdir, screen, task, start, recorded)
+            ) as record,
         ):
             for note in notes:
                 screen.say(note)

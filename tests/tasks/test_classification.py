@@ -75,6 +75,11 @@ def test_the_metrics_are_those_that_suit_the_classes(num_classes, multi_label, m
     ("keys", "message"),
     [
         ({"loss": "sigmoid"}, "config.task.loss is 'sigmoid'; 'label' is one class an example"),
+        ({"loss": "hinge"}, r"'hinge'; expected one of \['softmax', 'sigmoid'\]"),
+        (
+            {"label_smoothing": 1.0},
+            "config.task.label_smoothing is 1.0; .*at least 0 and less than 1",
+        ),
         ({"target": "lable"}, "target is 'lable'; expected one of the data set's fields"),
         ({"kind": "clasification"}, "Did you mean 'classification'"),
         ({"smoothing": 0.1}, "Unknown key config.task.smoothing.*mean 'label_smoothing'"),
