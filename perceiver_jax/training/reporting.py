@@ -1,7 +1,7 @@
 """How training goes: on screen, in the workdir's files and curves.
 
-`Display` draws a live bar on a terminal, plain lines elsewhere, a table at the end; `Recorder` knows
-what to show and to write, and keeps what later averages depend on.
+`Display` draws a live bar on a terminal, plain lines elsewhere, a table at the end; `Recorder`
+knows what to show and to write, and keeps what later averages depend on.
 """
 
 from collections.abc import Iterator, Mapping
