@@ -124,7 +124,7 @@ def test_a_hessian_is_symmetric_and_that_of_finite_differences():
 
 
 @pytest.mark.parametrize("scaled", [False, True])
-def test_streaming_attention_has_the_derivatives_of_the_plain_form(scaled):
+def test_streaming_attention_has_derivatives_of_every_order_of_modes(scaled):
     rng = np.random.default_rng(0)
     query, key, value = (rng.normal(size=(B, n, 1, p)) for n, p in ((N, P), (M, P), (M, V)))
     scale = rng.normal(1, 0.3, size=(B, M)) if scaled else None
@@ -136,15 +136,23 @@ def test_streaming_attention_has_the_derivatives_of_the_plain_form(scaled):
         value, scale = (None, other) if scaled else (other, None)
         return kernels.attend(query, key, value, jnp.asarray(mask), chunk_size, scale)
 
-    def derivatives(chunk_size):
-        function = functools.partial(stream, chunk_size)
+    function = functools.partial(stream, 4)
 
-        def gradient(*args):
-            return jax.grad(lambda args: jnp.sin(function(*args)).sum())(args)
+    def tangent(*args):
+        return jax.jvp(function, args, direction)[1]
 
-        return jax.jvp(function, args, direction), jax.jvp(gradient, args, direction)
+    def gradient_of(function):
+        return lambda *args: jax.grad(lambda args: jnp.sin(function(*args)).sum())(args)
 
-    got = jax.jit(derivatives, static_argnums=0)(4)
-    function = functools.partial(stream, M)
-    assert_close(got[0][1], finite_difference(function, args, direction))
-    jax.tree.map(lambda a, b: assert_close(a, b, 1e-12), got, derivatives(M))
+    @jax.jit
+    def derivatives(args):
+        forward_over_reverse = jax.jvp(gradient_of(function), args, direction)[1]
+        return tangent(*args), forward_over_reverse, gradient_of(tangent)(*args)
+
+    first, forward_over_reverse, reverse_over_forward = derivatives(args)
+    assert_close(first, finite_difference(jax.jit(function), args, direction))
+    expected = finite_difference(jax.jit(gradient_of(function)), args, direction)
+    jax.tree.map(assert_close, forward_over_reverse, expected)
+    change = finite_difference(lambda *args: jnp.sin(tangent(*args)).sum(), args, direction)
+    inner = jax.tree.map(jnp.vdot, reverse_over_forward, direction)
+    assert_close(sum(inner), change)
