@@ -22,11 +22,9 @@ from typing import Any, NoReturn
 
 import ml_collections
 
-from experiments import ranges
 from perceiver_jax import config as config_lib
 
 _ROOT = pathlib.Path(__file__).parents[1]
-_OURS = ("__main__", "experiments", "perceiver_jax")
 # What a disk, a directory or its owner can be in the way with.
 _UNWRITABLE = (
     *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO),
@@ -34,8 +32,6 @@ _UNWRITABLE = (
 )
 
 SECTIONS = ("experiment", "seed", "data", "model", "task", "optimizer", "train", "eval")
-
-UsageError = config_lib.UserError
 
 
 def parse_arguments(
@@ -125,7 +121,10 @@ def split_overrides(argv: Sequence[str]) -> tuple[list[str], list[tuple[str, str
     for word in rest:
         if word.startswith("--config."):
             key, equals, text = word.removeprefix("--config.").partition("=")
-            overrides.append((key, text if equals else next(rest, "")))
+            text = text if equals else next(rest, "--")
+            if not equals and text.startswith("--"):
+                raise config_lib.UserError(f"{word} has no value; expected {word}=VALUE.")
+            overrides.append((key, text))
         else:
             words.append(word)
     return words, overrides
@@ -172,7 +171,6 @@ def load_config(
     given = {key for key, _ in overrides}
     if "data.dataset" in given:
         _follow_dataset(config, given)
-    ranges.check(config)
     return config
 
 
@@ -243,12 +241,8 @@ def user_errors_end_the_program() -> Iterator[None]:
         sys.exit(128 + signal.SIGINT)
     except config_lib.UserError as error:
         message = str(error)
-    except (ValueError, TypeError, ArithmeticError, OSError, ImportError) as error:
-        unwritable = isinstance(error, OSError) and error.errno in _UNWRITABLE
-        if _raised_on_purpose(error):  # Until all of these are UserErrors.
-            print(f"Error: {error}", file=sys.stderr)
-            sys.exit(2)
-        if not unwritable:
+    except OSError as error:
+        if error.errno not in _UNWRITABLE:
             raise
         where = error.filename or "a file"
         message = f"Cannot read or write {where}: {error.strerror}. Make room, or choose a place."
@@ -272,17 +266,6 @@ def _split_config(path_and_arg: str) -> tuple[str, str]:
 def _refuse(message: str) -> NoReturn:
     """What argparse calls instead of printing its usage."""
     raise config_lib.UserError(f"{message[:1].upper()}{message[1:]}. See --help.")
-
-
-def _raised_on_purpose(error: Exception) -> bool:
-    frame, _ = list(traceback.walk_tb(error.__traceback__))[-1]
-    module = frame.f_globals.get("__name__", "")
-    path = pathlib.Path(frame.f_code.co_filename)
-    if not module and path.is_relative_to(_ROOT):
-        # Grain's, of a worker process, have but a path.
-        module = path.relative_to(_ROOT).parts[0]
-    line = traceback.extract_tb(error.__traceback__)[-1].line or ""
-    return module.partition(".")[0] in _OURS and line.startswith("raise ")
 
 
 def _check_sections(config: ml_collections.ConfigDict) -> None:

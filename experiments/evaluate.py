@@ -16,6 +16,7 @@ import sys
 from typing import Any
 
 from experiments import cli, compilation_cache, saved_config, train
+from perceiver_jax import config as config_lib
 
 
 def main(argv: list[str]) -> None:
@@ -56,7 +57,7 @@ def evaluate(
     """
     config = saved_config.read(workdir)
     if data is None and "arrays" in config.data:
-        raise cli.UsageError(
+        raise config_lib.UserError(
             f"{workdir} is of a run on arrays in memory: {config.data.to_dict()}. Evaluate it from "
             "Python: experiments.evaluate.evaluate(workdir, data)."
         )

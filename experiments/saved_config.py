@@ -9,6 +9,7 @@ from typing import Any
 import ml_collections
 
 from experiments import cli
+from perceiver_jax import config as config_lib
 
 _MAX_LISTED = 8  # Differences that a message names.
 
@@ -38,18 +39,18 @@ def read(workdir: pathlib.Path) -> ml_collections.ConfigDict:
     """Reads the `config.json` of a training run.
 
     Raises:
-      UsageError: if there is none, or if it can't be read.
+      UserError: if there is none, or if it can't be read.
     """
     path = workdir / "config.json"
     if not path.is_file():
-        raise cli.UsageError(
+        raise config_lib.UserError(
             f"There is no {path}; expected the workdir of a training run. Train first: "
             f"python -m experiments.train --config=... {shlex.quote(f'--workdir={workdir}')}"
         )
     try:
         return from_json(json.loads(path.read_text()))
     except ValueError as error:
-        raise cli.UsageError(
+        raise config_lib.UserError(
             f"{path} is damaged: {error}. Each checkpoint has a copy: write what is under "
             "'config' in the file metadata/metadata of one of them there."
         ) from error
@@ -74,7 +75,7 @@ def check_unchanged(
       A line for each key that matters and differs: `key: was -> is`.
 
     Raises:
-      UsageError: if there are such lines, and they are not accepted.
+      UserError: if there are such lines, and they are not accepted.
     """
     if not _has_checkpoints(workdir):
         return []
@@ -85,7 +86,7 @@ def check_unchanged(
         if not any(f"{key}.".startswith(f"{known}.") for known in CHANGEABLE)
     ]
     if changed and not accept_changes:
-        raise cli.UsageError(
+        raise config_lib.UserError(
             "\n  ".join([f"{workdir} is of a run with another config (was -> is):", *changed])
             + f"\nA run resumes with what it began with, except for {', '.join(CHANGEABLE)}. Use "
             "another --workdir, or that config; --accept_changes resumes all the same."
@@ -109,7 +110,7 @@ def check_same_data(
       A line for each thing that differs: `what: was -> is`.
 
     Raises:
-      UsageError: if there are such lines, and they are not accepted; or `data.json` can't be read.
+      UserError: if there are such lines, and they are not accepted; or `data.json` can't be read.
     """
     path = workdir / "data.json"
     if not path.is_file() or not _has_checkpoints(workdir):
@@ -118,7 +119,7 @@ def check_same_data(
         saved = json.loads(path.read_text(encoding="utf-8"))
         saved = _described({key: saved[key] for key in fingerprint})
     except (ValueError, LookupError, TypeError, AttributeError) as error:
-        raise cli.UsageError(
+        raise config_lib.UserError(
             f"{path} is damaged: {type(error).__name__}: {error}. Without it a run resumes and "
             "keeps anew what its data are: delete it if they are the same."
         ) from error
@@ -126,7 +127,7 @@ def check_same_data(
     if len(changed) > _MAX_LISTED:
         changed[_MAX_LISTED:] = [f"and {len(changed) - _MAX_LISTED} more"]
     if changed and not accept_changes:
-        raise cli.UsageError(
+        raise config_lib.UserError(
             "\n  ".join([f"{workdir} is of a run on other data (was -> is):", *changed])
             + "\nWhat it learned, its figures and its place in the data are of those that it began "
             "with. Prepare them as they were, or train in another --workdir; --accept_changes goes "

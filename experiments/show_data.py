@@ -19,6 +19,7 @@ import ml_collections
 import numpy as np
 
 from experiments import cli
+from perceiver_jax import config as config_lib
 
 MAX_EXAMPLES = 64
 
@@ -53,7 +54,7 @@ def show(
       Each file as it is written, and what it shows.
 
     Raises:
-      cli.UsageError: if that many examples can't be shown.
+      UserError: if that many examples can't be shown.
     """
     # Here, for they take a second.
     from experiments import contact_sheets
@@ -62,7 +63,7 @@ def show(
     data = data_lib.build_data(**config.data)
     largest = min(MAX_EXAMPLES, data.num_train)
     if not 1 <= num <= largest:
-        raise cli.UsageError(
+        raise config_lib.UserError(
             f"Got --num={num}; expected 1 to {largest}. Give a number in this range."
         )
     data = dataclasses.replace(data, batch_size=num, num_workers=0)

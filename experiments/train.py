@@ -10,6 +10,7 @@ import argparse
 from collections.abc import Iterable, Iterator
 import contextlib
 import dataclasses
+import functools
 import logging
 import os
 import pathlib
@@ -148,35 +149,38 @@ def train(
         config = ml_collections.ConfigDict(config.to_dict() | {"data": data.describe()})
         accept(saved_config.check_unchanged(config, workdir, accept_changes))
 
-    # ---------------------------------------------------------------- data
+    # ---------------------------------------------------------------- sections of the config
+    # All of them, before anything is read or written: each refuses what it can't be built from.
     if data is None:
         data = data_lib.build_data(**config.data)
+    model = perceiver_jax.build_model(config.model)
     task = tasks.build_task(config.task, data.fields)
-    check(config, data, task, jax.device_count())
+    plan = config_lib.build(plans.Plan, config.train, "config.train")
+    parallelism = devices.build_parallelism(plan.parallelism)
+    optimizer, schedule = config_lib.build(
+        optimizers.build_optimizer, config.optimizer, "config.optimizer", total_steps=plan.steps
+    )
     share = {"process_index": jax.process_index(), "process_count": jax.process_count()}
+    test_batches = functools.partial(
+        config_lib.build, data.test_batches, config.eval, "config.eval", **share
+    )
+    check(config, data, task, jax.device_count())
+
+    # ---------------------------------------------------------------- data
+    test_batches()  # Refuses a wrong config now, not after hours.
     # Embedded data are built now if need be.
     train_batches = data.train_batches(config.seed, **share)
-    data.test_batches(**config.eval, **share)  # Refuses a wrong config now, not after hours.
     data.check_labels()
     fingerprint = data.fingerprint()
     accept(saved_config.check_same_data(fingerprint, workdir, accept_changes))
 
-    # ---------------------------------------------------------------- optimizer
-    plan_keys = config.train.to_dict()
-    ema_decay = plan_keys.pop("ema_decay")
-    accumulate_steps = plan_keys.pop("accumulate_steps")
-    parallelism = devices.build_parallelism(plan_keys.pop("parallelism"))
-    plan = plans.Plan(**plan_keys)
-    optimizer, schedule = optimizers.build_optimizer(**config.optimizer, total_steps=plan.steps)
-
-    # ---------------------------------------------------------------- model
-    model = perceiver_jax.build_model(config.model)
+    # ---------------------------------------------------------------- state
     apply = parallelism.with_whole_params(model.apply)
     example = dataclasses.replace(data, batch_size=1).zero_batch()
     init_key, train_key = jax.random.split(jax.random.key(config.seed))
 
     def create_state() -> state.TrainState:
-        return state.create_state(model.init(init_key, example), optimizer, ema_decay)
+        return state.create_state(model.init(init_key, example), optimizer, plan.ema_decay)
 
     # ---------------------------------------------------------------- loop
     describe.print_summary(console, config, data, task, example, workdir)
@@ -186,8 +190,8 @@ def train(
             task,
             optimizer,
             schedule,
-            ema_decay=ema_decay,
-            accumulate_steps=accumulate_steps,
+            ema_decay=plan.ema_decay,
+            accumulate_steps=plan.accumulate_steps,
             axis_name=parallelism.axis_name,
         ),
         eval_step=steps.make_eval_step(apply, task),
@@ -196,7 +200,7 @@ def train(
         rng=train_key,
         parallelism=parallelism,
         train_batches=train_batches,
-        test_batches=lambda: data.test_batches(**config.eval, **share),
+        test_batches=test_batches,
         plan=plan,
         workdir=workdir,
         config=config.to_dict(),
@@ -216,7 +220,7 @@ def join_processes(flags: argparse.Namespace) -> None:
     """Makes this one of several processes if the command line says so.
 
     Raises:
-      UsageError: if the flags contradict each other, or nothing says which process this is.
+      UserError: if the flags contradict each other, or nothing says which process this is.
     """
     names = ("coordinator_address", "num_processes", "process_id")
     given = {name: getattr(flags, name) for name in names}
@@ -225,7 +229,7 @@ def join_processes(flags: argparse.Namespace) -> None:
         return
     if flags.distributed != bool(missing) or 0 < len(missing) < len(names):
         wrong = f"{' and '.join(missing)} missing" if missing else "got both"
-        raise cli.UsageError(
+        raise config_lib.UserError(
             f"One of several processes needs either --distributed or all of "
             f"{', '.join(f'--{name}' for name in names)}; {wrong}. Under Slurm, Kubernetes or on "
             "a TPU pod use --distributed."
@@ -235,7 +239,7 @@ def join_processes(flags: argparse.Namespace) -> None:
     try:
         devices.join_processes(**given)
     except ValueError as error:
-        raise cli.UsageError(
+        raise config_lib.UserError(
             f"Which of how many processes this is can't be found: {error} Expected Slurm (srun), "
             "Kubernetes, a TPU pod or Open MPI. Give --coordinator_address, --num_processes and "
             "--process_id instead."

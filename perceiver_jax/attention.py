@@ -17,7 +17,7 @@ from jax import ad_checkpoint
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Key
 
-from perceiver_jax import kernels, tokens
+from perceiver_jax import config, kernels, tokens
 
 Params = Mapping[str, Mapping[str, jax.Array]]
 
@@ -391,7 +391,7 @@ def _add(x: jax.Array, bias: jax.Array) -> jax.Array:
 
 def _check_heads(num_heads: int, channels: int, what: str) -> None:
     if num_heads < 1 or channels % num_heads:
-        raise ValueError(
+        raise config.UserError(
             f"{num_heads} attention heads don't divide {channels} {what}; "
             "the number of heads must be at least 1 and divide them. Change one of the two."
         )

@@ -136,7 +136,7 @@ def build(constructor: Callable, keys: Any, where: str, **given: Any) -> Any:
     parameters = {
         name: p
         for name, p in inspect.signature(constructor).parameters.items()
-        if name not in given and name != "name"
+        if name not in given and not (name == "name" and p.default is None)  # Haiku's.
     }
     if not hasattr(keys, "items"):
         raise UserError(f"{where} is {keys!r}; expected a section of {sorted(parameters)}.")
@@ -155,7 +155,7 @@ def build(constructor: Callable, keys: Any, where: str, **given: Any) -> Any:
         return constructor(**keys, **given)
     except UserError as error:
         unknown, key, rest = re.fullmatch(r"(?s)(Unknown )?(\w*)(.*)", str(error)).groups("")
-        if key in keys:
+        if key in keys or key in given:
             raise UserError(f"{unknown}{where}.{key}{rest}") from error
         raise
 

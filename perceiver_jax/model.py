@@ -60,7 +60,7 @@ def build_model(config: Mapping[str, Any]) -> Model:
     Raises:
       config.UserError: for an unknown key, kind or value.
     """
-    return config_lib.build(_build, config, "model")
+    return config_lib.build(_build, config, "config.model")
 
 
 def param_count(params: Mapping[str, Mapping[str, Any]]) -> int:
@@ -69,18 +69,20 @@ def param_count(params: Mapping[str, Mapping[str, Any]]) -> int:
 
 
 def _build(inputs, outputs, encoder, fusion=None, dtype="float32"):
-    config_lib.check_known("model.dtype", dtype, DTYPES)
+    config_lib.check_known("config.model.dtype", dtype, DTYPES)
     for section, keys in (("inputs", inputs), ("outputs", outputs)):
         if not keys:
-            raise config_lib.UserError(f"model.{section} is empty; expected at least one, by name.")
+            raise config_lib.UserError(
+                f"config.model.{section} is empty; expected at least one, by name."
+            )
     if len(inputs) > 1 and fusion is None:
         raise config_lib.UserError(
-            f"{len(inputs)} inputs ({', '.join(sorted(inputs))}) and no model.fusion; set its "
-            "modality_channels and dropout_rates."
+            f"{len(inputs)} inputs ({', '.join(sorted(inputs))}) and no config.model.fusion; set "
+            "its modality_channels and dropout_rates."
         )
     if len(inputs) == 1 and fusion is not None:
         raise config_lib.UserError(
-            f"model.fusion is set for one input ({next(iter(inputs))}); it joins several. "
+            f"config.model.fusion is set for one input ({next(iter(inputs))}); it joins several. "
             "Remove it."
         )
 
@@ -91,12 +93,12 @@ def _build(inputs, outputs, encoder, fusion=None, dtype="float32"):
             join = config_lib.build(
                 inputs_lib.multimodal.MultimodalPreprocessor,
                 fusion,
-                "model.fusion",
+                "config.model.fusion",
                 preprocessors={name: _naming(name, child) for name, child in preprocess.items()},
                 name="inputs",
             )
         encode = config_lib.build(
-            encoder_lib.PerceiverEncoder, encoder, "model.encoder", name="encoder"
+            encoder_lib.PerceiverEncoder, encoder, "config.model.encoder", name="encoder"
         )
         return _Modules(preprocess, join, encode, _outputs(outputs))
 
@@ -194,7 +196,7 @@ def _naming(name, preprocess):
     def named(array, mask):
         try:
             return preprocess(array, mask)
-        except ValueError as error:
+        except config_lib.UserError as error:
             raise config_lib.UserError(f"Input {name!r} of shape {array.shape}: {error}") from error
 
     return named
@@ -204,7 +206,7 @@ def _input(name, keys):
     keys = dict(keys)
     given = {"name": name}
     encoding = keys.pop("position_encoding", None)
-    where = f"model.inputs.{name}"
+    where = f"config.model.inputs.{name}"
     if encoding is not None:
         given["position_encoding"] = config_lib.build_from_table(
             position_encoding.ENCODINGS,
@@ -225,7 +227,7 @@ def _outputs(outputs):
 
 
 def _output(name, keys, module_name):
-    where = f"model.outputs.{name}"
+    where = f"config.model.outputs.{name}"
     return config_lib.build_from_table(outputs_lib.OUTPUTS, keys, where, name=module_name)
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import perceiver_jax
+from perceiver_jax import config
 
 FOURIER = dict(kind="fourier", num_bands=3)
 CONFIG = dict(
@@ -196,22 +197,88 @@ def test_five_lines_make_a_model_of_any_array():
 @pytest.mark.parametrize(
     "change, message",
     [
-        (dict(dtype="float16"), "Unknown model.dtype 'float16'; expected one of"),
-        (dict(encodr={}), "Unknown key model.encodr;.* Did you mean 'encoder'?"),
+        (dict(dtype="float16"), "Unknown config.model.dtype 'float16'; expected one of"),
+        (dict(encodr={}), "Unknown key config.model.encodr;.* Did you mean 'encoder'?"),
         (dict(inputs={}), "model.inputs is empty"),
-        (dict(fusion=None), "2 inputs .points, video. and no model.fusion"),
+        (dict(fusion=None), "2 inputs .points, video. and no config.model.fusion"),
         (dict(inputs=dict(video=CONFIG["inputs"]["video"])), "model.fusion is set for one input"),
-        (dict(encoder=dict(num_latents=4)), "Missing key model.encoder.latent_channels"),
+        (dict(encoder=dict(num_latents=4)), "Missing key config.model.encoder.latent_channels"),
         (dict(encoder=CONFIG["encoder"] | dict(num_latent=4)), "Did you mean 'num_latents'?"),
-        (dict(outputs=dict(y=dict(kind="max"))), "Unknown model.outputs.y.kind 'max'"),
+        (dict(outputs=dict(y=dict(kind="max"))), "Unknown config.model.outputs.y.kind 'max'"),
         (dict(inputs=CONFIG["inputs"] | dict(video=dict(kind="vdeo"))), "Did you mean 'video'?"),
         (dict(outputs={}), "model.outputs is empty"),
-        (dict(outputs=dict(y=dict(kind="query"))), "Missing key model.outputs.y.size"),
+        (dict(outputs=dict(y=dict(kind="query"))), "Missing key config.model.outputs.y.size"),
     ],
 )
 def test_a_wrong_config_is_refused_when_the_model_is_built(change, message):
     with pytest.raises(ValueError, match=message):
         perceiver_jax.build_model(CONFIG | change)
+
+
+ENCODER = "config.model.encoder"
+X = "config.model.inputs.x"
+
+
+@pytest.mark.parametrize(
+    "keys, message",
+    [
+        (dict(num_latents=0), f"{ENCODER}.num_latents is 0; expected at least 1"),
+        (dict(num_self_attend_heads=5), f"{ENCODER}.latent_channels is 12, .* = 5 does not div"),
+        (dict(layers=()), f"{ENCODER}.layers is empty"),
+        (dict(layers=("cross_attend", "mlp")), f"{ENCODER}.layers names 'mlp'"),
+        (dict(dropout_rate=1.0), f"{ENCODER}.dropout_rate is 1.0; .* and less than 1"),
+        (dict(latent_init_scale=0.0), f"{ENCODER}.latent_init_scale is 0.0; expected more th"),
+        (dict(chunk_size=-1), f"{ENCODER}.chunk_size is -1; expected at least 0"),
+    ],
+)
+def test_an_encoder_that_can_not_be_is_refused_when_the_model_is_built(keys, message):
+    with pytest.raises(config.UserError, match=message):
+        perceiver_jax.build_model(CONFIG | dict(encoder=CONFIG["encoder"] | keys))
+
+
+VIDEO = CONFIG["inputs"]["video"]
+
+
+@pytest.mark.parametrize(
+    "keys, message",
+    [
+        (dict(VIDEO, patch_size=(2, 8)), rf"{X}.patch_size is \(2, 8\); expected 3 .* of T H W"),
+        (dict(VIDEO, patch_size=(2, 0, 8)), f"{X}.patch_size is .*; expected at least 1"),
+        (dict(VIDEO, std=(0.2, 0, 0.2)), f"{X}.std is .*; expected more than 0"),
+        (dict(VIDEO, mean=(0.2, -0.1)), f"{X}.mean is .* and std .*; expected one of each"),
+        (dict(kind="image", mean=(0,), std=(1,), permutation_seed=-2), "permutation_seed is -2; "),
+        (dict(kind="mel", patch_size=(2,)), rf"{X}.patch_size is \(2,\); expected 2 numbers, of T"),
+        (dict(kind="audio", patch_size=0), f"{X}.patch_size is 0; expected at least 1"),
+        (
+            dict(kind="array", position_encoding=dict(kind="fourier", num_bands=0)),
+            f"{X}.position_encoding.num_bands is 0; expected at least 1",
+        ),
+        (
+            dict(kind="array", position_encoding=dict(kind="learned", num_channels=0)),
+            f"{X}.position_encoding.num_channels is 0; expected at least 1",
+        ),
+        (
+            dict(kind="point_cloud", position_encoding=FOURIER),
+            f"{X}.position_encoding is .*; expected kind 'fourier' with max_resolution",
+        ),
+    ],
+)
+def test_an_input_that_can_not_be_is_refused_when_the_model_is_built(keys, message):
+    with pytest.raises(config.UserError, match=message):
+        perceiver_jax.build_model(CONFIG | dict(inputs=dict(x=keys), fusion=None))
+
+
+@pytest.mark.parametrize(
+    "keys, message",
+    [
+        (dict(modality_channels=0), "fusion.modality_channels is 0; expected at least 1"),
+        (dict(dropout_rates=dict(video=1.0)), "fusion.dropout_rates.video is 1.0; .* less than 1"),
+        (dict(dropout_rates=dict(vdeo=0.5)), "fusion.dropout_rates names 'vdeo'; .*mean 'video'"),
+    ],
+)
+def test_a_fusion_that_can_not_be_is_refused_when_the_model_is_built(keys, message):
+    with pytest.raises(config.UserError, match=f"config.model.{message}"):
+        perceiver_jax.build_model(CONFIG | dict(fusion=keys))
 
 
 def test_several_outputs_have_parameters_of_their_own_and_agree_with_one_alone(model, params):

@@ -25,6 +25,7 @@ import ml_collections
 
 from experiments import cli
 from experiments.benchmarks import command, protocol
+from perceiver_jax import config as config_lib
 
 WAIT_STEPS = 300
 MEMORY_BATCHES = 10_000
@@ -64,7 +65,7 @@ def measure_speed(
     features = {field.feature for field in data_lib.build_data(**config.data).inputs.values()}
     kinds = {_RECORDS.get(feature) for feature in features}
     if len(kinds) > 1 or None in kinds:
-        raise cli.UsageError(
+        raise config_lib.UserError(
             f"{config.experiment} reads {sorted(features)}; expected one of {sorted(_RECORDS)}, or "
             "audio and video. Choose another config, or --wait."
         )

@@ -23,6 +23,7 @@ import time
 
 from experiments import cli
 from experiments.benchmarks import command
+from perceiver_jax import config as config_lib
 
 IMPORTS = ("perceiver_jax", "jax, haiku")
 _NOW = "import time; begin = time.perf_counter(); import {}; print(time.perf_counter() - begin)"
@@ -82,7 +83,7 @@ def measure_first_step(flags: Sequence[str], repeats: int) -> dict[str, list[tup
       `warm` runs.
 
     Raises:
-      UsageError: if a run ends before its first step.
+      UserError: if a run ends before its first step.
     """
     result = {"cold": [], "warm": []}
     with tempfile.TemporaryDirectory() as root:
@@ -106,7 +107,7 @@ def _run(flags: Sequence[str], workdir: pathlib.Path) -> tuple[float, float | No
         while not (metrics.exists() and metrics.stat().st_size):
             if process.poll() is not None:
                 log.seek(0)
-                raise cli.UsageError(
+                raise config_lib.UserError(
                     f"A run ended with exit code {process.returncode} before its first step: "
                     f"{' '.join(line)}\n{log.read()}"
                 )

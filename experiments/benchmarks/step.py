@@ -25,6 +25,7 @@ import ml_collections
 
 from experiments import cli
 from experiments.benchmarks import command, protocol
+from perceiver_jax import config as config_lib
 
 TORCH_PEERS = ("hf", "hf_compile", "perceiver_pytorch", "flash_perceiver")
 PEERS = ("plain", *TORCH_PEERS)
@@ -120,7 +121,7 @@ def measure(
             workers.pop(name, None)
             result[name] = {"error": str(error)}
             if name == OURS:
-                raise cli.UsageError(f"The config can't be measured: it {error}") from error
+                raise config_lib.UserError(f"The config can't be measured: it {error}") from error
 
     seconds = {name: [] for name in (*workers, "peak")}
     for _ in range(1 + flags.repeats):
@@ -132,7 +133,7 @@ def measure(
                 seconds[name].append(worker.ask(action)["seconds"])
             except protocol.WorkerError as error:  # Such as: out of memory.
                 if worker is workers[OURS]:
-                    raise cli.UsageError(f"Our own step failed: it {error}") from error
+                    raise config_lib.UserError(f"Our own step failed: it {error}") from error
                 result[name] = {"error": str(error)}
                 del seconds[name], workers[name]
     first = {name: steps.pop(0) for name, steps in seconds.items()}

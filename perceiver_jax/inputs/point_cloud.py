@@ -30,8 +30,9 @@ class PointCloudPreprocessor(hk.Module):
         encoding = self.position_encoding
         if getattr(encoding, "max_resolution", None) is None:
             raise config.UserError(
-                f"position_encoding is {encoding!r}; expected kind 'fourier' with max_resolution: "
-                "points lie on no grid. Set one number for each of their dimensions."
+                f"position_encoding is {type(encoding).__name__}; expected kind 'fourier' with "
+                "max_resolution, for points lie on no grid. Set one number for each of their "
+                "dimensions."
             )
 
     def __call__(

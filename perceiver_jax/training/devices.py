@@ -275,7 +275,7 @@ def build_parallelism(kind: str, devices: Sequence[jax.Device] | None = None) ->
     Raises:
       ValueError: If there is no such kind.
     """
-    config.check_known("parallelism", kind, PARALLELISMS)
+    config.check_known("config.train.parallelism", kind, PARALLELISMS)
     devices = tuple(jax.devices() if devices is None else devices)
     # Consecutive parts of a batch come from consecutive processes.
     return PARALLELISMS[kind](tuple(sorted(devices, key=lambda d: (d.process_index, d.id))))

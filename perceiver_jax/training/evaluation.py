@@ -8,6 +8,7 @@ import jax
 import numpy as np
 import optax
 
+from perceiver_jax import config
 from perceiver_jax.training import devices
 from perceiver_jax.training import task as task_lib
 
@@ -107,7 +108,7 @@ class _Sums:
         """Returns the means over windows; integers as integers, all else in float64."""
         ids = np.flatnonzero(self.num_windows)
         if not ids.size:
-            raise ValueError(
+            raise config.UserError(
                 "There were no examples to evaluate; expected at least one that is not masked. "
                 "Check the test split."
             )

@@ -1,4 +1,4 @@
-"""How long to train and how often to do what."""
+"""The section `train` of a config."""
 
 import dataclasses
 
@@ -7,7 +7,9 @@ from perceiver_jax import config
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Plan:
-    """How long to train and how often to do what, in steps; an interval of 0 is at the end only.
+    """How long to train, how, and how often to do what.
+
+    All intervals are in steps; one of 0 is at the end only.
 
     Attributes:
       steps: Length of the training.
@@ -16,6 +18,9 @@ class Plan:
       checkpoint_every: Save.
       max_checkpoints: How many checkpoints to keep, the newest.
       max_skipped: Stop after so many updates in a row that were skipped, see `steps.make_update`.
+      ema_decay: See `steps.make_update`.
+      accumulate_steps: See `steps.make_update`.
+      parallelism: See `devices.build_parallelism`.
     """
 
     steps: int
@@ -24,13 +29,17 @@ class Plan:
     checkpoint_every: int
     max_checkpoints: int
     max_skipped: int
+    ema_decay: float = 0.0
+    accumulate_steps: int = 1
+    parallelism: str = "pmap"
 
     def __post_init__(self):
         """Checks the numbers."""
         every = ("log_every", "eval_every", "checkpoint_every")
         config.check(vars(self), **dict.fromkeys(every, config.COUNT))
-        numbers = ("steps", "max_checkpoints", "max_skipped")
+        numbers = ("steps", "max_checkpoints", "max_skipped", "accumulate_steps")
         config.check(vars(self), **dict.fromkeys(numbers, config.AT_LEAST_ONE))
+        config.check(vars(self), ema_decay=config.BELOW_ONE)
 
     def is_due(self, every: int, step: int) -> bool:
         """Whether what is done `every` so many steps is to be done after `step` updates."""

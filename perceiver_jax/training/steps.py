@@ -10,6 +10,7 @@ from jaxtyping import Array, Key
 import numpy as np
 import optax
 
+from perceiver_jax import config
 from perceiver_jax.training import task as task_lib
 from perceiver_jax.training.state import TrainState
 
@@ -51,20 +52,7 @@ def make_update(
       accumulate_steps: How many parts of the batch to take one after another, adding up their
         gradients: the same update with the activations of one part in memory at a time.
       axis_name: The mapped axis that the batch is divided over; None if it is not.
-
-    Raises:
-      ValueError: If `ema_decay` or `accumulate_steps` is out of range.
     """
-    if not 0.0 <= ema_decay < 1.0:
-        raise ValueError(
-            f"ema_decay is {ema_decay}; expected 0 <= ema_decay < 1. 0 turns it off, 0.999 "
-            "averages over about the last 1,000 steps."
-        )
-    if accumulate_steps < 1:
-        raise ValueError(
-            f"accumulate_steps is {accumulate_steps}; expected at least 1. 1 takes the batch as a "
-            "whole, more need less memory."
-        )
 
     def total(x: Array) -> Array:
         # XLA's CPU compiler would copy what it sums over one device.
@@ -141,7 +129,7 @@ def _sum_over_parts(function: Callable[[Any], Any], batch: Any, num_parts: int) 
         return function(batch)
     size = len(jax.tree.leaves(batch)[0])
     if size % num_parts:
-        raise ValueError(
+        raise config.UserError(
             f"{size} examples cannot be accumulated in {num_parts} steps; expected a multiple of "
             f"{num_parts}. Set batch_size to a multiple of devices x accumulate_steps."
         )

@@ -1,16 +1,71 @@
 """What users type, and what they are told when they mistype it."""
 
 import argparse
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 
-from experiments import cli
+from experiments import cli, train
 from perceiver_jax import config as config_lib
 from perceiver_jax import data as data_lib
 from perceiver_jax.data.fields import label
 
-IMAGENET = "experiments/configs/imagenet.py"
+CONFIGS = "experiments/configs"
+IMAGENET = f"{CONFIGS}/imagenet.py"
+POINTS, CLIPS = f"--config={CONFIGS}/modelnet40.py:mini", f"--config={CONFIGS}/audioset.py:mini"
+SHAPES = "--config.model.inputs.points.position_encoding"
+
+# What is typed, and a part of the one line that answers it.
+WORDS = [
+    ([], "The following arguments are required: --config. See --help."),
+    (["--config"], "Argument --config: expected one argument. See --help."),
+    ([f"--config={CONFIGS}"], f"Unknown config file '{CONFIGS}'."),
+    ([f"--config={CONFIGS}/imagnet.py"], f"Did you mean '{IMAGENET}'? Known: "),
+    ([f"--config={IMAGENET}:min"], "Unknown argument 'min'. Did you mean 'mini'? Known: "),
+    ([f"--config={CONFIGS}/modelnet40.py:cpu,mini"], "cpu and mini contradict each other"),
+    ([POINTS, "--wrkdir=x"], "Unknown flag '--wrkdir'. Did you mean '--workdir'? Known: --workdir"),
+    ([POINTS, "--config.train.stps=1"], "Unknown key config.train.stps. Did you mean 'config.tr"),
+    ([POINTS, "--config.train=5"], "config.train is a section; set one of its keys: "),
+    ([POINTS, "--config.train.steps=many"], "got str 'many', expected int such as 900."),
+    ([POINTS, "--config.train.steps=1e3"], "got float 1000.0, expected int such as"),
+    (
+        [POINTS, "--config.train.steps"],
+        "--config.train.steps has no value; expected --config.train.steps=VALUE.",
+    ),
+    ([POINTS, f"{SHAPES}.max_resolution=('a',)"], "got tuple ('a',), expected tuple such as"),
+    ([POINTS, "--config.model.encoder.layers=(1,2)"], "got tuple (1, 2), expected tuple such as"),
+    ([POINTS, "--config.optimizer.learning_rate=nan"], "got str 'nan', expected float such as"),
+    ([POINTS, "--config.seed=-1"], "config.seed is -1; expected at least 0. Change it."),
+    ([POINTS, "--config.seed=99999999999"], "expected at least 0 and at most 2147483647."),
+    ([POINTS, "--config.experiment=../x"], "expected a name that a directory may have, such as"),
+]
+NUMBERS = [
+    (POINTS, "config.train.steps=0", "config.train.steps is 0; expected at least 1."),
+    (POINTS, "config.train.log_every=-1", "config.train.log_every is -1; expected at least 0."),
+    (POINTS, "config.train.ema_decay=1", "config.train.ema_decay is 1.0; expected at least 0"),
+    (POINTS, "config.train.accumulate_steps=0", "config.train.accumulate_steps is 0; expected at "),
+    (POINTS, "config.train.parallelism=pmapp", "parallelism 'pmapp'; expected one of ['pmap', "),
+    (POINTS, "config.data.batch_size=-8", "config.data.batch_size is -8; expected at least 1."),
+    (POINTS, "config.data.num_workers=100000", "expected at least 0 and at most 1024."),
+    (POINTS, "config.data.fields.points.num_points=0", "config.data.fields.points.num_points is 0"),
+    (CLIPS, "config.eval.num_windows=-3", "config.eval.num_windows is -3; expected at least 1."),
+    (CLIPS, "config.eval.batch_size=0", "config.eval.batch_size is 0; expected a multiple of the "),
+    (POINTS, "config.model.encoder.num_latents=0", "config.model.encoder.num_latents is 0; exp"),
+    (POINTS, "config.model.encoder.layers=()", "config.model.encoder.layers is empty; expected at"),
+    (POINTS, "config.model.encoder.dropout_rate=1", "expected at least 0 and less than 1."),
+    (POINTS, f"{SHAPES[2:]}.num_bands=0", f"{SHAPES[2:]}.num_bands is 0; expected at least 1."),
+    (POINTS, f"{SHAPES[2:]}.max_resolution=(3,0,3)", "max_resolution is (3, 0, 3); expected at l"),
+    (POINTS, f"{SHAPES[2:]}.kind=fourrier", f"{SHAPES[2:]}.kind 'fourrier'; expected one of"),
+    (POINTS, "config.optimizer.learning_rate=1e999", "learning_rate is inf; expected a finite num"),
+    (POINTS, "config.optimizer.b1=1", "config.optimizer.b1 is 1.0; expected at least 0 and less "),
+    (POINTS, "config.optimizer.eps=0", "config.optimizer.eps is 0.0; expected more than 0."),
+    (POINTS, "config.optimizer.schedule.warmup_steps=-1", "warmup_steps is -1; expected "),
+    (POINTS, "config.task.label_smoothing=1", "config.task.label_smoothing is 1.0; expected at l"),
+    (CLIPS, "config.model.fusion.dropout_rates.video=2", "model.fusion.dropout_rates.video is 2.0"),
+    (CLIPS, "config.data.fields.video.crop_area=(0.5,0.2)", "video.crop_area is (0.5, 0.2)"),
+]
 
 
 def parse(*argv):
@@ -43,7 +98,7 @@ def test_arguments_take_the_type_of_their_kind():
     ],
 )
 def test_wrong_arguments_are_explained(arg, message):
-    with pytest.raises(cli.UsageError, match=message):
+    with pytest.raises(config_lib.UserError, match=message):
         cli.parse_arguments(arg, exclusive=[("flag", "number")], flag=False, number=(3, 5))
 
 
@@ -86,35 +141,66 @@ def test_a_value_may_follow_as_a_word_of_its_own():
     ],
 )
 def test_wrong_overrides_are_explained(typed, message):
-    with pytest.raises(cli.UsageError, match=message):
+    with pytest.raises(config_lib.UserError, match=message):
         load(typed)
 
 
-def test_a_missing_config_file_is_explained():
-    with pytest.raises(cli.UsageError, match="Did you mean .*imagenet.py") as error:
-        load(config="experiments/configs/imagnet.py")
-    assert "common.py" not in str(error.value)  # It is no recipe.
-
-
-def test_a_syntax_error_in_a_config_file_gives_its_place(tmp_path):
-    path = tmp_path / "broken.py"
-    path.write_text("def get_config(arg=''):\n    return {'a': 1\n")
-    with pytest.raises(cli.UsageError, match="broken.py, line 2: .* Correct the file"):
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "file.py has no get_config"),
+        ("import missing_module", "file.py, line 1: ModuleNotFoundError: No module named 'missing"),
+        ("def get_config(arg):\n    return 1 / 0", "file.py, line 2: ZeroDivisionError"),
+        ("def get_config():\n    pass", "TypeError: get_config.* Correct the file or its arg"),
+        ("def get_config(arg):\n    return {'a': 1\n", "file.py, line 2: SyntaxError: .* Correct"),
+        ("def get_config(arg):\n    return {}", "returned dict; expected a ml_collections"),
+        (
+            "import ml_collections\n"
+            "def get_config(arg):\n    return ml_collections.ConfigDict({'seed': 0})",
+            "no experiment and no data .* experiments/configs has examples",
+        ),
+        ("\x00\x01", "file.py: .* Correct the file"),
+    ],
+)
+def test_errors_of_a_config_file_are_explained(tmp_path, text, message):
+    path = tmp_path / "file.py"
+    path.write_text(text)
+    with pytest.raises(config_lib.UserError, match=message):
         load(config=str(path))
 
 
-def test_a_config_file_without_get_config_is_explained(tmp_path):
-    path = tmp_path / "empty.py"
-    path.write_text("")
-    with pytest.raises(cli.UsageError, match="has no get_config"):
-        load(config=str(path))
-
-
-def test_a_mistake_ends_the_program_with_code_2_and_one_line(capsys):
-    with pytest.raises(SystemExit) as exit_, cli.user_errors_end_the_program():
-        load("--config.train.stps=5")
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [*WORDS, *(([config, f"--{typed}"], message) for config, typed, message in NUMBERS)],
+)
+def test_mistakes_end_with_code_2_one_line_and_nothing_written(
+    tmp_path, capsys, monkeypatch, argv, message
+):
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "data"))
+    with pytest.raises(SystemExit) as exit_:
+        train.main([*argv, f"--workdir={tmp_path / 'run'}"])
+    shown = capsys.readouterr().err
     assert exit_.value.code == 2
-    assert capsys.readouterr().err.count("\n") == 1
+    assert shown.startswith("Error: ") and message in shown and shown.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_mistyped_words_are_answered_before_jax_is_imported():
+    program = f"""
+import contextlib, sys
+from experiments import train
+for argv in {[argv for argv, _ in WORDS]}:
+    with contextlib.suppress(SystemExit):
+        train.main(argv)
+print(sorted({{"jax", "tensorflow_datasets"}} & set(sys.modules)))
+"""
+    shown = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert shown.stdout.endswith("[]\n") and shown.stderr.count("Error: ") == len(WORDS)
+
+
+def test_a_whole_number_in_a_pair_of_numbers_is_one():
+    config = parse(CLIPS, "--config.data.fields.video.crop_area=(0.5,1)")[1]
+    assert config.data.fields.video.crop_area == (0.5, 1.0)
 
 
 def test_a_value_that_the_library_refuses_is_a_mistake_too(capsys):

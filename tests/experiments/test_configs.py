@@ -7,9 +7,10 @@ import itertools
 import jax
 import pytest
 
-from experiments import cli, train
+from experiments import train
 from experiments.configs import audioset, common, imagenet, modelnet40
 import perceiver_jax
+from perceiver_jax import config as config_lib
 from perceiver_jax import data as data_lib
 from perceiver_jax import flops, tasks
 from perceiver_jax.training import devices, optimizers
@@ -54,10 +55,7 @@ def test_every_config_builds(module, arg):
     outputs = jax.eval_shape(lambda p, b: model.apply(p, None, b), params, example)
     assert outputs["label"].shape == (1, data.fields["label"].num_classes)
 
-    keys = config.train.to_dict()
-    devices.build_parallelism(keys.pop("parallelism"))
-    del keys["ema_decay"], keys["accumulate_steps"]
-    plans.Plan(**keys)
+    devices.build_parallelism(plans.Plan(**config.train).parallelism)
     optimizers.build_optimizer(**config.optimizer, total_steps=config.train.steps)
 
 
@@ -195,5 +193,5 @@ def test_a_recipe_says_only_what_differs(module):
     ],
 )
 def test_arguments_that_make_no_sense_are_refused(module, arg, message):
-    with pytest.raises(cli.UsageError, match=message):
+    with pytest.raises(config_lib.UserError, match=message):
         module.get_config(arg)

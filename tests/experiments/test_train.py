@@ -86,7 +86,7 @@ def test_per_class_figures_count_each_test_example_once(workdir, evaluated):
         ("--config.data.batch_size=6", "multiple of the 4 devices. Set it to 8"),
         ("--config.train.accumulate_steps=3", "4 devices x 3 accumulate_steps. Set it to 12"),
         ("--config.train.accumulate_steps=0", "accumulate_steps is 0"),
-        ("--config.train.parallelism=fspd", "Unknown parallelism 'fspd'"),
+        ("--config.train.parallelism=fspd", "Unknown config.train.parallelism 'fspd'"),
         ("--config.eval.batch_size=7", "multiple of the 4 devices. Set it to 8"),
         ("--config.data.train_split=train[:0]", "which has no examples"),
         ("--config.model.dtype=float64", "which JAX has off"),

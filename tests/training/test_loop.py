@@ -198,6 +198,8 @@ def test_interval_of_zero_is_at_the_end_only(tmp_path, train_toy):
         ({"eval_every": -1}, "eval_every is -1; expected at least 0"),
         ({"max_checkpoints": 0}, "max_checkpoints is 0; expected at least 1"),
         ({"max_skipped": 0}, "max_skipped is 0; expected at least 1"),
+        ({"accumulate_steps": 0}, "accumulate_steps is 0; expected at least 1"),
+        ({"ema_decay": 1.0}, "ema_decay is 1.0; expected at least 0 and less than 1"),
     ],
 )
 def test_plan_that_cannot_be_says_what_can(change, message):
