@@ -102,11 +102,11 @@ def evaluate(
         reporting.say(console, note)
     params = state.evaluation_params(checkpoint.state)
     reporting.say(console, f"evaluating step {int(checkpoint.state.step)} of {workdir}")
-    parallelism = devices.build_parallelism(config.train.parallelism)
-    apply = parallelism.with_whole_params(model.apply)
-    run = evaluation.make_evaluate(steps.make_eval_step(apply, task), task, parallelism)
+    sharding = devices.build_sharding(config.train.parallelism)
+    apply = sharding.with_whole_params(model.apply)
+    run = evaluation.make_evaluate(steps.make_eval_step(apply, task), task, sharding)
     with console.status("evaluating"):
-        result = run(parallelism.place_state(params), data.test_batches(**config.eval))
+        result = run(sharding.place_state(params), data.test_batches(**config.eval))
     print_results(console, result, task)
     write_results(workdir, console, task.render(result.rows, data.class_names(task.target)))
     return result.metrics

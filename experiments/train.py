@@ -142,7 +142,6 @@ def train(
         state,
         steps,
     )
-    from perceiver_jax.training import plan as plans
 
     console = rich.console.Console(quiet=jax.process_index() > 0)
     if data is not None:
@@ -155,10 +154,13 @@ def train(
         data = data_lib.build_data(**config.data)
     model = perceiver_jax.build_model(config.model)
     task = tasks.build_task(config.task, data.fields)
-    plan = config_lib.build(plans.Plan, config.train, "config.train")
-    parallelism = devices.build_parallelism(plan.parallelism)
+    train_config = config_lib.build(loop.TrainConfig, config.train, "config.train")
+    sharding = devices.build_sharding(train_config.parallelism)
     optimizer, schedule = config_lib.build(
-        optimizers.build_optimizer, config.optimizer, "config.optimizer", total_steps=plan.steps
+        optimizers.build_optimizer,
+        config.optimizer,
+        "config.optimizer",
+        total_steps=train_config.steps,
     )
     share = {"process_index": jax.process_index(), "process_count": jax.process_count()}
     test_batches = functools.partial(
@@ -175,12 +177,12 @@ def train(
     accept(saved_config.check_same_data(fingerprint, workdir, accept_changes))
 
     # ---------------------------------------------------------------- state
-    apply = parallelism.with_whole_params(model.apply)
+    apply = sharding.with_whole_params(model.apply)
     example = dataclasses.replace(data, batch_size=1).zero_batch()
     init_key, train_key = jax.random.split(jax.random.key(config.seed))
 
     def create_state() -> state.TrainState:
-        return state.create_state(model.init(init_key, example), optimizer, plan.ema_decay)
+        return state.create_state(model.init(init_key, example), optimizer, train_config.ema_decay)
 
     # ---------------------------------------------------------------- loop
     describe.print_summary(console, config, data, task, example, workdir)
@@ -190,18 +192,18 @@ def train(
             task,
             optimizer,
             schedule,
-            ema_decay=plan.ema_decay,
-            accumulate_steps=plan.accumulate_steps,
-            axis_name=parallelism.axis_name,
+            ema_decay=train_config.ema_decay,
+            accumulate_steps=train_config.accumulate_steps,
+            axis_name=sharding.axis_name,
         ),
         eval_step=steps.make_eval_step(apply, task),
         task=task,
         create_state=create_state,
         rng=train_key,
-        parallelism=parallelism,
+        sharding=sharding,
         train_batches=train_batches,
         test_batches=test_batches,
-        plan=plan,
+        train_config=train_config,
         workdir=workdir,
         config=config.to_dict(),
         console=console,
@@ -211,7 +213,7 @@ def train(
 
 
 def accept(changes: Iterable[str]) -> None:
-    """Prints what is gone on with though it differs."""
+    """Prints what a run is resumed with though it differs."""
     for change in changes:
         print(f"accepted: {change}", file=sys.stderr)
 

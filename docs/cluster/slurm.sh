@@ -3,9 +3,9 @@
 #
 #   sbatch docs/cluster/slurm.sh
 #
-# The job goes on by itself: shortly before its time is over, or when it is preempted, every process
+# The job resumes by itself: shortly before its time is over, or when it is preempted, every process
 # gets a signal, all of them finish the same step and save it, and Slurm puts the job back into the
-# queue. It also goes back after a machine has failed, and goes on from the last save.
+# queue. It also goes back after a machine has failed, and resumes from the last save.
 
 #SBATCH --job-name=perceiver
 #SBATCH --nodes=4                  # CHANGE: machines.
@@ -28,7 +28,7 @@ WORKDIR=/shared/runs/imagenet
 source /shared/perceiver/.venv/bin/activate
 cd /shared/perceiver
 
-# Compiled programs are kept, so that going on does not compile again.
+# Compiled programs are kept, so that resuming does not compile again.
 export JAX_COMPILATION_CACHE_DIR=$WORKDIR/compilation_cache
 # JAX would try to reach its own processes through a proxy.
 unset http_proxy https_proxy HTTP_PROXY HTTPS_PROXY

@@ -71,7 +71,7 @@ def measure(
     params = jax.jit(perceiver_jax.build_model(config.model).init)(jax.random.key(0), batch)
     training = worker.make_training_step(config, params, batch)
     held, *rest = training.arguments
-    step, fetch = training.compile(), devices.build_parallelism(keys.parallelism).fetch_state
+    step, fetch = training.compile(), devices.build_sharding(keys.parallelism).fetch_state
     clocks = {"elapsed": time.perf_counter, "processor": time.process_time}
     seconds = {clock: {"without": [], "with": []} for clock in clocks}
     with checkpoints.Checkpointer(directory / "checkpoints", keys.max_checkpoints) as checkpointer:

@@ -86,8 +86,8 @@ def make_training_step(
       on: devices; None: all.
     """
     keys = config.train
-    parallelism = devices.build_parallelism(keys.parallelism, on)
-    apply = parallelism.with_whole_params(perceiver_jax.build_model(config.model).apply)
+    sharding = devices.build_sharding(keys.parallelism, on)
+    apply = sharding.with_whole_params(perceiver_jax.build_model(config.model).apply)
     size, several = config.model.outputs.label.size, config.task.loss == "sigmoid"
     task = tasks.build_task(config.task, {"label": label.Label(size, several)})
     optimizer, schedule = optimizers.build_optimizer(**config.optimizer, total_steps=keys.steps)
@@ -96,13 +96,13 @@ def make_training_step(
     train_state = state.create_state(params, optimizer, keys.ema_decay)
     key = jax.random.key(1)
     held = (
-        parallelism.place_state(train_state),
-        parallelism.place_batch(batch),
-        parallelism.place_key(key),
+        sharding.place_state(train_state),
+        sharding.place_batch(batch),
+        sharding.place_key(key),
     )
-    update = make_update(axis_name=parallelism.axis_name)
+    update = make_update(axis_name=sharding.axis_name)
     return Step(
-        functools.partial(parallelism.compile_update, update, *held),
+        functools.partial(sharding.compile_update, update, *held),
         held,
         flops.count_flops(make_update(), train_state, batch, key),
     )

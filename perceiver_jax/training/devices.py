@@ -260,11 +260,11 @@ class Fsdp(_Sharding):
         return jax.tree.map(lambda x: self._named(*state_spec(x.shape, count)), tree)
 
 
-PARALLELISMS = {"pmap": Pmap, "fsdp": Fsdp}
-Parallelism = Pmap | Fsdp
+SHARDINGS = {"pmap": Pmap, "fsdp": Fsdp}
+Sharding = Pmap | Fsdp
 
 
-def build_parallelism(kind: str, devices: Sequence[jax.Device] | None = None) -> Parallelism:
+def build_sharding(kind: str, devices: Sequence[jax.Device] | None = None) -> Sharding:
     """Returns the functions by which training runs on the devices.
 
     Args:
@@ -275,10 +275,10 @@ def build_parallelism(kind: str, devices: Sequence[jax.Device] | None = None) ->
     Raises:
       ValueError: If there is no such kind.
     """
-    config.check_known("config.train.parallelism", kind, PARALLELISMS)
+    config.check_known("config.train.parallelism", kind, SHARDINGS)
     devices = tuple(jax.devices() if devices is None else devices)
     # Consecutive parts of a batch come from consecutive processes.
-    return PARALLELISMS[kind](tuple(sorted(devices, key=lambda d: (d.process_index, d.id))))
+    return SHARDINGS[kind](tuple(sorted(devices, key=lambda d: (d.process_index, d.id))))
 
 
 def state_spec(shape: tuple[int, ...], num_devices: int) -> tuple[str | None, ...]:

@@ -43,30 +43,30 @@ Batches = Iterable[Mapping[str, np.ndarray]]
 def make_evaluate(
     eval_step: Callable[..., dict[str, jax.Array]],
     task: task_lib.Task,
-    parallelism: devices.Parallelism,
+    sharding: devices.Sharding,
 ) -> Callable[[optax.Params, Batches], Evaluation]:
     """Returns `evaluate(params, batches) -> Evaluation`, compiled when it is first called.
 
     Batches have `example_id` (the example that a row is a window of) and `mask` (False for
-    padding); `params` are where the parallelism places them. With several processes, each gives its
+    padding); `params` are where the sharding places them. With several processes, each gives its
     own part of every batch, and all get the result for all of them.
 
     Args:
       eval_step: What `steps.make_eval_step` returned.
       task: Whose metrics to compute.
-      parallelism: Of the devices that each batch is divided over.
+      sharding: Of the devices that each batch is divided over.
     """
 
     def predict(params: optax.Params, batch: Mapping[str, jax.Array]) -> dict[str, jax.Array]:
         return eval_step(params, batch) | {key: batch[key] for key in ("example_id", "mask")}
 
-    run = parallelism.over_batch(predict)
+    run = sharding.over_batch(predict)
 
     def evaluate(params: optax.Params, batches: Batches) -> Evaluation:
         sums = _Sums()
         previous = None
         for batch in batches:
-            rows = run(params, parallelism.place_batch(batch))
+            rows = run(params, sharding.place_batch(batch))
             if previous is not None:  # One batch late, so that the devices need not wait.
                 sums.add(jax.device_get(previous))
             previous = rows

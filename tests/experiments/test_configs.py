@@ -13,8 +13,7 @@ import perceiver_jax
 from perceiver_jax import config as config_lib
 from perceiver_jax import data as data_lib
 from perceiver_jax import flops, tasks
-from perceiver_jax.training import devices, optimizers
-from perceiver_jax.training import plan as plans
+from perceiver_jax.training import devices, loop, optimizers
 
 IMAGENET = [
     "",
@@ -55,7 +54,7 @@ def test_every_config_builds(module, arg):
     outputs = jax.eval_shape(lambda p, b: model.apply(p, None, b), params, example)
     assert outputs["label"].shape == (1, data.fields["label"].num_classes)
 
-    devices.build_parallelism(plans.Plan(**config.train).parallelism)
+    devices.build_sharding(loop.TrainConfig(**config.train).parallelism)
     optimizers.build_optimizer(**config.optimizer, total_steps=config.train.steps)
 
 

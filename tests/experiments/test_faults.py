@@ -1,4 +1,4 @@
-"""Real runs, really killed: going on gives the bits of a run that was left alone.
+"""Real runs, really killed: resuming gives the bits of a run that was left alone.
 
 `make test-faults` kills 50 times at random and reports what that costs.
 """
@@ -183,7 +183,7 @@ def test_exit_codes_say_how_a_run_ended(stopped):
     assert codes == [137, 143, 137, 137, 75, 0]
 
 
-def test_preempted_run_says_how_to_go_on(stopped):
+def test_preempted_run_says_how_to_resume(stopped):
     workdir, _, outputs = stopped
     (step,) = re.findall(rf"Saved step (\d+) in {workdir}. The same command resumes.", outputs[4])
     assert f"resuming from step {step}\n" in outputs[5]

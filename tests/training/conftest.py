@@ -14,7 +14,6 @@ from perceiver_jax.training import (
     devices,
     loop,
     optimizers,
-    plan,
     preemption,
     state,
     steps,
@@ -107,10 +106,10 @@ class Toy(NamedTuple):
     def eval_step(self):
         return steps.make_eval_step(_toy_apply, self.task)
 
-    def update(self, parallelism=None, accumulate_steps=1):
+    def update(self, sharding=None, accumulate_steps=1):
         apply, axis_name = _toy_apply, None
-        if parallelism is not None:
-            apply, axis_name = parallelism.with_whole_params(apply), parallelism.axis_name
+        if sharding is not None:
+            apply, axis_name = sharding.with_whole_params(apply), sharding.axis_name
         return steps.make_update(
             apply,
             self.task,
@@ -149,25 +148,27 @@ def train_toy(make_toy):
         steps=13,
         killed_at=None,
         ema_decay=0.9,
-        parallelism="pmap",
+        sharding="pmap",
         signals=None,
         bad=(),
         **intervals,
     ):
         toy = make_toy(steps, ema_decay)
-        parallelism = devices.build_parallelism(parallelism)
+        sharding = devices.build_sharding(sharding)
         screen = io.StringIO()
         intervals = {"log_every": 2, "eval_every": 5, "checkpoint_every": 3} | intervals
         metrics = loop.train(
-            update=toy.update(parallelism),
+            update=toy.update(sharding),
             eval_step=toy.eval_step(),
             task=toy.task,
             create_state=lambda: toy.state,
             rng=jax.random.key(1),
-            parallelism=parallelism,
+            sharding=sharding,
             train_batches=_ToyBatches(killed_at, bad),
             test_batches=lambda: iter([_toy_batch(16, seed=10**6)]),
-            plan=plan.Plan(steps=steps, max_checkpoints=2, max_skipped=3, **intervals),
+            train_config=loop.TrainConfig(
+                steps=steps, max_checkpoints=2, max_skipped=3, **intervals
+            ),
             workdir=workdir,
             config={"seed": 1},
             console=rich.console.Console(file=screen, width=100),

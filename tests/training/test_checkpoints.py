@@ -163,9 +163,9 @@ def test_save_that_fails_is_an_error_and_leaves_earlier_checkpoints_alone(tmp_pa
 
 @pytest.mark.parametrize("kind", ["pmap", "fsdp"])
 def test_saved_state_is_a_copy_and_stays_when_the_buffers_are_donated(make_toy, kind):
-    parallelism = devices.build_parallelism(kind, jax.devices()[:1])
-    state = parallelism.place_state(make_toy().state)
-    fetched = parallelism.fetch_state(state)
+    sharding = devices.build_sharding(kind, jax.devices()[:1])
+    state = sharding.place_state(make_toy().state)
+    fetched = sharding.fetch_state(state)
     for copy, array in zip(jax.tree.leaves(fetched), jax.tree.leaves(state), strict=True):
         # A view of a buffer can't be written to, and some platforms overwrite it.
         assert copy.flags.writeable

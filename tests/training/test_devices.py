@@ -28,12 +28,10 @@ def expected(toy, batch):
     return jax.device_get((state, metrics))
 
 
-def _update_three_times(toy, batch, parallelism, accumulate_steps=1):
-    state = parallelism.create_state(lambda: toy.state)
-    placed, rng = parallelism.place_batch(batch), parallelism.place_key(jax.random.key(3))
-    update = parallelism.compile_update(
-        toy.update(parallelism, accumulate_steps), state, placed, rng
-    )
+def _update_three_times(toy, batch, sharding, accumulate_steps=1):
+    state = sharding.create_state(lambda: toy.state)
+    placed, rng = sharding.place_batch(batch), sharding.place_key(jax.random.key(3))
+    update = sharding.compile_update(toy.update(sharding, accumulate_steps), state, placed, rng)
     for _ in range(3):
         state, metrics = update(state, placed, rng)
     return state, metrics
@@ -44,7 +42,7 @@ def _assert_close(a, b):
 
 
 def _build(kind, num_devices):
-    return devices.build_parallelism(kind, jax.devices()[:num_devices])
+    return devices.build_sharding(kind, jax.devices()[:num_devices])
 
 
 @pytest.fixture(scope="module")
@@ -57,9 +55,9 @@ def fsdp_results(toy, batch):
 def test_pmap_gives_what_one_device_gives_random_dropping_included(
     toy, batch, expected, num_devices, accumulate_steps
 ):
-    parallelism = _build("pmap", num_devices)
-    state, metrics = _update_three_times(toy, batch, parallelism, accumulate_steps)
-    _assert_close((parallelism.fetch_state(state), jax.device_get(metrics)), expected)
+    sharding = _build("pmap", num_devices)
+    state, metrics = _update_three_times(toy, batch, sharding, accumulate_steps)
+    _assert_close((sharding.fetch_state(state), jax.device_get(metrics)), expected)
 
 
 def test_fsdp_gives_what_one_device_gives_random_dropping_included(fsdp_results, expected):
@@ -95,16 +93,16 @@ def test_the_longest_axis_that_can_be_is_divided(shape, spec):
 @pytest.mark.parametrize("kind", ["pmap", "fsdp"])
 def test_batch_that_does_not_divide_says_what_does(toy_batch, kind):
     with pytest.raises(ValueError, match="10 examples .* 4 devices; .* batch_size to 8 or 12"):
-        devices.build_parallelism(kind).place_batch(toy_batch(10))
+        devices.build_sharding(kind).place_batch(toy_batch(10))
 
 
 def test_unknown_parallelism_says_what_there_is():
     with pytest.raises(ValueError, match="parallelism 'fspd'; expected one of .*mean 'fsdp'"):
-        devices.build_parallelism("fspd")
+        devices.build_sharding("fspd")
 
 
 @pytest.mark.parametrize("kind", ["pmap", "fsdp"])
 def test_placing_and_fetching_a_state_changes_nothing(toy, kind):
-    parallelism = devices.build_parallelism(kind)
-    fetched = parallelism.fetch_state(parallelism.place_state(toy.state))
+    sharding = devices.build_sharding(kind)
+    fetched = sharding.fetch_state(sharding.place_state(toy.state))
     jax.tree.map(np.testing.assert_array_equal, fetched, jax.device_get(toy.state))

@@ -18,15 +18,15 @@ class _Label(NamedTuple):
 
 def _evaluate(batches, kind="pmap", num_classes=2, multi_label=False):
     """Evaluates a 'model' whose probabilities are in the batch."""
-    parallelism = devices.build_parallelism(kind, jax.devices()[:2])
+    sharding = devices.build_sharding(kind, jax.devices()[:2])
     keys = {"kind": "classification", "target": "label"}
     task = tasks.build_task(keys, {"label": _Label(num_classes, multi_label)})
 
     def eval_step(params, batch):
         return {"scores": batch["p"] * params, "target": batch["label"], "loss": batch["p"][:, 0]}
 
-    evaluate = evaluation.make_evaluate(eval_step, task, parallelism)
-    return evaluate(parallelism.place_state(jnp.float32(1.0)), batches)
+    evaluate = evaluation.make_evaluate(eval_step, task, sharding)
+    return evaluate(sharding.place_state(jnp.float32(1.0)), batches)
 
 
 def _batch(rows, label):

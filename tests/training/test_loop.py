@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 
-from perceiver_jax.training import checkpoints, divergence, plan, preemption, writers
+from perceiver_jax.training import checkpoints, divergence, loop, preemption, writers
 
 
 def _final_state(workdir, make_toy):
@@ -156,9 +156,9 @@ def test_full_disk_ends_the_run_and_leaves_the_last_checkpoint_intact(
 def test_run_goes_on_with_fsdp_where_pmap_stopped_and_the_other_way_round(
     finished, tmp_path, train_toy, make_toy
 ):
-    for killed_at, parallelism in ((5, "pmap"), (11, "fsdp")):
+    for killed_at, sharding in ((5, "pmap"), (11, "fsdp")):
         with pytest.raises(KeyboardInterrupt):
-            train_toy(tmp_path, killed_at=killed_at, parallelism=parallelism)
+            train_toy(tmp_path, killed_at=killed_at, sharding=sharding)
     train_toy(tmp_path)
     jax.tree.map(
         lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6),
@@ -205,4 +205,4 @@ def test_interval_of_zero_is_at_the_end_only(tmp_path, train_toy):
 def test_plan_that_cannot_be_says_what_can(change, message):
     numbers = {"steps": 3, "log_every": 1, "eval_every": 1, "checkpoint_every": 1}
     with pytest.raises(ValueError, match=message):
-        plan.Plan(**(numbers | {"max_checkpoints": 1, "max_skipped": 1} | change))
+        loop.TrainConfig(**(numbers | {"max_checkpoints": 1, "max_skipped": 1} | change))
