@@ -288,10 +288,10 @@ class Data:
 
 def build_data(
     *,
-    dataset: str,
-    data_dir: str,
-    feature_names: str,
-    fields: Mapping[str, Mapping[str, Any]] | ml_collections.ConfigDict,
+    dataset: str = "",
+    data_dir: str = "",
+    feature_names: str = "",
+    fields: Mapping[str, Mapping[str, Any]] | ml_collections.ConfigDict | None = None,
     **settings: Any,
 ) -> Data:
     """Builds the input pipeline from `config.data`.
@@ -308,6 +308,15 @@ def build_data(
     Raises:
         config.UserError: unknown data set, kind, setting or name.
     """
+    if not fields:
+        raise config.UserError(
+            "config.data.fields is empty; expected what is to be decoded from a record, by name: "
+            "{'image': {'kind': 'image', ...}, 'label': {'kind': 'label'}}. Add it."
+        )
+    if not dataset:
+        raise config.UserError(
+            "config.data.dataset is empty; expected the name of a data set, such as 'mnist5k'. Set it."
+        )
     names = features.parse_names(feature_names, list(fields))
     store = sources.OnDisk(dataset, data_dir, names)
     built = {}

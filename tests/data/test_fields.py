@@ -114,3 +114,15 @@ def test_fake_batches_have_the_form_of_real_ones(make_data, dataset, tmp_path):
     again = next(data.fake_batches(wanted, seed=3))
     np.testing.assert_array_equal(again[name], batches[0][name])
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({}, "config.data.fields is empty"),
+        ({"fields": {"image": {"kind": "image", "image_size": 3}}}, "config.data.dataset is empty"),
+    ],
+)
+def test_a_section_without_what_it_needs_says_so(keys, message):
+    with pytest.raises(ValueError, match=message):
+        data.build_data(**keys)
