@@ -315,7 +315,7 @@ def build_data(
         )
     if not dataset:
         raise config.UserError(
-            "config.data.dataset is empty; expected the name of a data set, such as 'mnist5k'. Set it."
+            "config.data.dataset is empty; expected a name such as 'mnist5k'. Set it."
         )
     names = features.parse_names(feature_names, list(fields))
     store = sources.OnDisk(dataset, data_dir, names)
