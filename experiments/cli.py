@@ -31,6 +31,8 @@ _UNWRITABLE = (
     *(errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.ESTALE),
 )
 
+# Words that keys had in earlier versions; only to say what a key that is gone is called now.
+_RENAMED = {"num_classes": "size", "modalities": "fields", "decoder": "outputs"}
 SECTIONS = ("experiment", "seed", "data", "model", "task", "optimizer", "train", "eval")
 
 
@@ -167,7 +169,7 @@ def load_config(
     config.lock()
     for key, text in overrides:
         override(config, key, text)
-    _check_sections(config)
+    check_sections(config)
     given = {key for key, _ in overrides}
     if "data.dataset" in given:
         _follow_dataset(config, given)
@@ -190,8 +192,9 @@ def override(config: ml_collections.ConfigDict, key: str, text: str) -> None:
         known = list(value) if isinstance(value, ml_collections.ConfigDict) else []
         if name not in known:
             full, keys = f"config.{key}", [f"config.{x}" for x in flatten(config)]
-            same_end = [x for x in keys if x.endswith(full[full.rindex(".") :])]
-            hint = config_lib.did_you_mean(full, same_end or keys, 0.0 if same_end else 0.6)
+            meant = ".".join(_RENAMED.get(word, word) for word in full.split("."))
+            same_end = [x for x in keys if x.endswith(meant[meant.rindex(".") :])]
+            hint = config_lib.did_you_mean(meant, same_end or keys, 0.0 if same_end else 0.6)
             there = ", ".join(known) or "nothing"
             raise config_lib.UserError(f"Unknown key {full}.{hint} Known in {where}: {there}.")
         section, value, where = value, value[name], f"{where}.{name}"
@@ -268,7 +271,7 @@ def _refuse(message: str) -> NoReturn:
     raise config_lib.UserError(f"{message[:1].upper()}{message[1:]}. See --help.")
 
 
-def _check_sections(config: ml_collections.ConfigDict) -> None:
+def check_sections(config: ml_collections.ConfigDict) -> None:
     """Checks what belongs to no section."""
     missing = [section for section in SECTIONS if section not in config]
     if missing:

@@ -90,7 +90,12 @@ def evaluate(
     train.check(config, data, task, jax.device_count(), only_test=True)
     data.check_labels()
     model = perceiver_jax.build_model(config.model)
-    optimizer, _ = optimizers.build_optimizer(**config.optimizer, total_steps=config.train.steps)
+    optimizer, _ = config_lib.build(
+        optimizers.build_optimizer,
+        config.optimizer,
+        "config.optimizer",
+        total_steps=config.train.steps,
+    )
 
     def initial_state() -> state.TrainState:
         example = dataclasses.replace(data, batch_size=1).zero_batch()

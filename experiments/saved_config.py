@@ -48,17 +48,28 @@ def read(workdir: pathlib.Path) -> ml_collections.ConfigDict:
             f"python -m experiments.train --config=... {shlex.quote(f'--workdir={workdir}')}"
         )
     try:
-        return from_json(json.loads(path.read_text()))
-    except ValueError as error:
+        config = from_json(json.loads(path.read_text(encoding="utf-8")))
+        cli.check_sections(config)
+        return config
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise config_lib.UserError(
-            f"{path} is damaged: {error}. Each checkpoint has a copy: write what is under "
-            "'config' in the file metadata/metadata of one of them there."
+            f"{path} is damaged: {type(error).__name__}: {error}. Each checkpoint "
+            "has a copy: write what is under 'config' in the file metadata/metadata of one of them "
+            "there."
         ) from error
 
 
 def from_json(values: dict[str, Any]) -> ml_collections.ConfigDict:
     """Returns the config that was written as JSON, by this version or one before."""
-    return ml_collections.ConfigDict(_with_tuples(_upgraded(values)))
+    return ml_collections.ConfigDict(plain(_upgraded(values)))
+
+
+def plain(value: Any) -> Any:
+    """Returns a section, or a value, as it is read back: tuples for lists, and Python's numbers."""
+    if isinstance(value, dict):
+        return {key: plain(x) for key, x in value.items()}
+    value = value.tolist() if hasattr(value, "tolist") else value  # Of numpy.
+    return tuple(map(plain, value)) if isinstance(value, list | tuple) else value
 
 
 def check_unchanged(
@@ -177,10 +188,3 @@ def _changes(saved: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, st
         for key in given | saved
         if saved.get(key) != given.get(key)
     }
-
-
-def _with_tuples(value: Any) -> Any:
-    """Turns JSON's lists back into the tuples that they were."""
-    if isinstance(value, dict):
-        return {key: _with_tuples(x) for key, x in value.items()}
-    return tuple(map(_with_tuples, value)) if isinstance(value, list) else value

@@ -144,8 +144,9 @@ def train(
     )
 
     console = rich.console.Console(quiet=jax.process_index() > 0)
+    given = config.to_dict() | ({} if data is None else {"data": data.describe()})
+    config = ml_collections.ConfigDict(saved_config.plain(given))
     if data is not None:
-        config = ml_collections.ConfigDict(config.to_dict() | {"data": data.describe()})
         accept(saved_config.check_unchanged(config, workdir, accept_changes))
 
     # ---------------------------------------------------------------- sections of the config

@@ -1,6 +1,7 @@
 """What users hand to a model, checked: one message where it does not fit, before any array work."""
 
 from collections.abc import Mapping
+import re
 from typing import Any
 
 import jax
@@ -131,7 +132,8 @@ def check_used(got: Shapes, used: set[str]) -> None:
 
 def _channels(shapes_, name):
     """Channels of an input's tokens, of which its embedding in a fusion is no part."""
-    norms = (s for path, s in shapes_.items() if path.endswith("/input_norm/scale"))
+    of_inputs = re.compile("encoder/.*/input_norm/scale")  # Decoders have norms of latents.
+    norms = (s for path, s in shapes_.items() if of_inputs.fullmatch(path))
     (fused,) = next(norms, (0,))
     return fused - sum(shapes_.get(f"inputs/{name}_embedding", (0,)))
 

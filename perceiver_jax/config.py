@@ -3,15 +3,17 @@
 Every part of the package may import this; it imports nothing that takes time.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 import difflib
 import inspect
 import math
 import numbers
 import re
+import typing
 from typing import Any, NamedTuple
 
 MAX_INT = 2**31 - 1  # Steps and seeds are 32-bit integers.
+_NUMBERS = (int, float, int | float)  # Annotations of arguments that are one number.
 
 
 class UserError(ValueError):
@@ -151,6 +153,10 @@ def build(constructor: Callable, keys: Any, where: str, **given: Any) -> Any:
             f"Missing key {where}.{missing[0]}; expected {sorted(parameters)}, "
             f"got {sorted(keys)}. Set it."
         )
+    for key, value in keys.items():
+        expected = _expected_instead(value, parameters[key].annotation)
+        if expected:
+            raise UserError(f"{where}.{key} is {value!r}; expected {expected}. Change it.")
     try:
         return constructor(**keys, **given)
     except UserError as error:
@@ -172,3 +178,18 @@ def build_from_table(table: Mapping[str, Callable], keys: Any, where: str, **giv
     kind = keys.pop("kind", None)
     check_known(f"{where}.kind", kind, sorted(table))
     return build(table[kind], keys, where, **given)
+
+
+def _expected_instead(value: Any, annotation: Any) -> str:
+    """Says what an argument takes if `value` is of another form; what else is, it checks itself."""
+    form = typing.get_origin(annotation)
+    several = isinstance(value, list | tuple) or hasattr(value, "items")
+    if annotation is bool and not isinstance(value, bool):
+        return "True or False"
+    if annotation in _NUMBERS and several:
+        return "a single number"
+    if form is Sequence and not isinstance(value, list | tuple):
+        return "a list"
+    if form is Mapping and not hasattr(value, "items"):
+        return "a section"
+    return ""

@@ -63,10 +63,9 @@ class PerceiverEncoder(hk.Module):
             latent_init_scale=config.POSITIVE,
             chunk_size=config.COUNT,
         )
-        if not self.layers:
-            raise config.UserError("layers is empty; expected at least one cross-attend. Add it.")
-        for layer in self.layers:
-            layers.kind(layer)
+        if layers.CROSS_ATTEND not in [layers.kind(layer) for layer in self.layers]:
+            got = list(self.layers) if self.layers else "empty"
+            raise config.UserError(f"layers is {got}; expected at least one cross-attend. Add it.")
         if self.latent_channels % self.num_self_attend_heads:
             raise config.UserError(
                 f"latent_channels is {self.latent_channels}, which num_self_attend_heads = "

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping
 import contextlib
+import copy
 from typing import Any, NamedTuple
 
 import haiku as hk
@@ -60,7 +61,8 @@ def build_model(config: Mapping[str, Any]) -> Model:
     Raises:
       config.UserError: for an unknown key, kind or value.
     """
-    return config_lib.build(_build, config, "config.model")
+    # A copy: modules are made anew whenever a function is traced, of the config as it is now.
+    return config_lib.build(_build, copy.deepcopy(config), "config.model")
 
 
 def param_count(params: Mapping[str, Mapping[str, Any]]) -> int:
@@ -71,10 +73,19 @@ def param_count(params: Mapping[str, Mapping[str, Any]]) -> int:
 def _build(inputs, outputs, encoder, fusion=None, dtype="float32"):
     config_lib.check_known("config.model.dtype", dtype, DTYPES)
     for section, keys in (("inputs", inputs), ("outputs", outputs)):
-        if not keys:
+        if not hasattr(keys, "items") or not keys:
             raise config_lib.UserError(
-                f"config.model.{section} is empty; expected at least one, by name."
+                f"config.model.{section} is {'empty' if keys in ({}, None) else repr(keys)}; "
+                "expected at least one, by name. Give {'name': {'kind': ...}}."
             )
+        # They become parts of parameters' names; that of a single output doesn't.
+        for name in keys:
+            is_word = isinstance(name, str) and name.isidentifier()
+            if not is_word and not (isinstance(name, str) and keys is outputs and len(keys) == 1):
+                raise config_lib.UserError(
+                    f"config.model.{section} has the name {name!r}; expected a word of letters, "
+                    "digits and _. Rename it."
+                )
     if len(inputs) > 1 and fusion is None:
         raise config_lib.UserError(
             f"{len(inputs)} inputs ({', '.join(sorted(inputs))}) and no config.model.fusion; set "
@@ -203,10 +214,12 @@ def _naming(name, preprocess):
 
 
 def _input(name, keys):
-    keys = dict(keys)
     given = {"name": name}
-    encoding = keys.pop("position_encoding", None)
     where = f"config.model.inputs.{name}"
+    encoding = None
+    if hasattr(keys, "items"):
+        keys = dict(keys)
+        encoding = keys.pop("position_encoding", None)
     if encoding is not None:
         given["position_encoding"] = config_lib.build_from_table(
             position_encoding.ENCODINGS,

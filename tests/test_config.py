@@ -16,6 +16,7 @@ from perceiver_jax import config
 class Thing:
     size: int
     scale: float = 1.0
+    round: bool = False
     name: str | None = None
 
     def __post_init__(self):
@@ -30,7 +31,10 @@ class Thing:
         ({"name": "x", "size": 3}, "Unknown key a.b.name"),
         ({"scale": 2.0}, "Missing key a.b.size; expected .* got .* Set it"),
         ({"size": 0}, "^a.b.size is 0; expected at least 1. Change it"),
-        (7, r"a.b is 7; expected a section of \['scale', 'size'\]"),
+        ({"size": (3, 5)}, r"^a.b.size is \(3, 5\); expected a single number"),
+        ({"size": {}}, "^a.b.size is {}; expected a single number"),
+        ({"size": 3, "round": "no"}, "^a.b.round is 'no'; expected True or False"),
+        (7, r"a.b is 7; expected a section of \['round', 'scale', 'size'\]"),
     ],
 )
 def test_a_section_that_its_constructor_does_not_take_is_refused_by_path(keys, message):

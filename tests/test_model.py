@@ -1,5 +1,7 @@
 """Properties of whole models, on one small audio-visual Perceiver that all tests share."""
 
+import copy
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -208,6 +210,15 @@ def test_five_lines_make_a_model_of_any_array():
         (dict(inputs=CONFIG["inputs"] | dict(video=dict(kind="vdeo"))), "Did you mean 'video'?"),
         (dict(outputs={}), "model.outputs is empty"),
         (dict(outputs=dict(y=dict(kind="query"))), "Missing key config.model.outputs.y.size"),
+        (dict(outputs="y"), "config.model.outputs is 'y'; expected at least one, by name"),
+        (dict(inputs=5), "config.model.inputs is 5; expected at least one, by name"),
+        (dict(inputs=dict(x=5), fusion=None), "config.model.inputs.x is 5; expected a section"),
+        (dict(outputs={"a b": {}, "c": {}}), "config.model.outputs has the name 'a b'; expected a"),
+        (dict(inputs={3: {}}, fusion=None), "config.model.inputs has the name 3; expected a word"),
+        (
+            dict(outputs=dict(y=dict(kind="mean_pool", size=(2,)))),
+            r"config.model.outputs.y.size is \(2,\); expected a single number",
+        ),
     ],
 )
 def test_a_wrong_config_is_refused_when_the_model_is_built(change, message):
@@ -229,6 +240,9 @@ X = "config.model.inputs.x"
         (dict(dropout_rate=1.0), f"{ENCODER}.dropout_rate is 1.0; .* and less than 1"),
         (dict(latent_init_scale=0.0), f"{ENCODER}.latent_init_scale is 0.0; expected more th"),
         (dict(chunk_size=-1), f"{ENCODER}.chunk_size is -1; expected at least 0"),
+        (dict(streaming="no"), f"{ENCODER}.streaming is 'no'; expected True or False"),
+        (dict(layers=5), f"{ENCODER}.layers is 5; expected a list"),
+        (dict(layers=["latent_transformer"]), f"{ENCODER}.layers is .*; expected at least one cro"),
     ],
 )
 def test_an_encoder_that_can_not_be_is_refused_when_the_model_is_built(keys, message):
@@ -273,6 +287,7 @@ def test_an_input_that_can_not_be_is_refused_when_the_model_is_built(keys, messa
     [
         (dict(modality_channels=0), "fusion.modality_channels is 0; expected at least 1"),
         (dict(dropout_rates=dict(video=1.0)), "fusion.dropout_rates.video is 1.0; .* less than 1"),
+        (dict(dropout_rates=0.5), "fusion.dropout_rates is 0.5; expected a section"),
         (dict(dropout_rates=dict(vdeo=0.5)), "fusion.dropout_rates names 'vdeo'; .*mean 'video'"),
     ],
 )
@@ -300,3 +315,21 @@ def test_several_outputs_have_parameters_of_their_own_and_agree_with_one_alone(m
 def test_training_without_keys_is_an_error(model, params):
     with pytest.raises(ValueError, match="rng is None in training"):
         jax.eval_shape(lambda: model.apply(params, None, make_batch(), is_training=True))
+
+
+def test_parameters_of_an_output_that_do_not_fit_are_named_and_no_input(params):
+    outputs = dict(a=dict(kind="query", size=3, query_channels=11))
+    model = perceiver_jax.build_model(CONFIG | dict(outputs=outputs))
+    shapes = dict(jax.eval_shape(model.init, jax.random.key(0), make_batch()))
+    other = shapes | {"decoder/logits": jax.tree.map(jnp.zeros_like, params["decoder/logits"])}
+    other = jax.tree.map(lambda x: jnp.zeros(x.shape), dict(sorted(other.items())))
+    with pytest.raises(config.UserError, match="'decoder/logits/.' has shape .*; expected"):
+        model.apply(other, None, make_batch())
+
+
+def test_a_model_stays_what_it_was_built_as():
+    keys = copy.deepcopy(CONFIG)
+    model = perceiver_jax.build_model(keys)
+    keys["encoder"]["num_latents"] = 17
+    shapes = jax.eval_shape(model.init, jax.random.key(0), make_batch())
+    assert shapes["encoder"]["latents"].shape == (5, 12)

@@ -27,10 +27,15 @@ def build_task(config: Mapping[str, Any], fields: Mapping[str, Any]) -> Any:
     Raises:
       config.UserError: for an unknown key, kind or value, or a target that the data set has not.
     """
-    target = config.get("target")
-    if target not in fields:
+    if not hasattr(config, "items"):
         raise config_lib.UserError(
-            f"config.task.target is {target!r}; expected one of the data set's fields "
-            f"{sorted(fields)}. Set it to the field to predict."
+            f"config.task is {config!r}; expected a section with a kind of {sorted(TASKS)}."
+        )
+    target = config.get("target")
+    known = sorted(name for name, field in fields.items() if field.is_target)
+    if target not in known:
+        raise config_lib.UserError(
+            f"config.task.target is {target!r}; expected one of the data set's targets {known}. "
+            "Set it to the field to predict."
         )
     return config_lib.build_from_table(TASKS, config, "config.task", field=fields[target])

@@ -131,6 +131,11 @@ def test_a_value_may_follow_as_a_word_of_its_own():
             "Unknown key config.train.stps. Did you mean 'config.train.steps'\\? "
             "Known in config.train: .*checkpoint_every, .*steps",
         ),
+        ("--config.model.num_classes=5", "Did you mean 'config.model.outputs.label.size'"),
+        (
+            "--config.data.modalities.image.scale=5",
+            "Did you mean 'config.data.fields.image.scale'",
+        ),
         ("--config.steps=5", "Did you mean 'config.train.steps'"),
         ("--config.num_bands=5", "Did you mean 'config.model.inputs.image.position_encoding.num_b"),
         ("--config.train.steps=many", "got str 'many', expected int such as"),

@@ -2,8 +2,12 @@
 
 import json
 
+import numpy as np
+import pytest
+
 from experiments import cli, saved_config
 from experiments.configs import imagenet
+from perceiver_jax import config
 
 
 def test_a_config_of_before_the_tasks_equals_today_s():
@@ -23,3 +27,23 @@ def test_a_config_of_today_stays_as_it_is():
     today = imagenet.get_config("mini")
     values = json.loads(today.to_json())
     assert cli.flatten(saved_config.from_json(values)) == cli.flatten(today)
+
+
+@pytest.mark.parametrize(
+    "text", ["", "5", "[]", "null", "{}", '{"data": 5}', '{"data": {}, "model": {}, "train": {}}']
+)
+def test_what_is_no_config_is_called_damaged(tmp_path, text):
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises(config.UserError, match="config.json is damaged: .* write what is under"):
+        saved_config.read(tmp_path)
+
+
+def test_a_config_with_lists_and_numbers_of_numpy_is_read_back_as_it_was_made_plain():
+    given = {
+        "mean": [np.float32(0.5), 2],
+        "std": np.ones(3),
+        "b": {"steps": np.int64(7), "q": None},
+    }
+    plain = saved_config.plain(given)
+    assert plain == {"mean": (0.5, 2), "std": (1.0, 1.0, 1.0), "b": {"steps": 7, "q": None}}
+    assert saved_config.plain(json.loads(json.dumps(plain))) == plain
