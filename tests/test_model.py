@@ -320,9 +320,11 @@ def test_training_without_keys_is_an_error(model, params):
 def test_parameters_of_an_output_that_do_not_fit_are_named_and_no_input(params):
     outputs = dict(a=dict(kind="query", size=3, query_channels=11))
     model = perceiver_jax.build_model(CONFIG | dict(outputs=outputs))
-    shapes = dict(jax.eval_shape(model.init, jax.random.key(0), make_batch()))
-    other = shapes | {"decoder/logits": jax.tree.map(jnp.zeros_like, params["decoder/logits"])}
-    other = jax.tree.map(lambda x: jnp.zeros(x.shape), dict(sorted(other.items())))
+    shapes = jax.eval_shape(model.init, jax.random.key(0), make_batch())
+    zeros = jax.tree.map(lambda x: jnp.zeros(x.shape), shapes) | {
+        "decoder/logits": params["decoder/logits"]  # Of another size.
+    }
+    other = {path: zeros[path] for path in sorted(zeros, reverse=True)}  # Any order: encoder first.
     with pytest.raises(config.UserError, match="'decoder/logits/.' has shape .*; expected"):
         model.apply(other, None, make_batch())
 
