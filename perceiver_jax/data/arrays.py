@@ -232,7 +232,8 @@ def _labels(labels: np.ndarray, what: str) -> np.ndarray:
             (labels < 0) | (labels >= _MAX_CLASSES),
             f"{what} that are no classes",
             f"classes from 0 to at most {_MAX_CLASSES - 1:,}. Count them from 0; leave out "
-            "examples without a label.",
+            "examples without a label. Numbers to be predicted are floats, by name: "
+            "{'name': array.astype(float)}.",
             labels,
         )
         return labels.astype(np.int32)
@@ -244,7 +245,9 @@ def _labels(labels: np.ndarray, what: str) -> np.ndarray:
             "them.",
         )
         return labels.astype(np.float32)
-    hint = "Convert class numbers with astype(int)."
+    hint = (
+        "Convert class numbers with astype(int); numbers to be predicted need a name: {'name': y}."
+    )
     if labels.dtype.kind in "OSUT":
         hint = (
             "np.unique(names, return_inverse=True), of training and test together, gives "
