@@ -192,4 +192,7 @@ def _expected_instead(value: Any, annotation: Any) -> str:
         return "a list"
     if form is Mapping and not hasattr(value, "items"):
         return "a section"
+    forms = [typing.get_origin(each) for each in typing.get_args(annotation)]
+    if Sequence in forms and Mapping not in forms and hasattr(value, "items"):
+        return "a number or a list"
     return ""

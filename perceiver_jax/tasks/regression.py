@@ -82,7 +82,7 @@ class Regression:
         self.target, self.size = target, int(np.prod(field.zeros().shape))
         self.description = f"{self.size} number{'s' if self.size > 1 else ''}"
         for name, value in given.items():
-            if hasattr(value, "items") or np.size(value) not in (1, self.size):
+            if np.size(value) not in (1, self.size):
                 raise config_lib.UserError(
                     f"{name} is {value}; expected one number, or {self.size}. Change it."
                 )

@@ -99,7 +99,7 @@ def test_what_is_rendered_names_the_worst_examples_and_each_number_s_errors():
         ({"target": "label"}, "'label', which has classes"),
         ({"loss": "l2"}, "'l2'; expected one of"),
         ({"mean": (1.0, 2.0)}, "task.mean is .1.0, 2.0.; expected one number, or 3"),
-        ({"mean": {"a": 1.0}}, "task.mean is {'a': 1.0}; expected one number, or 3"),
+        ({"mean": {"a": 1.0}}, "task.mean is {'a': 1.0}; expected a number or a list"),
         ({"std": 0.0}, "task.std is 0.0; expected more than 0"),
         ({"std": (1.0, -1.0, 1.0)}, "task.std is .1.0, -1.0, 1.0.; expected more than 0"),
     ],
