@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 import contextlib
 import dataclasses
 import functools
+import importlib
 import logging
 import os
 import pathlib
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
     from perceiver_jax import data as data_lib
     from perceiver_jax.training import preemption
     from perceiver_jax.training import task as task_lib
+
+# What takes seconds to import.
+_LIBRARIES = ("perceiver_jax.model", "perceiver_jax.data.pipeline", "perceiver_jax.training.loop")
 
 
 def main(argv: list[str]) -> None:
@@ -94,7 +98,9 @@ def _loading() -> Iterator[None]:
     begin, taken = time.perf_counter(), "not finished"
     print("loading libraries ...", end=" ", flush=True)
     try:
-        yield
+        yield  # A mistake in the config is answered before.
+        for name in _LIBRARIES:
+            importlib.import_module(name)
         taken = f"{time.perf_counter() - begin:.1f} s"
     finally:
         print(taken, flush=True)
