@@ -10,6 +10,7 @@ import pytest
 import rich.console
 
 from perceiver_jax import tasks
+from perceiver_jax.data.fields import label
 from perceiver_jax.training import (
     devices,
     loop,
@@ -32,17 +33,9 @@ def _toy_apply(params, rng, batch, is_training=False):
     return {"label": x @ params["logits"]["w"] + params["logits"]["b"][None]}
 
 
-class Label(NamedTuple):
-    """What a task asks of a field of classes."""
-
-    num_classes: int = CLASSES
-    multi_label: bool = False
-
-
-def make_task(loss="softmax", label=None):
-    label = label or Label(multi_label=loss == "sigmoid")
+def _make_task(loss):
     keys = {"kind": "classification", "target": "label", "loss": loss}
-    return tasks.build_task(keys, {"label": label})
+    return tasks.build_task(keys, {"label": label.Label(CLASSES, multi_label=loss == "sigmoid")})
 
 
 def _toy_params():
@@ -134,7 +127,7 @@ def make_toy():
             schedule={"name": "cosine"}, total_steps=steps, max_grad_norm=1.0, **options
         )
         initial = state.create_state(_toy_params(), optimizer, ema_decay)
-        return Toy(make_task(loss), optimizer, schedule, initial, ema_decay)
+        return Toy(_make_task(loss), optimizer, schedule, initial, ema_decay)
 
     return make
 

@@ -1,26 +1,20 @@
 """Evaluation counts every example once, whatever its windows and padding."""
 
-from typing import NamedTuple
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from perceiver_jax import tasks
+from perceiver_jax.data.fields import label
 from perceiver_jax.training import devices, evaluation
-
-
-class _Label(NamedTuple):
-    num_classes: int
-    multi_label: bool
 
 
 def _evaluate(batches, kind="pmap", num_classes=2, multi_label=False):
     """Evaluates a 'model' whose probabilities are in the batch."""
     sharding = devices.build_sharding(kind, jax.devices()[:2])
     keys = {"kind": "classification", "target": "label"}
-    task = tasks.build_task(keys, {"label": _Label(num_classes, multi_label)})
+    task = tasks.build_task(keys, {"label": label.Label(num_classes, multi_label)})
 
     def eval_step(params, batch):
         return {"scores": batch["p"] * params, "target": batch["label"], "loss": batch["p"][:, 0]}
