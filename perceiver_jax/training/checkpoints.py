@@ -99,11 +99,7 @@ class Checkpointer:
 
     def __enter__(self) -> "Checkpointer":
         """Returns itself."""
-        # When Orbax gives up at the first of several errors, the other reads or writes find no one
-        # to report to, and Python would print a traceback of each.
-        hook = self._hook = sys.unraisablehook
-        late = "Event loop is closed"
-        sys.unraisablehook = lambda x: None if str(x.exc_value) == late else hook(x)
+        _ignore_late_io()
         return self
 
     def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
@@ -114,7 +110,6 @@ class Checkpointer:
         with contextlib.suppress(Exception):  # It waits once more.
             self._manager.close()
         self._plain_path.close()
-        sys.unraisablehook = self._hook
 
     def latest_step(self) -> int | None:
         """Returns the step of the newest checkpoint; None if there is none."""
@@ -347,6 +342,24 @@ def _make(directory: pathlib.Path) -> None:
             f"{directory} cannot be made: {error.strerror}. Checkpoints need a directory that may "
             "be written; choose another workdir."
         ) from error
+
+
+def _ignore_late_io() -> None:
+    """Silences the errors that come after Orbax has given up at the first of several.
+
+    The other reads or writes then find no one to report to, and Python prints a traceback of each:
+    when their threads end, which may be long after the `Checkpointer` was left. So this lasts.
+    """
+    hook = sys.unraisablehook
+    if getattr(hook, "ignores_late_io", False):
+        return
+
+    def ignore_late_io(unraisable: Any) -> None:
+        if str(unraisable.exc_value) != "Event loop is closed":
+            hook(unraisable)
+
+    ignore_late_io.ignores_late_io = True
+    sys.unraisablehook = ignore_late_io
 
 
 @contextlib.contextmanager
