@@ -141,8 +141,8 @@ def check_same_data(
         raise config_lib.UserError(
             "\n  ".join([f"{workdir} is of a run on other data (was -> is):", *changed])
             + "\nWhat it learned, its figures and its place in the data are of those that it began "
-            "with. Prepare them as they were, or train in another --workdir; --accept_changes goes "
-            "on all the same."
+            "with. Prepare them as they were, or train in another --workdir; --accept_changes "
+            "resumes all the same."
         )
     return changed
 

@@ -151,7 +151,7 @@ class Classification:
         return {
             "scores": self._probabilities(logits),
             "target": labels,
-            "loss": self._losses(logits, labels),
+            "loss": self.loss(outputs, batch)[0],
         }
 
     def metrics(self, rows: Rows) -> dict[str, float]:

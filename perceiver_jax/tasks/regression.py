@@ -104,7 +104,7 @@ class Regression:
         return {
             "prediction": prediction,
             "target": target,
-            "loss": self._loss(self._error(outputs, batch)).mean(axis=1),
+            "loss": self.loss(outputs, batch)[0],
         }
 
     def metrics(self, rows: Rows) -> dict[str, float]:
