@@ -6,83 +6,16 @@ Nothing is compiled, and the data set need not be there.
 """
 
 import argparse
-from collections.abc import Mapping
 import json
-import pathlib
 import sys
 from typing import Any
 
-import jax
-import ml_collections
-import numpy as np
 import rich.console
 import rich.table
 import rich.text
 
 from experiments import cli
-import perceiver_jax
-from perceiver_jax import flops
-
-
-def describe_model(
-    config: ml_collections.ConfigDict, batch: Mapping[str, np.ndarray]
-) -> dict[str, Any]:
-    """Describes the model of a config.
-
-    Args:
-      config: the whole config.
-      batch: arrays of the shapes and dtypes of a training batch; the values don't matter.
-
-    Returns:
-      What `python -m experiments.describe --json` prints: `inputs` by modality and `input` for all
-      of them together (number and channels), `latents`, `layers` (weight set by layer), `weights`
-      (parameters and layers by weight set), `parameters`, `flops` of the forward pass of one
-      example, counted as the paper does (`paper`: keys and values projected as written) and as
-      executed (`executed`).
-    """
-    shapes, params, sizes = _describe_sizes(config, batch)
-    layers = list(config.model.encoder.layers)
-    weights = {}
-    for path, arrays in params.items():
-        name = path.split("/")[1] if path.startswith("encoder/") else path
-        name = {"encoder": "latents"}.get(name, name)
-        row = weights.setdefault(name, {"parameters": 0, "layers": []})
-        row["parameters"] += perceiver_jax.param_count({path: arrays})
-        row["layers"] = [i for i, layer in enumerate(layers) if layer == name]
-    return (
-        {"experiment": config.experiment}
-        | sizes
-        | {
-            "layers": layers,
-            "weights": weights,
-            "flops": {
-                "paper": _paper_flops(config, params, shapes),
-                "executed": _flops(config.model, params, shapes),
-            },
-        }
-    )
-
-
-def activation_bytes(
-    config: ml_collections.ConfigDict, batch: Mapping[str, np.ndarray]
-) -> dict[str, int]:
-    """Estimates what a training step keeps for the backward pass for each example, in bytes.
-
-    It is what one more example adds to the residuals of `jax.vjp`; XLA may need less or more.
-
-    Args:
-      config: the whole config.
-      batch: as of `describe_model`.
-
-    Returns:
-      Bytes by dtype, float32 and the config's own.
-    """
-    _, shapes, params = _build(config, batch)
-    return {
-        dtype: _residual_bytes(_with(config.model, dtype=dtype), params, shapes, 2)
-        - _residual_bytes(_with(config.model, dtype=dtype), params, shapes, 1)
-        for dtype in dict.fromkeys(["float32", config.model.dtype])
-    }
+from perceiver_jax import config_file
 
 
 def main(argv: list[str]) -> None:
@@ -93,182 +26,48 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--json", action="store_true", help="for scripts")
     with cli.user_errors_end_the_program():
         flags, config = cli.parse_command_line(parser, argv)
-        from perceiver_jax import data  # Takes a second.
+        from perceiver_jax import data, summary  # Here, for they take a second.
 
         batch = data.build_data(**config.data.to_dict() | {"batch_size": 1}).zero_batch()
-        summary = describe_model(config, batch)
-        summary["activation_bytes"] = activation_bytes(config, batch)
-        summary["config"] = cli.flatten(config)
+        described = summary.describe_model(config, batch)
+        described["activation_bytes"] = summary.activation_bytes(config, batch)
+        described["config"] = config_file.flatten(config)
     if flags.json:
-        print(json.dumps(summary, indent=2))
+        print(json.dumps(described, indent=2))
     else:
-        _print(summary)
+        _print(described)
 
 
-def print_summary(
-    console: rich.console.Console,
-    config: ml_collections.ConfigDict,
-    data: Any,
-    task: Any,
-    batch: Mapping[str, np.ndarray],
-    workdir: pathlib.Path,
-) -> None:
-    """Prints what is about to be trained.
+def _print(described: dict[str, Any]) -> None:
+    from perceiver_jax import summary
 
-    Args:
-      console: where to.
-      config: the whole config.
-      data: the `Data` of it.
-      task: what it is trained for.
-      batch: as of `describe_model`.
-      workdir: where results go.
-    """
-    shapes, params, model = _describe_sizes(config, batch)  # All that is shown, for it takes time.
-    inputs = ", ".join(f"{name} {_format_size(x)}" for name, x in model["inputs"].items())
-    if len(model["inputs"]) > 1:
-        inputs += f"; together {_format_size(model['input'])}"
-    epochs = config.train.steps * data.batch_size / data.num_train
-    count = format_count(_paper_flops(config, params, shapes))
-    devices = f"{jax.device_count()} x {jax.devices()[0].device_kind}, {config.train.parallelism}"
-    if jax.process_count() > 1:
-        devices += f", {jax.process_count()} processes"
-    resumes = any((workdir / "checkpoints").glob("[0-9]*"))
-    title = rich.text.Text(config.experiment)
-    table = rich.table.Table(title=title, title_justify="left", show_header=False)
-    rows = {
-        "inputs": inputs,
-        "model": f"{_format_size(model['latents'])} latents, {model['parameters']:,} parameters, "
-        f"{count}FLOP an example, {config.model.dtype}",
-        "data": f"{data.name}: {data.num_train:,} to train on, {data.num_test:,} to test,"
-        f" {task.description}",
-        "training": f"{config.train.steps:,} steps of {data.batch_size} = {epochs:.4g} "
-        f"epochs, {config.optimizer.name}, learning rate {config.optimizer.learning_rate:g}",
-        "devices": devices,
-        "workdir": f"{workdir} ({'resumes' if resumes else 'new'})",
-    }
-    for name, text in rows.items():
-        table.add_row(name, rich.text.Text(text, overflow="fold"))
-    console.print(table)
-
-
-def format_count(number: float) -> str:
-    """Returns 44,912,254 as '44.9 M'."""
-    for unit, size in (("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3)):
-        if number >= size:
-            return f"{number / size:.4g} {unit}"
-    return f"{number:.0f}"
-
-
-def _print(summary: dict[str, Any]) -> None:
     console = rich.console.Console()
-    title = rich.text.Text(summary["experiment"])
+    title = rich.text.Text(described["experiment"])
     inputs = rich.table.Table("input", "M", "C", title=title, title_justify="left")
-    for name, size in summary["inputs"].items():
+    for name, size in described["inputs"].items():
         inputs.add_row(rich.text.Text(name), f"{size['number']:,}", str(size["channels"]))
-    if len(summary["inputs"]) > 1:
-        inputs.add_row("together", *(f"{n:,}" for n in summary["input"].values()), style="bold")
+    if len(described["inputs"]) > 1:
+        inputs.add_row("together", *(f"{n:,}" for n in described["input"].values()), style="bold")
 
     weights = rich.table.Table("weights", "parameters", "used by layers")
-    for name, row in summary["weights"].items():
+    for name, row in described["weights"].items():
         weights.add_row(name, f"{row['parameters']:,}", ", ".join(map(str, row["layers"])))
-    weights.add_row("all", f"{summary['parameters']:,}", style="bold")
+    weights.add_row("all", f"{described['parameters']:,}", style="bold")
 
     cost = rich.table.Table("cost of one example", "")
-    for name, count in summary["flops"].items():
+    for name, count in described["flops"].items():
         label = {"paper": "as the paper counts", "executed": "as executed"}[name]
-        cost.add_row(f"forward pass, {label}", f"{format_count(count)}FLOP")
-    for dtype, size in summary["activation_bytes"].items():
-        cost.add_row(f"kept for the backward pass, {dtype}", f"{format_count(size)}B")
+        cost.add_row(f"forward pass, {label}", f"{summary.format_count(count)}FLOP")
+    for dtype, size in described["activation_bytes"].items():
+        cost.add_row(f"kept for the backward pass, {dtype}", f"{summary.format_count(size)}B")
     for table in (inputs, weights, cost):
         for column in table.columns[1:]:
             column.justify = "right"
         console.print(table)
-    latents = summary["latents"]
+    latents = described["latents"]
     console.print(f"latents: {latents['number']} x {latents['channels']}\n", highlight=False)
-    for key, value in summary["config"].items():  # As they are typed, to be copied.
+    for key, value in described["config"].items():  # As they are typed, to be copied.
         print(f"--config.{key}={value}")
-
-
-def _build(config, batch):
-    """The model, the shapes of its inputs for one example, and those of its parameters."""
-    model = perceiver_jax.build_model(config.model)
-    shapes = {
-        name: _shape(1, x)
-        for name, x in batch.items()
-        if name.removesuffix("_mask") in config.model.inputs
-    }
-    return model, shapes, jax.eval_shape(model.init, jax.random.key(0), shapes)
-
-
-def _describe_sizes(config, batch):
-    """Shapes of the inputs and parameters, and what `describe_model` says of sizes."""
-    model, shapes, params = _build(config, batch)
-    whole = _tokens(model, params, shapes)
-    names, encoder = list(config.model.inputs), config.model.encoder
-    if len(names) == 1:
-        inputs = {names[0]: whole}
-    else:
-        inputs = {name: _describe_input(config, name, shapes) for name in names}
-    sizes = {
-        "inputs": inputs,
-        "input": whole,
-        "latents": {"number": encoder.num_latents, "channels": encoder.latent_channels},
-        "parameters": perceiver_jax.param_count(params),
-    }
-    return shapes, params, sizes
-
-
-def _format_size(size: Mapping[str, int]) -> str:
-    return f"{size['number']:,} x {size['channels']:,}"
-
-
-def _shape(batch_size: int, x: Any) -> jax.ShapeDtypeStruct:
-    return jax.ShapeDtypeStruct((batch_size, *x.shape[1:]), x.dtype)
-
-
-def _with(model: ml_collections.ConfigDict, **keys: Any) -> ml_collections.ConfigDict:
-    """A copy of a model section with other keys of the encoder or of its own."""
-    model = model.copy_and_resolve_references()
-    for key, value in keys.items():
-        section = model if key in model else model.encoder
-        section[key] = value
-    return model
-
-
-def _describe_input(config, name, shapes) -> dict[str, int]:
-    """Size of one modality before it is joined with the others."""
-    alone = config.model.to_dict() | {"inputs": {name: config.model.inputs[name]}, "fusion": None}
-    model = perceiver_jax.build_model(alone)
-    params = jax.eval_shape(model.init, jax.random.key(0), shapes)
-    return _tokens(model, params, shapes)
-
-
-def _tokens(model, params, shapes) -> dict[str, int]:
-    tokens = jax.eval_shape(lambda p, b: model.tokens(p, None, b), params, shapes)
-    _, number, channels = tokens.values.shape
-    return {"number": number, "channels": channels}
-
-
-def _flops(model_config, params, shapes) -> int:
-    model = perceiver_jax.build_model(model_config)
-    return flops.count_flops(lambda p, b: model.apply(p, None, b), params, shapes)
-
-
-def _paper_flops(config, params, shapes) -> int:
-    return _flops(_with(config.model, streaming=False), params, shapes)
-
-
-def _residual_bytes(model_config, params, shapes, batch_size: int) -> int:
-    """Size of what the backward pass needs of the forward pass, parameters included."""
-    model = perceiver_jax.build_model(model_config)
-    batch = {name: _shape(batch_size, x) for name, x in shapes.items()}
-    rng = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), batch_size))
-
-    def backward(params, rng, batch):
-        return jax.vjp(lambda p: model.apply(p, rng, batch, is_training=True), params)[1]
-
-    leaves = jax.tree.leaves(jax.eval_shape(backward, params, rng, batch))
-    return sum(x.size * x.dtype.itemsize for x in leaves)
 
 
 if __name__ == "__main__":

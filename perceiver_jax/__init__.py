@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 # ruff: noqa: F401
 if TYPE_CHECKING:  # What editors follow.
     from perceiver_jax.attention import CrossAttention, SelfAttention
+    from perceiver_jax.config_file import load_config
     from perceiver_jax.encoder import PerceiverEncoder
     from perceiver_jax.layers import make_layers
     from perceiver_jax.model import Model, build_model, param_count
@@ -26,6 +27,7 @@ if TYPE_CHECKING:  # What editors follow.
         fourier_features,
         linear_positions,
     )
+    from perceiver_jax.runs import evaluate, train
     from perceiver_jax.tokens import Tokens
 
 __version__ = "0.1.0"
@@ -41,10 +43,13 @@ _MODULES = {
     "SelfAttention": "attention",
     "Tokens": "tokens",
     "build_model": "model",
+    "evaluate": "runs",
     "fourier_features": "position_encoding",
     "linear_positions": "position_encoding",
+    "load_config": "config_file",
     "make_layers": "layers",
     "param_count": "model",
+    "train": "runs",
 }
 __all__ = sorted(_MODULES)
 

@@ -113,6 +113,12 @@ def check_known(what: str, got: Any, known: Iterable[str]) -> None:
         raise UserError(f"Unknown {what} {got!r}; expected one of {known}.{hint}")
 
 
+def unknown(what: str, got: str, names: Iterable[str], shown: Iterable[str]) -> str:
+    """Says what is unknown, what was probably meant, and all that is known."""
+    hint = did_you_mean(got, names)
+    return f"Unknown {what} {got!r}.{hint} Known: {', '.join(shown) or 'none'}."
+
+
 def did_you_mean(got: Any, known: Iterable[str], cutoff: float = 0.6) -> str:
     """The question whether the nearest known name was meant; empty if none is near."""
     nearest = difflib.get_close_matches(str(got), known, 1, cutoff)

@@ -25,6 +25,7 @@ import ml_collections
 
 from experiments import cli
 from experiments.benchmarks import command, protocol
+import perceiver_jax
 from perceiver_jax import config as config_lib
 
 WAIT_STEPS = 300
@@ -92,7 +93,6 @@ def measure_wait(
 
     The wait is all the time in `next`, also where the device was still busy with a step.
     """
-    from experiments import train
     from perceiver_jax.data import examples
 
     del flags
@@ -112,7 +112,7 @@ def measure_wait(
     examples.Batches.__next__ = timed
     try:
         with tempfile.TemporaryDirectory() as workdir:
-            train.train(config, pathlib.Path(workdir))
+            perceiver_jax.train(config, pathlib.Path(workdir))
     finally:
         examples.Batches.__next__ = original
     waits = waits[WAIT_STEPS // 4 : WAIT_STEPS]  # The first comes before compilation.

@@ -19,8 +19,8 @@ import numpy as np
 
 from experiments import cli
 from experiments.benchmarks import command, protocol, step
-from experiments.configs import common
 import perceiver_jax
+from perceiver_jax import recipes
 
 NUM_CHANNELS = 32
 _SMALLEST, _FACTOR = 1024, 4
@@ -49,7 +49,7 @@ def main(argv: list[str]) -> None:
 
 def get_config() -> ml_collections.ConfigDict:
     """The model and training of every measurement."""
-    config = common.recipe(
+    config = recipes.recipe(
         "growth",
         dataset="",
         num_classes=10,

@@ -26,6 +26,7 @@ import ml_collections
 from experiments import cli
 from experiments.benchmarks import command, protocol
 from perceiver_jax import config as config_lib
+from perceiver_jax import config_file
 
 TORCH_PEERS = ("hf", "hf_compile", "perceiver_pytorch", "flash_perceiver")
 PEERS = ("plain", *TORCH_PEERS)
@@ -56,7 +57,7 @@ def main(argv: list[str]) -> None:
     with cli.user_errors_end_the_program():
         flags, config = cli.parse_command_line(parser, argv)
         _, overrides = cli.split_overrides(argv)
-        others = {name: cli.load_config(name, overrides) for name in flags.compare}
+        others = {name: config_file.load_config(name, overrides) for name in flags.compare}
         result = measure(config, others, flags)
         command.write(result, flags.json)
         report(result)
@@ -94,14 +95,14 @@ def measure(
       `workers`: of each its facts and figures or the `error` that kept it from being measured; and
       what was measured on what.
     """
-    from experiments import describe  # Here, for they take seconds.
-    from perceiver_jax import data as data_lib
+    from perceiver_jax import data as data_lib  # Here, for they take seconds.
+    from perceiver_jax import summary
 
     batch_size = flags.batch_size or config.data.batch_size
     configs = {OURS: config} | others | ({"plain": plain(config)} if "plain" in flags.peers else {})
     one = {"batch_size": 1}
     summaries = {
-        name: describe.describe_model(c, data_lib.build_data(**c.data.to_dict() | one).zero_batch())
+        name: summary.describe_model(c, data_lib.build_data(**c.data.to_dict() | one).zero_batch())
         for name, c in configs.items()
     }
     torch_peers = [name for name in flags.peers if name in TORCH_PEERS]

@@ -13,11 +13,11 @@ import jax.numpy as jnp
 import ml_collections
 import numpy as np
 
-from experiments import saved_config
 from experiments.benchmarks import protocol
 import perceiver_jax
 from perceiver_jax import data as data_lib
 from perceiver_jax import flops, tasks
+from perceiver_jax import workdir as workdir_lib
 from perceiver_jax.data import fake
 from perceiver_jax.data.fields import label
 from perceiver_jax.training import devices, optimizers, state, steps
@@ -28,7 +28,7 @@ _PEAK_SIZE = 3072 if jax.default_backend() == "cpu" else 8192
 
 def prepare(settings: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Compiles the step; see `protocol.serve`."""
-    config = saved_config.from_json(settings["config"])
+    config = workdir_lib.from_json(settings["config"])
     batch = make_noise(config, settings["batch_size"], settings["tokens"])
     model = perceiver_jax.build_model(config.model)
     params = jax.jit(model.init)(jax.random.key(0), batch)
@@ -77,7 +77,7 @@ def make_training_step(
     batch: dict[str, np.ndarray],
     on: Sequence[jax.Device] | None = None,
 ) -> Step:
-    """The step of `experiments.train`; its arguments are state, batch and key.
+    """The step of `perceiver_jax.train`; its arguments are state, batch and key.
 
     Args:
       config: the whole config.

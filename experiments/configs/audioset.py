@@ -29,9 +29,9 @@ Where the paper is silent we chose:
 
 import ml_collections
 
-from experiments import cli
-from experiments.configs import common
 import perceiver_jax
+from perceiver_jax import recipes as cli
+from perceiver_jax import recipes as common
 
 SECONDS = 1.28
 BATCH_SIZE = 1024

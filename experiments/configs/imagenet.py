@@ -30,9 +30,8 @@ Where the paper is silent we chose:
 
 import ml_collections
 
-from experiments import cli
-from experiments.configs import common
 import perceiver_jax
+from perceiver_jax import recipes
 
 BATCH_SIZE = 1024
 EPOCH = 1_281_167 // BATCH_SIZE  # Steps.
@@ -40,15 +39,15 @@ EPOCH = 1_281_167 // BATCH_SIZE  # Steps.
 
 def get_config(arg: str = "") -> ml_collections.ConfigDict:
     """The recipe; `arg` as above."""
-    args = cli.parse_arguments(
+    args = recipes.parse_arguments(
         arg,
         **dict.fromkeys(("mini", "permuted", "learned_positions", "unshared", "at_start"), False),
         cross_attends=(1, 2, 4, 8),
         no_latent_transformer=(4, 8, 12),
         exclusive=[("no_latent_transformer", x) for x in ("cross_attends", "at_start", "unshared")],
     )
-    image = common.image(224, num_bands=64, crop="inception", flip=True, rand_augment_layers=4)
-    digit = common.image(
+    image = recipes.image(224, num_bands=64, crop="inception", flip=True, rand_augment_layers=4)
+    digit = recipes.image(
         28,
         num_bands=8,
         channels=1,
@@ -58,7 +57,7 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
         scale=0.15,
         shift=0.06,
     )
-    config = common.recipe(
+    config = recipes.recipe(
         "_".join(["imagenet", *filter(None, arg.replace("=", "_").replace(" ", "").split(","))]),
         dataset="imagenet2012",
         num_classes=1000,
@@ -99,7 +98,7 @@ def _shrink(config: ml_collections.ConfigDict) -> None:
     """The mini: mnist5k, 4,000 digits of 28 x 28 to train on; 0.97 top-1 in minutes."""
     config.data.update(dataset="mnist5k", test_split="test")
     config.model.outputs.label.size = 10
-    common.on_cpu(config, batch_size=32, learning_rate=1.5e-3, warmup_steps=200)
+    recipes.on_cpu(config, batch_size=32, learning_rate=1.5e-3, warmup_steps=200)
     config.model.encoder.update(
         num_latents=32, latent_channels=96, num_self_attends=2, num_self_attend_heads=4
     )

@@ -27,16 +27,15 @@ Where the paper is silent we chose:
 
 import ml_collections
 
-from experiments import cli
-from experiments.configs import common
 import perceiver_jax
+from perceiver_jax import recipes
 
 CHANGES = ("augment", "cosine", "dropout", "ema", "smoothing")
 
 
 def get_config(arg: str = "") -> ml_collections.ConfigDict:
     """The recipe; `arg` as above."""
-    args = cli.parse_arguments(
+    args = recipes.parse_arguments(
         arg,
         **{name: False for name in (*CHANGES, "tuned", "cpu", "mini")},
         points=(512, 1024, 2048),
@@ -45,10 +44,10 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
     )
     # Highest frequency 1120, ten times ImageNet's. Finer than 16, few shapes are learned by heart.
     number, bands, width = (512, 16, 32) if args.cpu or args.mini else (2048, 64, 2240)
-    points = common.points(
+    points = recipes.points(
         args.points or number, num_bands=bands, max_resolution=width, point_scale=0.01
     )
-    config = common.recipe(
+    config = recipes.recipe(
         "modelnet40",
         dataset="modelnet40",
         num_classes=40,
@@ -88,7 +87,7 @@ def changes(steps: int) -> dict[str, dict]:
 def _reduce(config: ml_collections.ConfigDict) -> None:
     """What two CPU cores train: 64 latents of 128 channels, half of the 1,024 points a step."""
     config.experiment = "modelnet40_cpu"
-    common.on_cpu(config, batch_size=32, learning_rate=1e-3, warmup_steps=1000)
+    recipes.on_cpu(config, batch_size=32, learning_rate=1e-3, warmup_steps=1000)
     config.model.encoder.update(num_latents=64, latent_channels=128, num_self_attends=2)
     config.model.encoder.num_self_attend_heads = 4
     config.train.update(steps=24_000, checkpoint_every=500)  # 78 epochs.
@@ -102,7 +101,7 @@ def _shrink(config: ml_collections.ConfigDict) -> None:
     config.data.fields.points.update(axis_scale=(0.8, 1.25), flip=True)
     config.model.outputs.label.size = 11
     config.model.encoder.dropout_rate = 0.1
-    common.on_cpu(config, batch_size=32, learning_rate=1e-3, warmup_steps=50)
+    recipes.on_cpu(config, batch_size=32, learning_rate=1e-3, warmup_steps=50)
     config.model.encoder.update(num_latents=64, latent_channels=128, num_self_attends=3)
     config.train.update(steps=900, log_every=20, eval_every=300, checkpoint_every=300)
     config.update({"task": {"label_smoothing": 0.1}, "train": {"ema_decay": 0.99}})

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import sklearn.datasets
 
-from experiments import evaluate, train
+from experiments import evaluate
 from experiments.configs import imagenet
+import perceiver_jax
 from perceiver_jax import data as data_lib
 
 pytestmark = pytest.mark.xdist_group("train")
@@ -42,7 +43,7 @@ def config():
 @pytest.fixture(scope="module")
 def run(digits, config, tmp_path_factory):
     workdir = tmp_path_factory.mktemp("digits")
-    return workdir, train.train(config, workdir, data=digits)
+    return workdir, perceiver_jax.train(config, workdir, data=digits)
 
 
 def test_the_digits_are_learned(run):
@@ -55,14 +56,14 @@ def test_the_workdir_says_which_arrays_they_were(run, digits, capsys):
     with pytest.raises(SystemExit):
         evaluate.main([f"--workdir={workdir}"])
     assert "'pixels': 'float32 [1500, 8, 8, 1]'" in capsys.readouterr().err
-    again = evaluate.evaluate(workdir, digits)
+    again = perceiver_jax.evaluate(workdir, digits)
     assert again == pytest.approx(metrics, rel=1e-6)
 
 
 def test_data_on_disk_belong_in_the_config(config, tmp_path):
     named = data_lib.build_data(**config.data)
     with pytest.raises(ValueError, match="'mnist5k', which is on disk.*in config.data"):
-        train.train(config, tmp_path, data=named)
+        perceiver_jax.train(config, tmp_path, data=named)
 
 
 def test_classes_that_do_not_fit_are_explained(config, tmp_path):
@@ -71,7 +72,7 @@ def test_classes_that_do_not_fit_are_explained(config, tmp_path):
         {"pixels": ones}, [0, 1] * 4, {"pixels": ones}, [0] * 8, batch_size=4
     )
     with pytest.raises(ValueError, match="outputs.label.size is 10; arrays has 2 classes"):
-        train.train(config, tmp_path, data=two)
+        perceiver_jax.train(config, tmp_path, data=two)
 
 
 @pytest.mark.parametrize("names", [("pixels", "pixel_mask"), ("picture",)])
@@ -80,4 +81,4 @@ def test_inputs_that_the_model_does_not_read_are_refused(config, tmp_path, names
     labels = np.arange(10)
     other = data_lib.from_arrays(split, labels, split, labels, batch_size=4)
     with pytest.raises(ValueError, match=r"inputs are \['pixels'\]; arrays is read as \['pi"):
-        train.train(config, tmp_path, data=other)
+        perceiver_jax.train(config, tmp_path, data=other)

@@ -9,6 +9,7 @@ import pytest
 
 from experiments import cli, train
 from perceiver_jax import config as config_lib
+from perceiver_jax import config_file, recipes
 from perceiver_jax import data as data_lib
 from perceiver_jax.data.fields import label
 
@@ -77,12 +78,12 @@ def load(*overrides, config=f"{IMAGENET}:mini"):
 
 
 def test_absent_arguments_are_false_or_none():
-    parsed = cli.parse_arguments("", flag=False, number=(3, 5))
+    parsed = recipes.parse_arguments("", flag=False, number=(3, 5))
     assert vars(parsed) == {"flag": False, "number": None}
 
 
 def test_arguments_take_the_type_of_their_kind():
-    parsed = cli.parse_arguments("number=5, flag", flag=False, number=(3, 5))
+    parsed = recipes.parse_arguments("number=5, flag", flag=False, number=(3, 5))
     assert vars(parsed) == {"flag": True, "number": 5}
 
 
@@ -99,7 +100,7 @@ def test_arguments_take_the_type_of_their_kind():
 )
 def test_wrong_arguments_are_explained(arg, message):
     with pytest.raises(config_lib.UserError, match=message):
-        cli.parse_arguments(arg, exclusive=[("flag", "number")], flag=False, number=(3, 5))
+        recipes.parse_arguments(arg, exclusive=[("flag", "number")], flag=False, number=(3, 5))
 
 
 @pytest.mark.parametrize(
@@ -253,5 +254,5 @@ def test_another_config_takes_the_overrides_of_the_command_line():
         ["--a", "--config.seed=3", "x", "--config.train.steps", "7"]
     )
     assert words == ["--a", "x"]
-    config = cli.load_config("experiments/configs/imagenet.py:mini", overrides)
+    config = config_file.load_config("experiments/configs/imagenet.py:mini", overrides)
     assert (config.seed, config.train.steps) == (3, 7)

@@ -7,12 +7,11 @@ import itertools
 import jax
 import pytest
 
-from experiments import train
-from experiments.configs import audioset, common, imagenet, modelnet40
+from experiments.configs import audioset, imagenet, modelnet40
 import perceiver_jax
 from perceiver_jax import config as config_lib
 from perceiver_jax import data as data_lib
-from perceiver_jax import flops, tasks
+from perceiver_jax import flops, recipes, runs, tasks
 from perceiver_jax.training import devices, loop, optimizers
 
 IMAGENET = [
@@ -50,7 +49,7 @@ def test_every_config_builds(module, arg):
     config = module.get_config(arg)
     data, model, example, params = build(config)
     task = tasks.build_task(config.task, data.fields)
-    train.check(config, data, task, num_devices=1)
+    runs.check(config, data, task, num_devices=1)
     outputs = jax.eval_shape(lambda p, b: model.apply(p, None, b), params, example)
     assert outputs["label"].shape == (1, data.fields["label"].num_classes)
 
@@ -168,8 +167,8 @@ def test_tuned_audioset_drops_the_spectrogram_and_does_not_mask_it():
 
 
 def test_both_sections_of_an_input_follow_from_the_same_numbers():
-    sound, sound_input = common.audio(0.5, 8_000, num_bands=3)
-    frames, frames_input = common.video(1.5, 8.0, 40, num_bands=3)
+    sound, sound_input = recipes.audio(0.5, 8_000, num_bands=3)
+    frames, frames_input = recipes.video(1.5, 8.0, 40, num_bands=3)
     assert sound["num_samples"] == 4_000
     assert sound_input["position_encoding"]["max_resolution"] == (31,)  # Patches of 128.
     assert frames["num_frames"] == 12

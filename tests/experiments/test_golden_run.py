@@ -17,8 +17,9 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import cli, train
 from experiments.configs import audioset
+import perceiver_jax
+from perceiver_jax import config_file
 from perceiver_jax import data as data_lib
 
 GOLDEN = pathlib.Path(__file__).parents[1] / "golden"
@@ -65,8 +66,8 @@ def train_on(workdir):
     """Trains to the last step; returns what training logged in the steps after `BEFORE`."""
     config = audioset.get_config("mini")
     for key, text in FLAGS.items():
-        cli.override(config, key, text)
-    train.train(config, workdir, data=make_data())
+        config_file.override(config, key, text)
+    perceiver_jax.train(config, workdir, data=make_data())
     lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
     names = ("step", "loss", "top1", "learning_rate", "grad_norm")
     return [{name: line[name] for name in names} for line in lines if line["split"] == "train"][

@@ -6,9 +6,10 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import cli, prepare_data, train
+from experiments import prepare_data, train
 from experiments.configs import audioset
 import perceiver_jax
+from perceiver_jax import config_file
 from perceiver_jax import data as data_lib
 from tests.data import media
 
@@ -49,7 +50,7 @@ def make_config(films, *overrides):
     config = audioset.get_config("mini")
     for flag in (*TINY, f"--config.data.data_dir={films}", *overrides):
         key, _, text = flag.removeprefix("--config.").partition("=")
-        cli.override(config, key, text)
+        config_file.override(config, key, text)
     return config
 
 

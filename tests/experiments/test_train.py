@@ -9,7 +9,9 @@ import sys
 
 import pytest
 
-from experiments import evaluate, saved_config, train
+from experiments import evaluate, train
+import perceiver_jax
+from perceiver_jax import workdir as workdir_lib
 from tests.experiments import tiny
 
 CONFIG = "--config=experiments/configs/imagenet.py:mini"
@@ -45,7 +47,7 @@ def workdir(tmp_path_factory):
 @pytest.fixture(scope="module")
 def evaluated(workdir):
     """The metrics of that run, evaluated."""
-    return evaluate.evaluate(workdir)
+    return perceiver_jax.evaluate(workdir)
 
 
 def test_running_again_goes_on_where_the_run_stopped(workdir):
@@ -62,7 +64,7 @@ def test_the_workdir_has_its_files(workdir, evaluated, name):
 
 
 def test_the_config_can_be_read_back(workdir):
-    config = saved_config.read(workdir)
+    config = workdir_lib.read(workdir)
     assert config.train.steps == 4
     assert config.model.encoder.layers == ("cross_attend_0", "latent_transformer_0")
 
@@ -153,20 +155,20 @@ def test_a_run_whose_data_are_others_now_is_refused(of_other_data, command, caps
 
 def test_other_data_can_be_accepted(of_other_data):
     known = {"classes": ["0", "1"], "train": {"examples": 40}}
-    changes = saved_config.check_same_data(known, of_other_data, accept_changes=True)
+    changes = workdir_lib.check_same_data(known, of_other_data, accept_changes=True)
     assert changes[:2] == ["class 0: 'one' -> '0'", "class 1: 'nought' -> '1'"]
     assert changes[-1] == "and 3 more"
 
 
 def test_a_run_of_before_its_data_were_kept_is_taken_as_it_is(of_other_data):
     (of_other_data / "data.json").unlink()
-    assert saved_config.check_same_data({"classes": ["a"]}, of_other_data) == []
+    assert workdir_lib.check_same_data({"classes": ["a"]}, of_other_data) == []
 
 
 def test_data_that_cannot_be_read_back_are_explained(of_other_data):
     (of_other_data / "data.json").write_text('{"classes": 3}')
     with pytest.raises(ValueError, match="data.json is damaged.*delete it if they are the same"):
-        saved_config.check_same_data({"classes": ["a"]}, of_other_data)
+        workdir_lib.check_same_data({"classes": ["a"]}, of_other_data)
 
 
 def test_a_model_is_not_evaluated_on_another_number_of_classes(of_other_data, capsys):

@@ -6,8 +6,8 @@ import sys
 
 import pytest
 
-from experiments import cli
 from experiments.benchmarks import command, growth, protocol, step
+from perceiver_jax import config_file
 
 MINI = "experiments/configs/modelnet40.py:mini"
 WORKER = """
@@ -38,7 +38,7 @@ def start(tmp_path_factory):
 @pytest.fixture(scope="module")
 def result(start):
     """A step by ours and the plain forms; one peer is not there, another fails in a step."""
-    config = cli.load_config(MINI)
+    config = config_file.load_config(MINI)
     with config.unlocked():
         config.data.fields.points.num_points = 31
         config.model.encoder.update(num_latents=5, latent_channels=8, num_self_attends=1)

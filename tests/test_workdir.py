@@ -1,13 +1,12 @@
-"""Configs of earlier versions get the names of this one."""
+"""What a run keeps of how it began; configs of earlier versions get the names of this one."""
 
 import json
 
 import numpy as np
 import pytest
 
-from experiments import cli, saved_config
 from experiments.configs import imagenet
-from perceiver_jax import config
+from perceiver_jax import config, config_file, workdir
 
 
 def test_a_config_of_before_the_tasks_equals_today_s():
@@ -20,13 +19,13 @@ def test_a_config_of_before_the_tasks_equals_today_s():
     values["train"] |= {name: task[name] for name in ("loss", "label_smoothing")}
     del fields["label"]
     values["data"]["modalities"] = fields
-    assert cli.flatten(saved_config.from_json(values)) == cli.flatten(today)
+    assert config_file.flatten(workdir.from_json(values)) == config_file.flatten(today)
 
 
 def test_a_config_of_today_stays_as_it_is():
     today = imagenet.get_config("mini")
     values = json.loads(today.to_json())
-    assert cli.flatten(saved_config.from_json(values)) == cli.flatten(today)
+    assert config_file.flatten(workdir.from_json(values)) == config_file.flatten(today)
 
 
 @pytest.mark.parametrize(
@@ -35,7 +34,7 @@ def test_a_config_of_today_stays_as_it_is():
 def test_what_is_no_config_is_called_damaged(tmp_path, text):
     (tmp_path / "config.json").write_text(text)
     with pytest.raises(config.UserError, match="config.json is damaged: .* write what is under"):
-        saved_config.read(tmp_path)
+        workdir.read(tmp_path)
 
 
 def test_a_config_with_lists_and_numbers_of_numpy_is_read_back_as_it_was_made_plain():
@@ -44,6 +43,6 @@ def test_a_config_with_lists_and_numbers_of_numpy_is_read_back_as_it_was_made_pl
         "std": np.ones(3),
         "b": {"steps": np.int64(7), "q": None},
     }
-    plain = saved_config.plain(given)
+    plain = workdir.plain(given)
     assert plain == {"mean": (0.5, 2), "std": (1.0, 1.0, 1.0), "b": {"steps": 7, "q": None}}
-    assert saved_config.plain(json.loads(json.dumps(plain))) == plain
+    assert workdir.plain(json.loads(json.dumps(plain))) == plain

@@ -8,8 +8,8 @@ from typing import Any
 
 import ml_collections
 
-from experiments import cli
 from perceiver_jax import config as config_lib
+from perceiver_jax import config_file
 
 _MAX_LISTED = 8  # Differences that a message names.
 
@@ -49,7 +49,7 @@ def read(workdir: pathlib.Path) -> ml_collections.ConfigDict:
         )
     try:
         config = from_json(json.loads(path.read_text(encoding="utf-8")))
-        cli.check_sections(config)
+        config_file.check_sections(config)
         return config
     except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise config_lib.UserError(
@@ -90,7 +90,7 @@ def check_unchanged(
     """
     if not _has_checkpoints(workdir):
         return []
-    changes = _changes(cli.flatten(read(workdir)), cli.flatten(config))
+    changes = _changes(config_file.flatten(read(workdir)), config_file.flatten(config))
     changed = [
         f"config.{key}: {change}"
         for key, change in sorted(changes.items())

@@ -5,9 +5,12 @@ where it says nothing. A recipe says what differs; any key can be set after `rec
 """
 
 from collections.abc import Mapping, Sequence
+import types
 from typing import Any
 
 import ml_collections
+
+from perceiver_jax import config as config_lib
 
 # Sections data.fields.NAME, which reads an input, and model.inputs.NAME.
 Input = tuple[dict[str, Any], dict[str, Any]]
@@ -189,3 +192,49 @@ def points(num_points: int, *, num_bands: int, max_resolution: int, **augmentati
 def fourier(num_bands: int, *max_resolution: int) -> dict[str, Any]:
     """Fourier features, up to the Nyquist frequency of so many positions along each axis."""
     return {"kind": "fourier", "num_bands": num_bands, "max_resolution": max_resolution}
+
+
+def parse_arguments(
+    arg: str,
+    *,
+    exclusive: Sequence[Sequence[str]] = (),
+    **known: bool | Sequence[int],
+) -> types.SimpleNamespace:
+    """Parses the arguments of a config file, as in `imagenet.py:mini,cross_attends=4`.
+
+    Args:
+      arg: what follows the colon: flags and `name=number`, separated by commas.
+      exclusive: groups of names of which at most one may be given.
+      **known: False for a flag; the allowed numbers for an argument with a value.
+
+    Returns:
+      A namespace with all known names: True or False for a flag, the number or None otherwise.
+
+    Raises:
+      UserError: if an argument is unknown, given twice, has no or a wrong value, or contradicts
+        another one.
+    """
+    options = {
+        name: [name] if allowed is False else [f"{name}={number}" for number in allowed]
+        for name, allowed in known.items()
+    }
+    given = {name: False if allowed is False else None for name, allowed in known.items()}
+    seen = []
+    for word in filter(None, (word.strip() for word in arg.split(","))):
+        name, _, number = word.partition("=")
+        if name not in known:
+            raise config_lib.UserError(
+                config_lib.unknown("argument", name, known, sum(options.values(), []))
+            )
+        if word not in options[name]:
+            allowed = " or ".join(options[name])
+            raise config_lib.UserError(f"Argument {word!r} is not possible; expected {allowed}.")
+        if name in seen:
+            raise config_lib.UserError(f"Argument {name!r} is given twice in {arg!r}; drop one.")
+        given[name] = int(number) if number else True
+        seen.append(name)
+    for group in exclusive:
+        clash = " and ".join(name for name in seen if name in group)
+        if " and " in clash:
+            raise config_lib.UserError(f"Arguments {clash} contradict each other; give one.")
+    return types.SimpleNamespace(**given)
