@@ -177,10 +177,10 @@ def _own_clips_overrides(builder: Builder) -> list[str]:
 
 
 def _shape_overrides(builder: Builder) -> list[str]:
-    from perceiver_jax.data.builders.shapes import builder as shapes  # Imported already.
+    from perceiver_jax.data.builders.shapes import clouds  # Imported already.
 
     num_points, _ = builder.info.features["points"].shape
-    if num_points == shapes.NUM_POINTS:
+    if num_points == clouds.NUM_POINTS:
         return []  # The recipe's own.
     return [f"--config.data.fields.points.num_points={num_points}"]
 

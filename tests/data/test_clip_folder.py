@@ -52,9 +52,9 @@ def test_sounds_that_are_left_out_are_named(sounds):
 
 
 def test_videos_are_cut_at_a_minute_and_divided_by_their_names(tmp_path, capsys, monkeypatch):
-    from perceiver_jax.data.builders import clip_folder
+    from perceiver_jax.data.builders.clips import decode
 
-    monkeypatch.setattr(clip_folder, "MAX_SECONDS", 1.4)
+    monkeypatch.setitem(decode.WHOLE_FILE, "length", 1.4)
     for i in range(4):
         for label in ("cat", "dog"):
             media.write_clip(tmp_path / f"films/{label}/{i}.mkv", seconds=3, fps=5, size=(64, 48))

@@ -318,7 +318,7 @@ def test_many_clips_come_back_in_their_order(tmp_path):
             "import sys; sys.modules['av'] = None",
             "does not start, exit status 1:.*ModuleNotFound",
         ),
-        ("import os; os._exit(3)", "decode._answer does not start, exit status 3"),
+        ("import os; os._exit(3)", "decode.answer does not start, exit status 3"),
     ],
 )
 def test_a_broken_installation_ends_the_build_and_is_not_blamed_on_the_clips(

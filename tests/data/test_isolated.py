@@ -1,5 +1,6 @@
 """Processes that run tasks: a fault costs its task alone, or tells that the program is broken."""
 
+from concurrent import futures
 import os
 import pathlib
 import subprocess
@@ -95,3 +96,47 @@ def test_processes_end_when_no_more_is_asked_for():
     started = time.monotonic()
     results.close()
     assert time.monotonic() - started < 10
+
+
+def test_a_process_that_died_while_it_waited_costs_no_task():
+    pool = isolated.Pool(faults.act, 1)
+    try:
+        assert pool.run(("fine", 3)) == ("fine", 3)
+        (process,) = pool._processes
+        process._child.kill()
+        process._child.wait()
+        assert pool.run(("fine", 5)) == ("fine", 5)
+    finally:
+        pool.end()
+
+
+def test_a_task_that_was_interrupted_leaves_no_answer_for_the_next(monkeypatch):
+    pool = isolated.Pool(faults.act, 1)
+    try:
+        pool.run(("fine", 3))
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(isolated.pickle, "load", interrupt)
+            pool.run(("fine", 4))
+        assert pool.run(("fine", 5)) == ("fine", 5)
+    finally:
+        pool.end()
+
+
+def interrupt(file):
+    raise KeyboardInterrupt
+
+
+def test_tasks_of_other_threads_can_be_interrupted_and_the_pool_goes_on():
+    pool = isolated.Pool(faults.act, 2)
+    try:
+        pool.run(("fine", 3))
+        with futures.ThreadPoolExecutor() as threads:
+            waiting = threads.submit(pool.run, ("hang", 60))
+            while pool._idle.qsize() == 2 or not any(x._child for x in pool._processes):
+                time.sleep(0.01)
+            time.sleep(0.1)
+            pool.interrupt()
+            assert waiting.result(timeout=10).cause == "crashed"
+        assert [pool.run(("fine", i)) for i in range(3)] == [("fine", i) for i in range(3)]
+    finally:
+        pool.end()

@@ -12,7 +12,7 @@ from experiments import prepare_data
 from experiments.configs import modelnet40
 from perceiver_jax.data import datasets
 from perceiver_jax.data.builders import mesh_folder
-from perceiver_jax.data.builders.shapes import builder
+from perceiver_jax.data.builders.shapes import clouds
 from tests.data import shape_files
 
 
@@ -85,7 +85,7 @@ def test_the_command_that_trains_on_it_has_its_number_of_points(own, capsys):
 
 def test_the_usual_number_of_points_is_that_of_the_recipe():
     recipe = modelnet40.get_config()
-    assert recipe.data.fields.points.num_points == builder.NUM_POINTS
+    assert recipe.data.fields.points.num_points == clouds.NUM_POINTS
 
 
 @pytest.mark.parametrize(

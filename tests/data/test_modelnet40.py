@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from perceiver_jax.data.builders import modelnet40
-from perceiver_jax.data.builders.shapes import builder
+from perceiver_jax.data.builders.shapes import reading
 from tests.data import shape_files
 
 FILES = {
@@ -159,6 +159,6 @@ def test_a_split_without_a_usable_mesh_ends_the_build(tmp_path):
 
 def test_a_missing_package_names_the_extra(tmp_path, monkeypatch):
     shape_files.write_files(tmp_path, {"sofa/train/sofa_0001.off": b"OFF\n"})
-    monkeypatch.setattr(builder.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(reading.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ModuleNotFoundError, match=r"pip install perceiver-haiku\[meshes\]"):
         modelnet40.Modelnet40(tmp_path, tmp_path / "tfds")

@@ -7,9 +7,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from perceiver_jax.data.builders import class_folders
-from perceiver_jax.data.builders.clips import builder, shards
-
-MAX_SECONDS = 60.0  # Of a clip; more is cut off.
+from perceiver_jax.data.builders.clips import builder, decode, shards
 
 add_arguments = class_folders.add_arguments
 
@@ -75,7 +73,10 @@ class ClipFolder(builder.ClipBuilder, skip_registration=True):
             clips={
                 split: [
                     shards.Clip(
-                        file, file, 0.0, MAX_SECONDS, True, {"clip_id": file, "label": label}
+                        name=file,
+                        file=file,
+                        features={"clip_id": file, "label": label},
+                        **decode.WHOLE_FILE,
                     )
                     for file, label in files
                 ]

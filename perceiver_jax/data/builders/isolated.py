@@ -5,6 +5,7 @@ the process is replaced. Processes import the function's module by its name, and
 nor the user's program, which `multiprocessing` would run again from its beginning.
 """
 
+import atexit
 import collections
 from collections.abc import Callable, Iterable, Iterator
 from concurrent import futures
@@ -16,6 +17,7 @@ import resource
 import signal
 import subprocess
 import sys
+import threading
 import traceback
 from typing import Any, NamedTuple
 
@@ -31,6 +33,10 @@ isolated.serve()
 """
 
 
+_KEPT: dict[tuple[Callable[[Any], Any], int], "Pool"] = {}
+_KEPT_LOCK = threading.Lock()
+
+
 class BrokenError(Exception):
     """The function itself fails, by a bug or by what is installed; no task is at fault."""
 
@@ -42,59 +48,124 @@ class Ended(NamedTuple):
     detail: str
 
 
+class Pool:
+    """Processes that run a function: started when needed, kept for more tasks, of any thread."""
+
+    def __init__(
+        self,
+        function: Callable[[Any], Any],
+        num_processes: int,
+        initialise: Callable[[], None] | None = None,
+        *,
+        time_limit: float = TIME_LIMIT,
+        max_memory: int = MAX_MEMORY,
+    ):
+        """Starts nothing yet.
+
+        Args:
+            function: of a module that can be imported; so is `initialise`. An error that it raises
+                is one of the program.
+            num_processes: how many tasks are done side by side.
+            initialise: called in each process before its memory is limited, to import what is
+                large: an import that failed can't be repeated.
+            time_limit: seconds that a task may take.
+            max_memory: bytes of address space that a process may use.
+        """
+        setup = pickle.dumps((function, initialise, time_limit, max_memory))
+        name = f"{function.__module__}.{function.__qualname__}"
+        self._processes = [_Process(name, setup, time_limit) for _ in range(num_processes)]
+        self._idle: queue.LifoQueue[_Process] = queue.LifoQueue()  # No more start than are needed.
+        for process in self._processes:
+            self._idle.put(process)
+
+    def run(self, task: Any) -> Any:
+        """Returns `function(task)`, or `Ended` if it ended its process; waits for a free one.
+
+        Args:
+            task: like the result, it is pickled.
+
+        Raises:
+            BrokenError: a process does not start, or `function` raises an error.
+        """
+        process = self._idle.get()
+        try:
+            return process.run(task)
+        except BaseException:  # An interrupt, say: what it still answers is not of the next task.
+            process.end()
+            raise
+        finally:
+            self._idle.put(process)
+
+    def interrupt(self) -> None:
+        """Has those `run` that other threads are in come to an end soon."""
+        with self._idle.mutex:
+            idle = list(self._idle.queue)
+        for process in self._processes:
+            if process not in idle:
+                process.kill()
+
+    def stop(self) -> None:
+        """As `interrupt`, and for good."""
+        for process in self._processes:
+            process.stop()
+
+    def end(self) -> None:
+        """Ends the processes, if no thread is in `run`."""
+        for process in self._processes:
+            process.end()
+
+
 def run_all(
     function: Callable[[Any], Any],
     tasks: Iterable[Any],
     num_processes: int,
     initialise: Callable[[], None] | None = None,
-    *,
-    time_limit: float = TIME_LIMIT,
-    max_memory: int = MAX_MEMORY,
+    **limits: Any,
 ) -> Iterator[Any]:
-    """Yields `function(task)` of each task in their order; `Ended` of one that ended its process.
+    """Yields `Pool.run` of each task in their order.
 
     Args:
-        function: of a module that can be imported; so is `initialise`. An error that it raises is
-            one of the program.
-        tasks: arguments of `function`; like results, they are pickled.
-        num_processes: how many tasks are done side by side.
-        initialise: called in each process before its memory is limited, to import what is large:
-            an import that failed can't be repeated.
-        time_limit: seconds that a task may take.
-        max_memory: bytes of address space that a process may use.
+        function: as of `Pool`.
+        tasks: arguments of `function`.
+        num_processes: as of `Pool`.
+        initialise: as of `Pool`.
+        **limits: those of `Pool`.
 
     Raises:
-        BrokenError: a process does not start, or `function` raises an error.
+        BrokenError: as `Pool.run`.
     """
-    setup = pickle.dumps((function, initialise, time_limit, max_memory))
-    name = f"{function.__module__}.{function.__qualname__}"
-    processes = [_Process(name, setup, time_limit) for _ in range(num_processes)]
-    idle: queue.SimpleQueue[_Process] = queue.SimpleQueue()
-    for process in processes:
-        idle.put(process)
-
-    def run(task: Any) -> Any:
-        process = idle.get()
-        try:
-            return process.run(task)
-        finally:
-            idle.put(process)
-
+    pool = Pool(function, num_processes, initialise, **limits)
     threads = futures.ThreadPoolExecutor(num_processes)
     pending: collections.deque[futures.Future] = collections.deque()
     try:
         for task in tasks:
-            pending.append(threads.submit(run, task))
+            pending.append(threads.submit(pool.run, task))
             if len(pending) > 2 * num_processes:  # No more results wait in memory.
                 yield pending.popleft().result()
         while pending:
             yield pending.popleft().result()
     finally:  # Threads wait for what processes answer.
-        for process in processes:
-            process.stop()
+        pool.stop()
         threads.shutdown(cancel_futures=True)
-        for process in processes:
-            process.end()
+        pool.end()
+
+
+def kept_pool(function: Callable[[Any], Any], initialise: Callable[[], None] | None = None) -> Pool:
+    """Returns the pool of a function whose processes are there until this program ends."""
+    key = function, os.getpid()  # What was forked would take its parent's answers.
+    with _KEPT_LOCK:
+        if key not in _KEPT:
+            _KEPT[key] = Pool(function, num_cores(), initialise)
+            atexit.register(_KEPT[key].end)
+        return _KEPT[key]
+
+
+def interrupt_kept() -> None:
+    """Interrupts all pools that are kept."""
+    with _KEPT_LOCK:
+        for (_, process), pool in _KEPT.items():
+            if process == os.getpid():
+                pool.interrupt()
 
 
 def num_cores() -> int:
@@ -112,6 +183,8 @@ class _Process:
         self._stopped = False
 
     def run(self, task: Any) -> Any:
+        if self._child is not None and self._child.poll() is not None:
+            self.end()  # While it waited: no task is at fault.
         answer = _ask(self._child or self._start(), pickle.dumps(task))
         if answer is None:
             code, _ = self.end()
@@ -126,6 +199,10 @@ class _Process:
     def stop(self) -> None:
         """Has `run`, which another thread may be in, come to an end soon."""
         self._stopped = True
+        self.kill()
+
+    def kill(self) -> None:
+        """Has a task that another thread waits for come to an end."""
         if (child := self._child) is not None:
             child.kill()
 

@@ -5,7 +5,7 @@ import pathlib
 
 from perceiver_jax import config
 from perceiver_jax.data.builders import class_folders
-from perceiver_jax.data.builders.shapes import builder, mesh
+from perceiver_jax.data.builders.shapes import builder, clouds, mesh
 
 SUFFIXES = frozenset({*mesh.SUFFIXES, ".npy"})
 
@@ -55,7 +55,7 @@ class MeshFolder(builder.ShapeBuilder):
         """
         if up not in ("y", "z"):
             raise config.UserError(f"Got up={up!r}; expected 'y' or 'z', the files' vertical axis.")
-        num_points = builder.NUM_POINTS if num_points is None else num_points
+        num_points = clouds.NUM_POINTS if num_points is None else num_points
         files = class_folders.find(source, SUFFIXES, test_fraction, self.WHAT)
         self.name, self.note = name, files.note
         same = {"num_points": num_points, "z_up": up == "z"}

@@ -14,7 +14,7 @@ import zipfile
 
 from perceiver_jax import config
 from perceiver_jax.data.builders import report, tree
-from perceiver_jax.data.builders.shapes import builder, tables
+from perceiver_jax.data.builders.shapes import builder, clouds, tables
 
 CLASSES = tuple(
     "airplane bathtub bed bench bookshelf bottle bowl car chair cone cup curtain desk door "
@@ -182,7 +182,7 @@ def _mesh_tasks(
                 "name": f"{label}/{split}/{stem}{suffix}",  # In an archive as in its folder.
                 "key": stem,
                 "class": label,
-                "num_points": builder.NUM_POINTS if num_points is None else num_points,
+                "num_points": clouds.NUM_POINTS if num_points is None else num_points,
                 "z_up": True,
                 **extra,
             }
@@ -206,7 +206,7 @@ def _hdf5_tasks(files: Sequence[pathlib.Path], num_points: int | None) -> Tasks:
             f"Got {len(class_names)} names in {names_file}, {class_names[:3]} ...; expected the 40 "
             "of ModelNet40. Take the file that comes with the release."
         )
-    points = builder.NUM_POINTS if num_points is None else num_points
+    points = clouds.NUM_POINTS if num_points is None else num_points
     settings = {"class_names": class_names, "num_points": points, "z_up": False}
     return _table_tasks(files, "ply_data_{}", settings)
 

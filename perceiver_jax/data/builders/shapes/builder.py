@@ -2,7 +2,6 @@
 
 import argparse
 from collections.abc import Iterator, Sequence
-import importlib.util
 from typing import Any
 
 import numpy as np
@@ -10,9 +9,7 @@ import tensorflow_datasets as tfds
 
 from perceiver_jax import config
 from perceiver_jax.data.builders import base, report
-from perceiver_jax.data.builders.shapes import reading
-
-NUM_POINTS = 2_048  # Of meshes, which have no number of their own. Paper: "about 2000".
+from perceiver_jax.data.builders.shapes import clouds, reading
 
 
 def add_num_points(parser: argparse.ArgumentParser) -> None:
@@ -44,14 +41,10 @@ class ShapeBuilder(base.FilesBuilder, skip_registration=True):
         """
         if num_points < 1:
             raise config.UserError(
-                f"Got num_points={num_points}; expected 1 or more. Try {NUM_POINTS}, for instance."
+                f"Got num_points={num_points}; expected 1 or more. Try {clouds.NUM_POINTS}, for "
+                "instance."
             )
-        for package in ("trimesh", "h5py"):
-            if importlib.util.find_spec(package) is None:
-                raise config.MissingPackageError(
-                    f"Reading shapes needs the package {package}, which is not installed; install "
-                    "it with: pip install perceiver-haiku[meshes]"
-                )
+        reading.check_packages()
         self._num_points = num_points
         super().__init__(**kwargs)
 

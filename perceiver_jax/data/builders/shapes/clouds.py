@@ -8,6 +8,7 @@ import numpy as np
 
 from perceiver_jax.data import errors
 
+NUM_POINTS = 2_048  # Of meshes, which have no number of their own. Paper: "about 2000".
 MAX_BYTES = 256 * 2**20  # Of one file.
 
 
@@ -16,9 +17,19 @@ def seed_of(name: str) -> int:
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "little")
 
 
-def turn_z_up(points: np.ndarray) -> np.ndarray:
-    """Turns [P, 3] points whose z axis points up so that the y axis does."""
-    return np.stack([points[:, 0], points[:, 2], -points[:, 1]], axis=1)
+def stored(points: np.ndarray, z_up: bool) -> np.ndarray:
+    """Returns [P, 3] points as they are stored: centred, in the unit ball, y up, float32.
+
+    Args:
+        points: of a file, in its units.
+        z_up: whether the file's z axis points up, and is turned.
+
+    Raises:
+        errors.BadDataError: as of `normalise`.
+    """
+    if z_up:
+        points = np.stack([points[:, 0], points[:, 2], -points[:, 1]], axis=1)
+    return normalise(points)
 
 
 def normalise(points: np.ndarray) -> np.ndarray:
@@ -39,29 +50,37 @@ def normalise(points: np.ndarray) -> np.ndarray:
 
 
 def choose(points: np.ndarray, num_points: int, seed: int) -> np.ndarray:
-    """Takes a random subset of [P, 3] points; all of them in their order if there are no more.
-
-    Raises:
-        errors.BadDataError: there are too few points.
-    """
-    if len(points) < num_points:
-        raise errors.BadDataError(
-            "too few points", f"{len(points)} points; expected {num_points} or more"
-        )
-    if len(points) == num_points:
+    """Takes a random subset of [P, 3] points; all of them in their order if there are no more."""
+    if len(points) <= num_points:
         return points
     return points[np.random.default_rng(seed).choice(len(points), num_points, replace=False)]
 
 
+def check_count(points: np.ndarray, num_points: int) -> None:
+    """Raises an errors.BadDataError if there are fewer points than that."""
+    if len(points) < num_points:
+        raise errors.BadDataError(
+            "too few points", f"{len(points)} points; expected {num_points} or more"
+        )
+
+
 def read_cloud(path: pathlib.Path, num_points: int, seed: int) -> np.ndarray:
-    """Reads a subset of a `.npy` cloud of shape [P, 3 or more].
+    """Reads a subset of a `.npy` cloud.
 
     Raises:
-        errors.BadDataError: the file is no such array, or has too few points.
+        errors.BadDataError: it is too large, or as of `subset`.
     """
     check_size(path.stat().st_size)
     # Mapped, so that an array that claims more than the file holds is refused at once.
-    points = np.load(path, mmap_mode="r", allow_pickle=False)
+    return subset(np.load(path, mmap_mode="r", allow_pickle=False), num_points, seed)
+
+
+def subset(points: np.ndarray, num_points: int, seed: int) -> np.ndarray:
+    """Returns what `choose` takes of an array of shape [P, 3 or more].
+
+    Raises:
+        errors.BadDataError: it is no such array of finite numbers.
+    """
     if not isinstance(points, np.ndarray) or points.ndim != 2 or points.shape[1] < 3:
         found = getattr(points, "shape", "several arrays")
         raise errors.BadDataError("wrong shape", f"{found}; expected [points, 3 or more]")

@@ -18,6 +18,7 @@ _HEADER_BYTES = 65_536  # The header of an OFF or PLY file ends within these.
 _OFF_HEADER = re.compile(
     rb"(?:\s|#[^\n]*\n)*[A-Z]{0,3}OFF(?:\s|#[^\n]*\n)*(\d{1,18})[ \t]+(\d{1,18})"
 )
+_OBJ_VERTEX = re.compile(rb"^v[ \t]+[-+.\d]", re.MULTILINE)
 _PLY_ELEMENT = re.compile(rb"^[ \t]*element[ \t]+(\w+)[ \t]+(\d{1,18})[ \t\r]*$", re.MULTILINE)
 # Relative (negative) ones, which trimesh takes for those of the whole file, and zeros.
 _OBJ_BAD_INDEX = re.compile(rb"^f[^\n]*[ \t](?:-\d|0+(?:[ \t\r/]|$))", re.MULTILINE)
@@ -69,6 +70,21 @@ def sample_mesh(data: bytes, suffix: str, num_points: int, seed: int) -> np.ndar
         raise errors.BadDataError("no area", f"the surface's area is {area}")
     points, _ = trimesh.sample.sample_surface(mesh, num_points, seed=seed)
     return np.asarray(points)
+
+
+def suffix_of(data: bytes) -> str:
+    """Returns the suffix of files with such contents; '' if they are of none that is known."""
+    begin = data[:_HEADER_BYTES]
+    claimed = int.from_bytes(data[_STL_HEADER - 4 : _STL_HEADER], "little")
+    is_of = {
+        ".npy": begin.startswith(b"\x93NUMPY"),
+        ".ply": begin.startswith(b"ply"),
+        ".off": _OFF_HEADER.match(begin),
+        ".stl": begin.lstrip()[:5].lower() == b"solid"
+        or len(data) == _STL_HEADER + _STL_FACE * claimed,
+        ".obj": _OBJ_VERTEX.search(begin),
+    }
+    return next(filter(is_of.get, is_of), "")
 
 
 def _check_claims(data: bytes, suffix: str) -> int:

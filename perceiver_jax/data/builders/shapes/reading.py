@@ -5,6 +5,7 @@ Those processes import this module: it needs neither TFDS nor JAX, which take se
 
 from collections.abc import Iterator, Mapping, Sequence
 import functools
+import importlib.util
 import logging
 import math
 import pathlib
@@ -14,6 +15,7 @@ import zipfile
 
 import numpy as np
 
+from perceiver_jax import config
 from perceiver_jax.data import errors
 from perceiver_jax.data.builders import isolated
 from perceiver_jax.data.builders.shapes import clouds, mesh, tables
@@ -24,6 +26,16 @@ Result = tuple[str, str, Any]
 _TASKS_PER_START = 8  # A process takes a second to start.
 
 
+def check_packages() -> None:
+    """Raises a config.MissingPackageError if a package that reads shapes is not installed."""
+    for package in ("trimesh", "h5py"):
+        if importlib.util.find_spec(package) is None:
+            raise config.MissingPackageError(
+                f"Reading shapes needs the package {package}, which is not installed; install "
+                "it with: pip install perceiver-haiku[meshes]"
+            )
+
+
 def read_all(tasks: Sequence[Task], **limits: Any) -> Iterator[list[Result]]:
     """Yields what `read` returns of each task, in their order; in as many processes as cores.
 
@@ -32,12 +44,13 @@ def read_all(tasks: Sequence[Task], **limits: Any) -> Iterator[list[Result]]:
         **limits: those of `isolated.run_all`.
     """
     num_processes = max(1, min(math.ceil(len(tasks) / _TASKS_PER_START), isolated.num_cores()))
-    results = isolated.run_all(read, tasks, num_processes, _initialise, **limits)
+    results = isolated.run_all(read, tasks, num_processes, initialise, **limits)
     for task, result in zip(tasks, results, strict=True):
         yield [(task["name"], "", result)] if isinstance(result, isolated.Ended) else result
 
 
-def _initialise() -> None:
+def initialise() -> None:
+    """Prepares a process in which `read` is called."""
     import h5py  # noqa: F401  Before memory is limited: a failed import can't be repeated.
     import trimesh  # noqa: F401
 
@@ -53,9 +66,10 @@ def read(task: Task) -> list[Result]:
 
     Args:
         task: `path`; `name` for the report; `num_points`; `z_up`, whether the file's z axis is the
-            vertical one; for a mesh or cloud also `class`, `key` (decides its points) and, if
-            `path` is a zip archive, `member`; for a file of many clouds `class_names`: of an HDF5
-            file in the order of its labels, of an `.npz` file those that are allowed.
+            vertical one; for a mesh or cloud also `class`, `key` (decides its points), `least`, how
+            many points a cloud has at least if that is not `num_points`, and, if `path` is a zip
+            archive, `member`; for a file of many clouds `class_names`: of an HDF5 file in the order
+            of its labels, of an `.npz` file those that are allowed.
 
     Returns:
         (name, class, float32 [P, 3]) of a shape, or (name, '', (cause, detail)) of a damaged one.
@@ -74,8 +88,8 @@ def _read_shapes(path: pathlib.Path, name: str, task: Task) -> Iterator[Result]:
         else:
             data, suffix = _read(path, task.get("member"))
             points = mesh.sample_mesh(data, suffix, task["num_points"], seed)
-        points = clouds.turn_z_up(points) if task["z_up"] else points
-        yield name, task["class"], clouds.normalise(points)
+        clouds.check_count(points, task.get("least", task["num_points"]))
+        yield name, task["class"], clouds.stored(points, task["z_up"])
     except errors.BadDataError as error:
         yield name, "", (error.cause, error.detail)
     except MemoryError:
@@ -116,7 +130,7 @@ def _clouds(path: pathlib.Path, task: Task) -> Iterator[Result]:
                 found = f"label {label}; expected 0 to {len(class_names) - 1}"
                 raise errors.BadDataError("label out of range", found)
             cloud = clouds.choose(cloud, task["num_points"], clouds.seed_of(name))
-            cloud = clouds.turn_z_up(cloud) if task["z_up"] else cloud
-            yield name, class_names[label], clouds.normalise(cloud)
+            clouds.check_count(cloud, task["num_points"])
+            yield name, class_names[label], clouds.stored(cloud, task["z_up"])
         except errors.BadDataError as error:
             yield name, "", (error.cause, error.detail)
