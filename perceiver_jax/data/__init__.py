@@ -12,6 +12,7 @@ if TYPE_CHECKING:  # What editors follow.
     from perceiver_jax.data.arrays import from_arrays
     from perceiver_jax.data.errors import AugmentError, BadDataError, DatasetNotFoundError
     from perceiver_jax.data.fake import fake_batches
+    from perceiver_jax.data.inference import prepare
     from perceiver_jax.data.pipeline import Data, build_data
 
 _MODULES = {
@@ -22,6 +23,7 @@ _MODULES = {
     "build_data": "pipeline",
     "fake_batches": "fake",
     "from_arrays": "arrays",
+    "prepare": "inference",
 }
 __all__ = sorted(_MODULES)
 

@@ -3,7 +3,6 @@
 import collections
 from collections.abc import Iterable, Mapping, Sequence, Set
 import logging
-import math
 import numbers
 from typing import Any
 
@@ -22,7 +21,6 @@ _LOGGER = logging.getLogger(__name__)
 
 # What a batch has besides the fields.
 _RESERVED = (examples.BAD_RECORDS, "example_id", "mask")
-_MASK = "_mask"
 _MAX_CLASSES = 1_000_000  # More are IDs that were taken for classes.
 _MAX_LISTED = 5  # Examples that a message names.
 
@@ -138,7 +136,7 @@ def _split(inputs: Any, targets: Any, prefix: str) -> tuple[dict[str, np.ndarray
         )
     arrays, numbers = {}, set()
     for name, what in whats.items():
-        array = _array(what, named[name])
+        array = array_field.from_values(what, named[name])
         is_float = array.dtype.kind not in "biu" and array_field.is_numbers(array.dtype)
         if is_float and isinstance(targets, Mapping):
             numbers.add(name)
@@ -154,38 +152,34 @@ def _split(inputs: Any, targets: Any, prefix: str) -> tuple[dict[str, np.ndarray
     for name in others:
         _check_count(name, arrays[name], count, counted)
     for name, values in _by_name(f"{prefix}inputs", inputs, "an array", "input").items():
-        if name in reserved or f"{name}{_MASK}" in named:
+        if name in reserved or f"{name}{array_field.MASK}" in named:
             raise config.UserError(
                 f"Got an input {name!r}, which each batch has already; expected another name than "
                 f"{', '.join(reserved)}. Rename it."
             )
         what = f"{prefix}inputs[{name!r}]"
-        array = _array(what, values)
-        if not array_field.is_numbers(array.dtype):
-            raise config.UserError(
-                f"Got {what} as {array.dtype}; expected floats, integers or booleans. Convert it."
-            )
+        array = array_field.from_values(what, values)
+        array_field.check_numbers(what, array)
         size = _check_count(name, array, count, counted)
         if not array.size:
             raise config.UserError(
                 f"Got {what} {list(array.shape)}, whose examples hold nothing; expected at least "
                 "one number in each. Leave it out."
             )
-        if name.removesuffix(_MASK) in inputs.keys() - {name}:
+        masked = name.removesuffix(array_field.MASK)
+        if masked in inputs.keys() - {name}:
             _refuse(
                 ((array != 0) & (array != 1)).reshape(size, -1).any(axis=1),
                 f"{what} that are not only true and false",
-                f"true where {name.removesuffix(_MASK)!r} is to be read. Convert them, such as by "
-                "mask > 0.",
+                f"true where {masked!r} is to be read. Convert them, such as by mask > 0.",
             )
             array = array.astype(bool)
-        elif array.dtype != np.uint8:
-            with np.errstate(over="ignore"):  # Is infinite then, and refused.
-                array = array.astype(np.float32)
+        else:
+            array = array_field.as_kept(array)
         arrays[name] = array
     for name in inputs:
         _refuse(
-            ~_is_finite(arrays[name], arrays.get(f"{name}{_MASK}"), name),
+            ~array_field.is_finite(arrays[name], arrays.get(f"{name}{array_field.MASK}"), name),
             f"NaN, infinity or more than float32 can hold in {prefix}inputs[{name!r}]",
             "finite numbers. Fill them in, or leave out these examples.",
         )
@@ -205,22 +199,6 @@ def _check_count(name: str, array: np.ndarray, count: int, counted: str) -> int:
             "other, and at least one."
         )
     return size
-
-
-def _is_finite(array: np.ndarray, mask: np.ndarray | None, name: str) -> np.ndarray:
-    """Returns for each example [E] whether all is finite that a mask doesn't leave out."""
-    size, *grid = array.shape[:-1] if array.ndim > 1 else array.shape
-    finite = np.isfinite(array).reshape(size, math.prod(grid), -1).all(axis=2)
-    if mask is None:
-        return finite.all(axis=1)
-    allowed = dict.fromkeys([(), (1,), tuple(grid), (math.prod(grid),)])
-    if mask.shape[1:] not in allowed:
-        raise config.UserError(
-            f"Got {name + _MASK!r} of {list(mask.shape[1:])} an example for {name!r} of "
-            f"{list(array.shape[1:])}; expected one of {', '.join(str(list(x)) for x in allowed)}: "
-            "one for all, or for each element of its grid. Make them alike."
-        )
-    return (finite | ~mask.reshape(size, -1)).all(axis=1)
 
 
 def _labels(labels: np.ndarray, what: str) -> np.ndarray:
@@ -308,24 +286,6 @@ def _class_names(given: Any, train: np.ndarray, test: np.ndarray) -> tuple[str, 
     if double:
         raise config.UserError(f"Got class names {double} twice; expected each once. Rename them.")
     return names
-
-
-def _array(what: str, values: Any) -> np.ndarray:
-    try:
-        array = np.asarray(values)
-    except MemoryError:
-        raise
-    except Exception as error:  # Lists of different lengths, tensors of another device.
-        raise config.UserError(
-            f"Got {what} that make no array: {error}. Expected numbers, in the same shape for each "
-            "example. Cut or fill them, or make them a numpy array."
-        ) from error
-    if isinstance(values, np.ma.MaskedArray) and np.ma.is_masked(values):
-        raise config.UserError(
-            f"Got {what} with masked values, of which nothing is known; expected all of them. Fill "
-            "them in with filled(value)."
-        )
-    return array
 
 
 def _by_name(what: str, given: Any, value: str, owner: str) -> Mapping[str, Any]:

@@ -1,5 +1,7 @@
 """What data sets and files can be refused for."""
 
+from collections.abc import Iterator
+import contextlib
 import pathlib
 import traceback
 
@@ -29,6 +31,24 @@ class BadDataError(config.UserError):
     def __reduce__(self):
         """Lets it travel between processes."""
         return type(self), (self.cause, self.detail)
+
+
+@contextlib.contextmanager
+def of_bad_data() -> Iterator[None]:
+    """Makes a BadDataError of what decoders raise, which is whatever they stumble over.
+
+    Raises:
+        BadDataError: a value can't be decoded.
+        config.UserError: what else the user has to change, as it was raised.
+    """
+    try:
+        yield
+    except (config.UserError, MemoryError):
+        raise
+    except Exception as error:
+        if means_broken_program(error):
+            raise
+        raise BadDataError(type(error).__name__, str(error)) from error
 
 
 class AugmentError(config.UserError):

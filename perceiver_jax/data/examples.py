@@ -64,7 +64,7 @@ class Reader:
             errors.AugmentError: the user's function failed.
         """
         example, there = {}, {}
-        try:
+        with errors.of_bad_data():
             record = self.records[index]
             for name, field in self.fields.items():
                 value = record[self.features[name]]
@@ -72,12 +72,6 @@ class Reader:
                 example[name] = field.read(value, window, rng) if is_there else field.zeros()
                 if not field.is_target:
                     there[name] = is_there
-        except (errors.AugmentError, errors.BadDataError, MemoryError):
-            raise
-        except Exception as error:  # Decoders raise whatever they stumble over.
-            if errors.means_broken_program(error):
-                raise
-            raise errors.BadDataError(type(error).__name__, str(error)) from error
         return example | self._masks(index, there)
 
     def empty(self, index: int = _PADDING_INDEX) -> Example:
@@ -117,15 +111,16 @@ class Reader:
         """Reads a window of an example to evaluate on, masked if it can't be decoded.
 
         Args:
-            num_windows: of each example, evenly spaced from its begin to its end; 1: the middle.
+            num_windows: of each example, see `fields.windows`.
             pair: number of the pair of example and window; beyond the last one there is padding.
         """
         index, number = divmod(pair, num_windows)
         if index >= len(self.records):
             return self.empty() | {BAD_RECORDS: []}
-        window = 0.5 if num_windows == 1 else number / (num_windows - 1)
         try:
-            return self.read(index, window, None) | {BAD_RECORDS: []}
+            return self.read(index, fields_lib.windows(num_windows)[number], None) | {
+                BAD_RECORDS: []
+            }
         except errors.BadDataError as error:
             bad = BadRecord(index, self.records.describe(index), str(error))
             return self.empty(index) | {BAD_RECORDS: [bad]}

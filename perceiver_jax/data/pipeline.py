@@ -93,6 +93,11 @@ class Data:
         return {name: field for name, field in self.fields.items() if not field.is_target}
 
     @property
+    def may_lack(self) -> frozenset[str]:
+        """Names of the inputs that an example may lack; batches have masks of them."""
+        return frozenset(n for n, x in self.inputs.items() if x.feature in self.store.may_lack)
+
+    @property
     def labels(self) -> dict[str, label.Label]:
         """Those of the fields that are labels."""
         return {name: x for name, x in self.fields.items() if isinstance(x, label.Label)}
@@ -220,12 +225,8 @@ class Data:
         Raises:
             config.UserError: several windows are wanted of inputs that have but one.
         """
-        config.check(locals(), batch_size=config.AT_LEAST_ONE, num_windows=config.AT_LEAST_ONE)
-        if num_windows > 1 and not any(field.has_windows for field in self.fields.values()):
-            raise config.UserError(
-                f"num_windows is {num_windows}, but none of the inputs {sorted(self.inputs)} has "
-                "several windows; expected 1. Set config.eval.num_windows=1."
-            )
+        config.check(locals(), batch_size=config.AT_LEAST_ONE)
+        fields_lib.check_windows(num_windows, self.fields, "config.eval.num_windows")
         reader = self._reader(self.test_split)
         num_batches = math.ceil(len(reader.records) * num_windows / batch_size)
         dataset = grain.MapDataset.range(num_batches * batch_size)
@@ -267,8 +268,7 @@ class Data:
 
     def _reader(self, split: str | None) -> examples.Reader:
         records, chosen = (None, {}) if split is None else self.store.open(split, self.fields)
-        masked = frozenset(n for n, x in self.inputs.items() if x.feature in self.store.may_lack)
-        return examples.Reader(records, self.fields, chosen, masked)
+        return examples.Reader(records, self.fields, chosen, self.may_lack)
 
     def _iterate(
         self, shares: grain.MapDataset, split: str, process_index: int, process_count: int

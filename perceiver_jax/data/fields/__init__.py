@@ -1,10 +1,12 @@
 """The kinds of field, which is what is decoded from a record: a file and a line here each."""
 
+from collections.abc import Mapping
 import typing
 from typing import Any
 
 import numpy as np
 
+from perceiver_jax import config
 from perceiver_jax.data.fields import audio, image, label, number, point_cloud, video
 
 FIELDS = {
@@ -41,3 +43,28 @@ class Field(typing.Protocol):
 
         `window` is its place in the example: 0 is the earliest, 1 the latest.
         """
+
+
+def windows(num_windows: int) -> list[float]:
+    """Returns where windows are in an example: evenly spaced from 0, its begin, to 1; or 0.5."""
+    return [i / (num_windows - 1) for i in range(num_windows)] if num_windows > 1 else [0.5]
+
+
+def check_windows(num_windows: int, fields: Mapping[str, Field], key: str = "num_windows") -> None:
+    """Refuses several windows of inputs that have but one.
+
+    Args:
+        num_windows: of each example.
+        fields: those of the examples.
+        key: where the user sets it.
+
+    Raises:
+        config.UserError: none of the fields has several, or the number is no such one.
+    """
+    config.check(locals(), num_windows=config.AT_LEAST_ONE)
+    if num_windows > 1 and not any(field.has_windows for field in fields.values()):
+        inputs = sorted(name for name, field in fields.items() if not field.is_target)
+        raise config.UserError(
+            f"num_windows is {num_windows}, but none of the inputs {inputs} has several windows; "
+            f"expected 1. Set {key}=1."
+        )

@@ -102,12 +102,12 @@ class Image:
         return np.zeros((self.image_size, self.image_size, self.channels), np.uint8)
 
     def read(
-        self, value: bytes, window: float, rng: np.random.Generator | None
+        self, value: bytes | PIL.Image.Image, window: float, rng: np.random.Generator | None
     ) -> UInt8[np.ndarray, "H W channels"]:
         """Decodes an image.
 
         Args:
-            value: an encoded image.
+            value: an encoded image, or one that is opened.
             window: not used, an image has no time.
             rng: source of randomness in training; None in evaluation.
         """
@@ -148,7 +148,9 @@ class Image:
         return image.resize(size, PIL.Image.Resampling.BICUBIC, box=box)
 
 
-def decode(value: bytes, mode: str = "RGB", upright: bool = True) -> PIL.Image.Image:
+def decode(
+    value: bytes | PIL.Image.Image, mode: str = "RGB", upright: bool = True
+) -> PIL.Image.Image:
     """Decodes an image as viewers show it; the first one of an animation.
 
     It is turned as its EXIF says. Transparent parts are white, whatever is hidden there. Grey of
@@ -156,7 +158,7 @@ def decode(value: bytes, mode: str = "RGB", upright: bool = True) -> PIL.Image.I
     floats, the same for all images.
 
     Args:
-        value: an encoded image.
+        value: an encoded image, or one that is opened.
         mode: Pillow's name of the wanted colours, 'L' or 'RGB'.
         upright: whether EXIF's orientation counts.
 
@@ -166,7 +168,7 @@ def decode(value: bytes, mode: str = "RGB", upright: bool = True) -> PIL.Image.I
         ImportError: it is HEIC, and pillow-heif is not installed.
     """
     try:
-        image = _open(value)
+        image = _open(value) if isinstance(value, bytes) else value
         if image.width * image.height > MAX_PIXELS:
             raise errors.BadDataError("too large", f"{image.width} x {image.height} pixels")
         image.load()
@@ -174,7 +176,7 @@ def decode(value: bytes, mode: str = "RGB", upright: bool = True) -> PIL.Image.I
         _check_tiff(image, tags)
         turn = _UPRIGHT.get(_orientation(image)) if upright else None
         transparent = image.has_transparency_data
-        if transparent and image.format == "PNG":
+        if transparent and image.format == "PNG" and isinstance(value, bytes):
             _correct_transparency(image, value[_PNG_DEPTH])
         if image.mode.startswith(("I", "F")) or tags.get(_TIFF_SAMPLE_FORMAT) == _SIGNED:
             image = _to_grey(image, tags)

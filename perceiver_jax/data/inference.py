@@ -1,0 +1,233 @@
+"""Batches of a user's own examples: what a model gets of them in evaluation, without a data set."""
+
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from concurrent import futures
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+from perceiver_jax import config
+from perceiver_jax.data import errors, raw
+from perceiver_jax.data import fields as fields_lib
+from perceiver_jax.data.builders import isolated
+from perceiver_jax.data.fields import array as array_field
+
+Values = dict[str, Any]  # What is stored of an example, by name of the input; those it has.
+
+_CLIP = ("audio", "video")  # Features that a file of one kind gives.
+
+
+def prepare(
+    examples: Iterable[Any],
+    fields: Mapping[str, fields_lib.Field],
+    *,
+    num_windows: int = 1,
+    may_lack: Collection[str] = (),
+    up: str = "y",
+) -> dict[str, np.ndarray]:
+    """Prepares examples of a user as those of the test split are; needs no data set.
+
+    Each example is a file (its path, or its bytes), which gives all inputs that it holds, or by
+    name of the input what it is made of: files, or
+
+    - of images: Pillow's, or uint8 [H, W, 3], [H, W, 4] (colours and opacity) or [H, W];
+    - of audio: (samples, rate in Hz), samples [S] or [S, channels]: floats in [-1, 1] or integers
+      of 16 or 32 bits;
+    - of video: uint8 [T, H, W, 3], 25 frames a second, or (frames, frames a second);
+    - of points: numbers [points, 3 or more];
+    - of arrays: as in training. Without its `<name>_mask`, all of one counts;
+    - of fields of one's own: what a record holds.
+
+    If there is one input, what is not a file need not be named.
+
+    Clips are stored as of `prepare_data video_folder`, their first 60 s; AudioSet's segments end
+    after 10 s. Of clouds of more than 2,048 points (or those of the field, if these are more) and
+    of meshes, so many are drawn at random, by the file's name without its suffix: those of the
+    official ModelNet40, with `up='z'`. `prepare_data mesh_folder` draws by the whole path in its
+    source, and so other points of the same surfaces.
+
+    Args:
+        examples: of the user.
+        fields: what the model was trained on, by name; targets are left out.
+        num_windows: of each example, evenly spaced from its begin to its end; 1: the middle.
+        may_lack: inputs that an example may lack, such as the audio of a silent film: those with
+            masks in training.
+        up: the vertical axis of files and arrays of points, 'y' or 'z'; z is turned to y.
+
+    Returns:
+        Arrays by name of the input, [B * num_windows, ...]; `<name>_mask`, whether it is there, of
+        those that may be lacking; and `example_id`, the place among the examples.
+
+    Raises:
+        config.UserError: an example, the first that is wrong, can't be read, or lacks an input.
+    """
+    inputs = {name: field for name, field in fields.items() if not field.is_target}
+    if raw.is_file(examples) or isinstance(examples, Mapping):
+        raise config.UserError(
+            f"Got examples of type {type(examples).__name__}; expected a list of them. Give a "
+            "list, of one if there is one."
+        )
+    given = list(examples)
+    if not given:
+        raise config.UserError("Got no example; expected at least one file, or one by its inputs.")
+    for name in may_lack:
+        config.check_known("input in may_lack", name, sorted(inputs))
+    config.check_known("axis in up", up, ["y", "z"])
+    fields_lib.check_windows(num_windows, inputs)
+    windows = fields_lib.windows(num_windows)
+    reader = _Reader(inputs, frozenset(may_lack), up == "z", windows)
+    rows = [row for rows in _side_by_side(reader.read, given) for row in rows]
+    return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
+
+
+def _side_by_side(read: Callable[[int, Any], Any], given: list[Any]) -> list[Any]:
+    """Returns `read(i, given[i])` of all, or raises the error of the first that has one."""
+    if len(given) == 1:
+        return [read(0, given[0])]
+    threads = futures.ThreadPoolExecutor(isolated.num_cores())
+    try:
+        return list(threads.map(read, range(len(given)), given))
+    except BaseException as error:
+        threads.shutdown(wait=False, cancel_futures=True)
+        if not isinstance(error, Exception):  # From the keyboard: not after minutes.
+            isolated.interrupt_kept()
+        raise
+    finally:
+        threads.shutdown()
+
+
+@dataclasses.dataclass(frozen=True)
+class _Reader:
+    """Makes what a model gets of what a user gives.
+
+    Attributes:
+        inputs: fields by name.
+        may_lack: names of those that may be lacking.
+        z_up: whether the z axis of points is the vertical one.
+        windows: their places in each example.
+    """
+
+    inputs: Mapping[str, fields_lib.Field]
+    may_lack: frozenset[str]
+    z_up: bool
+    windows: Sequence[float]
+
+    def read(self, number: int, given: Any) -> list[dict[str, np.ndarray]]:
+        """Returns the windows of example `number`."""
+        what = f"example {number}{raw.file_name(given)}"
+        if isinstance(given, Mapping):
+            for name in given:
+                config.check_known(f"input of {what}", name, sorted(self.inputs))
+            whats = {n: f"{what}, input {n!r}{raw.file_name(x)}" for n, x in given.items()}
+            values = self._by_name(given, whats)
+        else:
+            whats = dict.fromkeys(self.inputs, what)
+            values = self._whole(given, what)
+        self._complete(values, what)
+        return [self._window(number, values, position, whats) for position in self.windows]
+
+    def _whole(self, given: Any, what: str) -> Values:
+        """Reads all inputs of a file, or the only one."""
+        names = [name for name in self.inputs if not self._is_mask(name)]
+        features = {self.inputs[name].feature for name in names}
+        is_clip = features <= set(_CLIP)
+        is_shared = is_clip or features in ({"image"}, {"points"})
+        if len(names) > 1 and not (is_shared and raw.is_file(given)):
+            raise config.UserError(
+                f"Got {what} as one {type(given).__name__} for the inputs {sorted(names)}; "
+                "expected each by its name. Give {'name': ...}."
+            )
+        if not (raw.is_file(given) and is_clip):
+            return self._by_name(dict.fromkeys(names, given), dict.fromkeys(names, what))
+        with raw.refusing(what, "clip"):
+            clip = raw.read_clip(given, self._with_video, what)
+        values = {name: clip[self.inputs[name].feature] for name in names}
+        return {name: value for name, value in values.items() if value}
+
+    def _by_name(self, given: Mapping[str, Any], whats: Mapping[str, str]) -> Values:
+        """Reads inputs, each of a file or an array of its own."""
+        values = {}
+        for name, one in given.items():
+            with raw.refusing(whats[name], self.inputs[name].feature):
+                values[name] = self._value(name, one, whats[name])
+        tracks = [n for n in values if self.inputs[n].feature in _CLIP and values[n]]
+        if len(tracks) > 1:
+            from perceiver_jax.data.builders.clips import storage
+
+            aligned = storage.align([values[name] for name in tracks])
+            values |= dict(zip(tracks, aligned, strict=True))
+        lacking = [n for n in values if self.inputs[n].feature in _CLIP and not values[n]]
+        return {name: value for name, value in values.items() if name not in lacking}
+
+    def _value(self, name: str, given: Any, what: str) -> Any:
+        field = self.inputs[name]
+        match field.feature:
+            case "array":
+                return raw.read_array(given, field, what)
+            case "audio":
+                return raw.read_audio(given, self._with_video, what)
+            case "image":
+                return raw.read_image(given)
+            case "points":
+                return raw.read_points(given, self._num_points, self.z_up)
+            case "video":
+                return raw.read_video(given, what)
+        return given  # Of a kind of the user's own: what a record holds.
+
+    @property
+    def _with_video(self) -> bool:
+        # A set whose audio may be lacking holds videos too, and its audio is as long as they are.
+        return any(
+            field.feature == "video" or (field.feature == "audio" and name in self.may_lack)
+            for name, field in self.inputs.items()
+        )
+
+    @property
+    def _num_points(self) -> int:
+        """How many points are stored of a mesh, and at most of a cloud."""
+        from perceiver_jax.data.builders.shapes import clouds
+
+        wanted = [field.num_points for field in self.inputs.values() if field.feature == "points"]
+        return max(clouds.NUM_POINTS, *wanted)
+
+    def _is_mask(self, name: str) -> bool:
+        """Whether an input is the mask of another, which is an array."""
+        return name.removesuffix(array_field.MASK) in self.inputs.keys() - {name}
+
+    def _complete(self, values: Values, what: str) -> None:
+        """Adds masks that are not given; refuses an example that lacks what the model needs."""
+        for name, field in self.inputs.items():
+            if self._is_mask(name) and name.removesuffix(array_field.MASK) in values:
+                values.setdefault(name, np.ones(field.shape, bool))
+            if name not in values and name not in self.may_lack:
+                silence = ", or with silence alone" if field.feature == "audio" else ""
+                raise config.UserError(
+                    f"Got {what} without {name!r}{silence}; expected all of {sorted(self.inputs)}, "
+                    "for in training none was lacking. Add it, or leave out the example."
+                )
+        if not values:
+            raise config.UserError(
+                f"Got {what} without any of the inputs {sorted(self.inputs)}; expected at least "
+                "one. Add it, or leave out the example."
+            )
+        for name, value in values.items():
+            if isinstance(self.inputs[name], array_field.Array):
+                mask = values.get(name + array_field.MASK)
+                batched = None if mask is None else mask[None]
+                if not array_field.is_finite(value[None], batched, name).all():
+                    raise config.UserError(
+                        f"Got NaN, infinity or more than float32 can hold in {name!r} of {what}; "
+                        "expected finite numbers. Fill them in."
+                    )
+
+    def _window(
+        self, number: int, values: Values, position: float, whats: Mapping[str, str]
+    ) -> dict[str, np.ndarray]:
+        example = {name: field.zeros() for name, field in self.inputs.items()}
+        for name, value in values.items():
+            field = self.inputs[name]
+            with raw.refusing(whats.get(name, ""), field.feature), errors.of_bad_data():
+                example[name] = field.read(value, position, None)
+        masks = {f"{name}_mask": np.bool_(name in values) for name in sorted(self.may_lack)}
+        return example | masks | {"example_id": np.int32(number)}
