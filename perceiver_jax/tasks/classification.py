@@ -117,9 +117,9 @@ class Classification:
         if not hasattr(field, "num_classes"):
             raise config_lib.UserError(
                 f"target is {target!r}, which has numbers and no classes. For numbers, set "
-                "task.kind to 'regression'; or give classes as integers: astype(int)."
+                "config.task.kind to 'regression'; or give classes as integers: astype(int)."
             )
-        config_lib.check_known("config.task.loss", loss, LOSSES)
+        config_lib.check_known("loss", loss, LOSSES)
         config_lib.check({"label_smoothing": label_smoothing}, label_smoothing=config_lib.BELOW_ONE)
         if loss == "sigmoid" and not field.multi_label:
             raise config_lib.UserError(
@@ -169,7 +169,7 @@ class Classification:
             name = "average_precision"
             values = metrics.average_precision_per_class(scores, labels)
         else:
-            name, values = "accuracy", metrics.accuracy_per_class(scores, labels)
+            name, values = "accuracy", metrics.accuracy_per_class(confusion)
         yield "per_class.png", plots.draw_per_class(values, names, name.replace("_", " "))
         lines = {
             class_name: {name: None if np.isnan(value) else float(value), "examples": int(count)}
@@ -177,8 +177,7 @@ class Classification:
         }
         yield "per_class.json", json.dumps(lines, indent=2) + "\n"
         if not self._multi_label:
-            mean = metrics.mean_class_accuracy(scores, labels)
-            yield "", f"mean of the classes' accuracies: {mean:.4f}"
+            yield "", f"mean of the classes' accuracies: {np.nanmean(values):.4f}"
             table = _least_recognised(confusion, values, names)
             if table.rows:
                 yield "", table

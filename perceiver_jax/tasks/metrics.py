@@ -129,18 +129,10 @@ def confusion_matrix(
     return np.bincount(pairs, minlength=num_classes**2).reshape(num_classes, num_classes)
 
 
-def accuracy_per_class(
-    scores: Float[np.ndarray, "B L"], labels: Int[np.ndarray, " B"]
-) -> Float[np.ndarray, " L"]:
+def accuracy_per_class(confusion: Int[np.ndarray, "L L"]) -> Float[np.ndarray, " L"]:
     """Fraction of each class's examples that are recognised; NaN for a class without examples."""
-    confusion = confusion_matrix(scores, labels)
     counts = confusion.sum(axis=1)
     return np.where(counts > 0, np.diag(confusion) / np.maximum(counts, 1), np.nan)
-
-
-def mean_class_accuracy(scores: Float[np.ndarray, "B L"], labels: Int[np.ndarray, " B"]) -> float:
-    """Averages `accuracy_per_class` over the classes that occur ("balanced accuracy")."""
-    return float(np.nanmean(accuracy_per_class(scores, labels)))
 
 
 def multi_hot(

@@ -96,8 +96,12 @@ def draw_predictions(prediction: np.ndarray, target: np.ndarray) -> "mpl_figure.
         axes.scatter(*pair, s=12, color="#7aa6c9", alpha=0.7)
         both = np.concatenate(pair)
         both = both[np.isfinite(both)]
-        if both.size:
-            axes.axline((both.min(), both.min()), slope=1.0, color="black", linewidth=0.8)
+        if both.size:  # The same numbers on both axes, so that the diagonal is one.
+            low, high = both.min(), both.max()
+            margin = 0.05 * (high - low) or 1.0
+            limits = (low - margin, high + margin)
+            axes.set(xlim=limits, ylim=limits, aspect="equal")
+            axes.plot(limits, limits, color="black", linewidth=0.8)
         axes.set_xlabel("target" if count == 1 else f"target {number}")
         axes.set_ylabel("prediction")
         axes.grid(alpha=0.3)

@@ -15,6 +15,9 @@ from perceiver_jax.tasks import metrics, plots
 
 NUM_WORST = 5  # Examples that are named as predicted worst.
 
+# Squares of errors of this size, and their inverse, are float32.
+_MEAN, _STD = config_lib.Range(-1e18, 1e18), config_lib.Range(1e-18, 1e18)
+
 Rows = Mapping[str, np.ndarray]
 # Of errors, which are in standard deviations of the target. Huber: squared below 1, linear above.
 LOSSES = {"squared": jnp.square, "absolute": jnp.abs, "huber": optax.huber_loss}
@@ -73,12 +76,12 @@ class Regression:
         """Checks that the settings fit the field."""
         if hasattr(field, "num_classes"):
             raise config_lib.UserError(
-                f"target is {target!r}, which has classes. For classes set task.kind to "
-                "'classification', or give numbers as floats: astype(float)."
+                f"target is {target!r}, which has classes. For classes set "
+                "config.task.kind to 'classification', or give numbers as floats: astype(float)."
             )
-        config_lib.check_known("config.task.loss", loss, LOSSES)
+        config_lib.check_known("loss", loss, LOSSES)
         given = {"mean": mean, "std": std}
-        config_lib.check(given, mean=config_lib.NUMBER, std=config_lib.POSITIVE)
+        config_lib.check(given, mean=_MEAN, std=_STD)
         self.target, self.size = target, int(np.prod(field.zeros().shape))
         self.description = f"{self.size} number{'s' if self.size > 1 else ''}"
         for name, value in given.items():

@@ -42,12 +42,15 @@ def _draw(
             points = [(x["step"], x[name]) for x in lines if x["split"] == split and name in x]
             if points:
                 steps, values = zip(*points, strict=True)
+                values = np.array([np.nan if x is None else x for x in values], float)
+                marked = list(range(len(values))) if split == "test" else _alone(values)
                 axes.plot(
                     steps,
-                    [np.nan if x is None else x for x in values],
+                    values,
                     metric.style,
                     color=colour,
-                    marker="o" if split == "test" else None,
+                    marker="o" if marked else None,
+                    markevery=marked,
                     markersize=3.5,
                     label=f"{split} {metric.label}",
                 )
@@ -56,3 +59,9 @@ def _draw(
     axes.spines[["top", "right"]].set_visible(False)
     if axes.lines:
         axes.legend(frameon=False)
+
+
+def _alone(values: np.ndarray) -> list[int]:
+    """Places of finite values between others: no line is drawn there."""
+    known = np.pad(np.isfinite(values), 1)
+    return np.flatnonzero(known[1:-1] & ~known[:-2] & ~known[2:]).tolist()
