@@ -13,6 +13,7 @@ import typing
 from typing import Any, NamedTuple
 
 MAX_INT = 2**31 - 1  # Steps and seeds are 32-bit integers.
+_FLOAT32 = (1.2e-38, 3.4e38)  # Beyond them float32, which all is computed in, has 0 and infinity.
 _NUMBERS = (int, float, int | float)  # Annotations of arguments that are one number.
 
 
@@ -49,6 +50,8 @@ class Range(NamedTuple):
             problem = "a whole number, " if self.whole else "a number, "
         elif not math.isfinite(x):
             problem = "a finite number, "
+        elif x and not self.whole and not _FLOAT32[0] <= abs(x) <= _FLOAT32[1]:
+            problem = f"a number that float32 can hold ({_FLOAT32[0]} to {_FLOAT32[1]}), "
         else:
             above = x >= self.low if self.low_included else x > self.low
             below = x <= self.high if self.high_included else x < self.high
@@ -141,11 +144,7 @@ def build(constructor: Callable, keys: Any, where: str, **given: Any) -> Any:
       UserError: for an unknown or a missing key, or one that the constructor refuses: what it says
         gets the path if it begins with the key.
     """
-    parameters = {
-        name: p
-        for name, p in inspect.signature(constructor).parameters.items()
-        if name not in given and not (name == "name" and p.default is None)  # Haiku's.
-    }
+    parameters = _parameters(constructor, given)
     if not hasattr(keys, "items"):
         raise UserError(f"{where} is {keys!r}; expected a section of {sorted(parameters)}.")
     for key in keys:
@@ -166,9 +165,11 @@ def build(constructor: Callable, keys: Any, where: str, **given: Any) -> Any:
     try:
         return constructor(**keys, **given)
     except UserError as error:
-        unknown, key, rest = re.fullmatch(r"(?s)(Unknown )?(\w*)(.*)", str(error)).groups("")
+        what, key, rest = re.fullmatch(
+            r"(?s)((?:Unknown |Missing )?(?:key )?)(\w*)(.*)", str(error)
+        ).groups()
         if key in keys or key in given:
-            raise UserError(f"{unknown}{where}.{key}{rest}") from error
+            raise UserError(f"{what}{where}.{key}{rest}") from error
         raise
 
 
@@ -183,7 +184,25 @@ def build_from_table(table: Mapping[str, Callable], keys: Any, where: str, **giv
     keys = dict(keys)
     kind = keys.pop("kind", None)
     check_known(f"{where}.kind", kind, sorted(table))
+    taken = {name: _parameters(constructor, given) for name, constructor in table.items()}
+    for key in keys:
+        others = [name for name in table if key in taken[name]]
+        if others and kind not in others:
+            raise UserError(
+                f"Unknown key {where}.{key}: {where}.kind is {kind!r}, which takes "
+                f"{sorted(taken[kind])}; {key!r} is for {', '.join(map(repr, others))}. Set "
+                "another kind, or give this kind its own section in a config file."
+            )
     return build(table[kind], keys, where, **given)
+
+
+def _parameters(constructor: Callable, given: Iterable[str]) -> dict[str, inspect.Parameter]:
+    """Returns what a constructor takes from a config."""
+    return {
+        name: p
+        for name, p in inspect.signature(constructor).parameters.items()
+        if name not in given and not (name == "name" and p.default is None)  # Haiku's.
+    }
 
 
 def _expected_instead(value: Any, annotation: Any) -> str:
@@ -192,6 +211,8 @@ def _expected_instead(value: Any, annotation: Any) -> str:
     several = isinstance(value, list | tuple) or hasattr(value, "items")
     if annotation is bool and not isinstance(value, bool):
         return "True or False"
+    if annotation is str and not isinstance(value, str):
+        return "a text in quotes"
     if annotation in _NUMBERS and several:
         return "a single number"
     if form is Sequence and not isinstance(value, list | tuple):

@@ -71,7 +71,7 @@ def param_count(params: Mapping[str, Mapping[str, Any]]) -> int:
 
 
 def _build(inputs, outputs, encoder, fusion=None, dtype="float32"):
-    config_lib.check_known("config.model.dtype", dtype, DTYPES)
+    config_lib.check_known("dtype", dtype, DTYPES)
     for section, keys in (("inputs", inputs), ("outputs", outputs)):
         if not hasattr(keys, "items") or not keys:
             raise config_lib.UserError(

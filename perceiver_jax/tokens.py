@@ -13,6 +13,7 @@ from perceiver_jax import config
 
 # Integers that hold pixels of 0 to 255: as they are stored, or after arithmetic.
 _PIXEL_DTYPES = ("uint8", "int16", "int32", "int64")
+_STD = config.Range(1e-6, 1)  # Of pixels in 0 to 1; 1 leaves them as they are.
 
 
 class Tokens(NamedTuple):
@@ -161,8 +162,8 @@ def check_patches(patch_size: Sequence[int], axes: str) -> None:
 
 
 def check_pixels(mean: Sequence[int | float], std: Sequence[int | float]) -> None:
-    """Raises a UserError unless there is a standard deviation above 0 for each mean."""
-    config.check(locals(), mean=config.NUMBER, std=config.POSITIVE)
+    """Raises a UserError unless there is a standard deviation for each mean, both of 0 to 1."""
+    config.check(locals(), mean=config.FRACTION, std=_STD)
     if len(mean) != len(std):
         raise config.UserError(f"mean is {mean} and std {std}; expected one of each a channel.")
 

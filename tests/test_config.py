@@ -17,6 +17,7 @@ class Thing:
     size: int
     scale: float = 1.0
     round: bool = False
+    unit: str = ""
     name: str | None = None
 
     def __post_init__(self):
@@ -34,7 +35,8 @@ class Thing:
         ({"size": (3, 5)}, r"^a.b.size is \(3, 5\); expected a single number"),
         ({"size": {}}, "^a.b.size is {}; expected a single number"),
         ({"size": 3, "round": "no"}, "^a.b.round is 'no'; expected True or False"),
-        (7, r"a.b is 7; expected a section of \['round', 'scale', 'size'\]"),
+        ({"size": 3, "unit": 7}, "^a.b.unit is 7; expected a text in quotes"),
+        (7, r"a.b is 7; expected a section of \['round', 'scale', 'size', 'unit'\]"),
     ],
 )
 def test_a_section_that_its_constructor_does_not_take_is_refused_by_path(keys, message):
@@ -50,6 +52,28 @@ def test_a_section_is_built_by_the_constructor_that_its_kind_names():
 def test_an_unknown_or_missing_kind_is_refused_by_path(keys):
     with pytest.raises(config.UserError, match="^(Unknown a.kind .* one of|a is 7; .*) .'thing'"):
         config.build_from_table({"thing": Thing}, keys, "a")
+
+
+def test_a_key_of_another_kind_is_refused_with_the_kind_as_the_cause():
+    table = {"thing": Thing, "word": lambda text: text}
+    message = (
+        r"^Unknown key a.size: a.kind is 'word', which takes \['text'\]; 'size' is for 'thing'. "
+        "Set another kind"
+    )
+    with pytest.raises(config.UserError, match=message):
+        config.build_from_table(table, {"kind": "word", "text": "x", "size": 3}, "a")
+
+
+@pytest.mark.parametrize(
+    ("inner", "message"),
+    [({"siez": 3}, "^Unknown key a.b.siez"), ({}, "^Missing key a.b.size"), (7, "^a.b is 7")],
+)
+def test_a_section_in_a_section_is_refused_by_its_whole_path(inner, message):
+    def build(b):
+        return config.build(Thing, b, "b")
+
+    with pytest.raises(config.UserError, match=message):
+        config.build(build, {"b": inner}, "a")
 
 
 def test_an_error_that_is_not_of_a_key_is_as_it_was_raised():
@@ -74,6 +98,8 @@ def test_an_error_that_is_not_of_a_key_is_as_it_was_raised():
         (config.NUMBER, math.nan, "is nan; expected a finite number, any number"),
         (config.FRACTION, 1.5, "expected at least 0 and at most 1"),
         (config.BELOW_ONE, 1, "expected at least 0 and less than 1"),
+        (config.NUMBER, -1e39, r"is -1e\+39; expected a number that float32 can hold"),
+        (config.POSITIVE, 1e-300, "is 1e-300; expected a number that float32 can hold"),
         (config.AT_LEAST_ONE, (3, 0), r"x is \(3, 0\); expected at least 1"),
         (config.AT_LEAST_ONE, (), "x is empty; expected at least one value. Add it"),
         (config.BELOW_ONE, {"video": 2}, "x.video is 2; expected at least 0 and less than 1"),

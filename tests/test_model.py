@@ -258,8 +258,10 @@ VIDEO = CONFIG["inputs"]["video"]
     [
         (dict(VIDEO, patch_size=(2, 8)), rf"{X}.patch_size is \(2, 8\); expected 3 .* of T H W"),
         (dict(VIDEO, patch_size=(2, 0, 8)), f"{X}.patch_size is .*; expected at least 1"),
-        (dict(VIDEO, std=(0.2, 0, 0.2)), f"{X}.std is .*; expected more than 0"),
-        (dict(VIDEO, mean=(0.2, -0.1)), f"{X}.mean is .* and std .*; expected one of each"),
+        (dict(VIDEO, std=(0.2, 0, 0.2)), f"{X}.std is .*; expected at least 1e-06"),
+        (dict(VIDEO, std=(0.2, 0.2, 58.0)), f"{X}.std is .*; expected .* and at most 1"),
+        (dict(VIDEO, mean=(0.2, 124.0, 0.2)), f"{X}.mean is .*; expected .* and at most 1"),
+        (dict(VIDEO, mean=(0.2, 0.1)), f"{X}.mean is .* and std .*; expected one of each"),
         (dict(kind="image", mean=(0,), std=(1,), permutation_seed=-2), "permutation_seed is -2; "),
         (dict(kind="mel", patch_size=(2,)), rf"{X}.patch_size is \(2,\); expected 2 numbers, of T"),
         (dict(kind="audio", patch_size=0), f"{X}.patch_size is 0; expected at least 1"),

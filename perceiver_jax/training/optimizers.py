@@ -62,7 +62,7 @@ def build_optimizer(
     References:
       You et al. 2020, "Large Batch Optimization for Deep Learning", https://arxiv.org/abs/1904.00962
     """
-    config.check_known("optimizer", name, sorted(EPSILONS))
+    config.check_known("name", name, sorted(EPSILONS))
     eps = EPSILONS[name] if eps is None else eps
     config.check(
         locals(),
@@ -115,14 +115,15 @@ def build_schedule(
     """
     options = dict(options)
     name = options.pop("name", None)
-    config.check_known("schedule", name, sorted(SCHEDULES))
+    config.check_known("schedule.name", name, sorted(SCHEDULES))
     warmup_steps = options.get("warmup_steps", 0)
-    if not 0 <= warmup_steps < total_steps:
+    config.COUNT.check("schedule.warmup_steps", warmup_steps, warmup_steps)
+    if warmup_steps >= total_steps:
         raise config.UserError(
-            f"warmup_steps is {warmup_steps}; expected 0 <= warmup_steps < total_steps = "
-            f"{total_steps}. Shorten the warm-up or train for longer."
+            f"schedule.warmup_steps is {warmup_steps}; expected less than the {total_steps} steps "
+            "of the training. Shorten the warm-up or train for longer."
         )
-    relative = config.build(SCHEDULES[name], options, "optimizer.schedule", total_steps=total_steps)
+    relative = config.build(SCHEDULES[name], options, "schedule", total_steps=total_steps)
 
     def schedule(step: jax.typing.ArrayLike) -> jax.Array:
         # `step + 1`, so that the first update is not lost to a rate of 0. Written out, as the steps

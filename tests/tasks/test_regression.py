@@ -100,8 +100,10 @@ def test_what_is_rendered_names_the_worst_examples_and_each_number_s_errors():
         ({"loss": "l2"}, "'l2'; expected one of"),
         ({"mean": (1.0, 2.0)}, "task.mean is .1.0, 2.0.; expected one number, or 3"),
         ({"mean": {"a": 1.0}}, "task.mean is {'a': 1.0}; expected a number or a list"),
-        ({"std": 0.0}, "task.std is 0.0; expected more than 0"),
-        ({"std": (1.0, -1.0, 1.0)}, "task.std is .1.0, -1.0, 1.0.; expected more than 0"),
+        ({"mean": -1e19}, r"task.mean is -1e\+19; expected at least -1e\+18"),
+        ({"std": 0.0}, "task.std is 0.0; expected at least 1e-18"),
+        ({"std": 1e-30}, "task.std is 1e-30; expected at least 1e-18"),
+        ({"std": (1.0, -1.0, 1.0)}, "task.std is .1.0, -1.0, 1.0.; expected at least 1e-18"),
     ],
 )
 def test_a_wrong_section_says_what_is_right(keys, message):
