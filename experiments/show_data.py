@@ -57,8 +57,8 @@ def show(
       UserError: if that many examples can't be shown.
     """
     # Here, for they take a second.
-    from experiments import contact_sheets
     from perceiver_jax import data as data_lib
+    from perceiver_jax.data import contact_sheets
 
     data = data_lib.build_data(**config.data)
     largest = min(MAX_EXAMPLES, data.num_train)
