@@ -60,9 +60,9 @@ def parse_command_line(
         return flags, config_file.load_config(flags.config, overrides)
 
 
-def split_overrides(argv: Sequence[str]) -> tuple[list[str], list[tuple[str, str]]]:
-    """Returns the other words, and key and text of each `--config.key=text`."""
-    words, overrides = [], []
+def split_overrides(argv: Sequence[str]) -> tuple[list[str], dict[str, str]]:
+    """Returns the other words, and by key the text of each `--config.key=text`."""
+    words, overrides = [], {}
     rest = iter(argv)
     for word in rest:
         if word.startswith("--config."):
@@ -70,7 +70,7 @@ def split_overrides(argv: Sequence[str]) -> tuple[list[str], list[tuple[str, str
             text = text if equals else next(rest, "--")
             if not equals and text.startswith("--"):
                 raise config_lib.UserError(f"{word} has no value; expected {word}=VALUE.")
-            overrides.append((key, text))
+            overrides[key] = text
         else:
             words.append(word)
     return words, overrides

@@ -10,7 +10,6 @@ import argparse
 from collections.abc import Iterator
 import contextlib
 import importlib
-import logging
 import os
 import pathlib
 import signal
@@ -56,7 +55,6 @@ def main(argv: list[str]) -> None:
         join_processes(flags)
         workdir = flags.workdir or pathlib.Path("runs") / config.experiment
         compilation_cache.use(flags.compilation_cache, workdir)
-        logging.getLogger("absl").setLevel("CRITICAL")  # What can't be saved is said by us.
         # What killed workers leave in shared memory is removed by Python, which warns of it.
         os.environ.setdefault("PYTHONWARNINGS", "ignore:resource_tracker")
         signals = preemption.Preemption(coordinates=devices.is_first_of_several())

@@ -27,7 +27,7 @@ if TYPE_CHECKING:  # What editors follow.
         fourier_features,
         linear_positions,
     )
-    from perceiver_jax.runs import evaluate, train
+    from perceiver_jax.runs import Run, evaluate, load_run, train
     from perceiver_jax.tokens import Tokens
 
 __version__ = "0.1.0"
@@ -40,6 +40,7 @@ _MODULES = {
     "Model": "model",
     "PerceiverEncoder": "encoder",
     "QueryDecoder": "outputs.query",
+    "Run": "runs",
     "SelfAttention": "attention",
     "Tokens": "tokens",
     "build_model": "model",
@@ -47,6 +48,7 @@ _MODULES = {
     "fourier_features": "position_encoding",
     "linear_positions": "position_encoding",
     "load_config": "config_file",
+    "load_run": "runs",
     "make_layers": "layers",
     "param_count": "model",
     "train": "runs",

@@ -6,7 +6,8 @@ which section an unknown key was looked for, and take any tuple for a tuple.
 """
 
 import ast
-from collections.abc import Container, Sequence
+from collections.abc import Container, Mapping
+import os
 import pathlib
 import runpy
 import traceback
@@ -24,9 +25,16 @@ SECTIONS = ("experiment", "seed", "data", "model", "task", "optimizer", "train",
 
 
 def load_config(
-    path_and_arg: str, overrides: Sequence[tuple[str, str]] = ()
+    path_and_arg: str, overrides: Mapping[str, Any] | None = None
 ) -> ml_collections.ConfigDict:
-    """Loads `FILE[:arguments]` and sets keys, each given as text.
+    """Loads `FILE[:arguments]` and sets keys.
+
+    Args:
+      path_and_arg: a recipe, such as `experiments/configs/imagenet.py:mini`.
+      overrides: what to set, such as `{"train.steps": 100}`; values may be text, as it is typed.
+
+    Returns:
+      The config, locked: it takes no keys that it has not.
 
     Raises:
       UserError: if there is no such file, if it is not Python, if it has no such argument, or
@@ -58,29 +66,29 @@ def load_config(
             "ml_collections.ConfigDict. Correct the file."
         )
     config.lock()
-    for key, text in overrides:
-        override(config, key, text)
+    overrides = overrides or {}
+    for key, value in overrides.items():
+        override(config, key, value)
     check_sections(config)
-    given = {key for key, _ in overrides}
-    if "data.dataset" in given:
-        _follow_dataset(config, given)
+    if "data.dataset" in overrides:
+        _follow_dataset(config, overrides)
     return config
 
 
-def override(config: ml_collections.ConfigDict, key: str, text: str) -> None:
-    """Sets one key of a config from text, keeping its type.
+def override(config: ml_collections.ConfigDict, key: str, value: Any) -> None:
+    """Sets one key of a config, keeping its type.
 
     Args:
       config: the config, changed in place.
       key: names of the sections and of the key, with dots.
-      text: the value as typed; Python's literals for all but strings.
+      value: of that type, or text as it is typed: Python's literals for all but strings.
 
     Raises:
       UserError: if there is no such key or the value has another type.
     """
-    section, value, where = config, config, "config"
+    section, old, where = config, config, "config"
     for name in key.split("."):
-        known = list(value) if isinstance(value, ml_collections.ConfigDict) else []
+        known = list(old) if isinstance(old, ml_collections.ConfigDict) else []
         if name not in known:
             full, keys = f"config.{key}", [f"config.{x}" for x in flatten(config)]
             meant = ".".join(_RENAMED.get(word, word) for word in full.split("."))
@@ -88,25 +96,24 @@ def override(config: ml_collections.ConfigDict, key: str, text: str) -> None:
             hint = config_lib.did_you_mean(meant, same_end or keys, 0.0 if same_end else 0.6)
             there = ", ".join(known) or "nothing"
             raise config_lib.UserError(f"Unknown key {full}.{hint} Known in {where}: {there}.")
-        section, value, where = value, value[name], f"{where}.{name}"
-    if isinstance(value, ml_collections.ConfigDict):
+        section, old, where = old, old[name], f"{where}.{name}"
+    if isinstance(old, ml_collections.ConfigDict):
         raise config_lib.UserError(
-            f"config.{key} is a section; set one of its keys: {', '.join(value)}."
+            f"config.{key} is a section; set one of its keys: {', '.join(old)}."
         )
-    if isinstance(value, str):
-        section[name] = text
-        return
+    given = value
+    if isinstance(value, str) and not isinstance(old, str):
+        try:
+            given = {"true": True, "false": False}.get(value.lower())
+            given = ast.literal_eval(value) if given is None else given
+        except (ValueError, SyntaxError):
+            given = value
     try:
-        given = {"true": True, "false": False}.get(text.lower())
-        given = ast.literal_eval(text) if given is None else given
-    except (ValueError, SyntaxError):
-        given = text
-    try:
-        section[name] = _like(value, given)
+        section[name] = _like(old, given)
     except TypeError:
         raise config_lib.UserError(
-            f"--config.{key}={text} is not possible: got {type(given).__name__} {given!r}, "
-            f"expected {type(value).__name__} such as {value!r}."
+            f"--config.{key}={value} is not possible: got {type(given).__name__} {given!r}, "
+            f"expected {type(old).__name__} such as {old!r}."
         ) from None
 
 
@@ -125,7 +132,7 @@ def find(path_and_arg: str) -> tuple[str, str]:
     if not pathlib.Path(path).is_file():
         files = sorted((_ROOT / "experiments" / "configs").glob("*.py"))
         recipes = [file for file in files if "\ndef get_config(" in file.read_text()]
-        known = [str(recipe.relative_to(_ROOT)) for recipe in recipes]
+        known = [os.path.relpath(recipe) for recipe in recipes]
         raise config_lib.UserError(config_lib.unknown("config file", path, known, known))
     return path, arg
 

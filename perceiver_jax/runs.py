@@ -1,26 +1,32 @@
-"""Runs from a config: training, evaluation. The one module that sees the whole package.
+"""Runs from a config: training, evaluation, use. The one module that sees the whole package.
 
 Read this first: config -> data, optimizer, model -> step -> loop.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
+import contextlib
 import dataclasses
 import functools
 import logging
+import os
 import pathlib
 import sys
 from typing import Any
 
 import jax
 import ml_collections
+import numpy as np
 import rich.console
 import rich.table
 
 import perceiver_jax
 from perceiver_jax import config as config_lib
+from perceiver_jax import config_file, summary, tasks
 from perceiver_jax import data as data_lib
-from perceiver_jax import summary, tasks
+from perceiver_jax import model as model_lib
 from perceiver_jax import workdir as workdir_lib
+from perceiver_jax.data import description
+from perceiver_jax.data import fields as fields_lib
 from perceiver_jax.training import (
     checkpoints,
     devices,
@@ -35,36 +41,45 @@ from perceiver_jax.training import (
 )
 from perceiver_jax.training import task as task_lib
 
+Path = str | os.PathLike[str]
+_LOGGER = logging.getLogger(__name__)
+
 
 def train(
-    config: ml_collections.ConfigDict,
-    workdir: pathlib.Path,
+    config: ml_collections.ConfigDict | Mapping[str, Any],
+    workdir: Path,
     data: data_lib.Data | None = None,
     *,
-    signals: preemption.Preemption | None = None,
+    quiet: bool = False,
     accept_changes: bool = False,
+    signals: preemption.Preemption | None = None,
 ) -> dict[str, float]:
-    """Trains what a config describes.
+    """Trains what a config describes; resumes what a workdir has of it.
 
     Args:
-      config: a recipe, such as those in `experiments/configs`.
+      config: what `perceiver_jax.load_config` or `recipes.recipe` returned, say.
       workdir: where `config.json`, `metrics.jsonl`, checkpoints and images go.
       data: to train on instead of what `config.data` describes, such as `data.from_arrays` makes;
         that section is then replaced by the shapes of the arrays.
-      signals: whether to end early; None: never.
+      quiet: whether to print nothing.
       accept_changes: resume a run of another config or on other data, and say what differs.
+      signals: whether to end early; None: never.
 
     Returns:
       The metrics of the test split at the end.
 
     Raises:
-      ValueError: if the config contradicts itself; then nothing is written.
+      UserError: if the config contradicts itself (then nothing is written), does not fit the
+        workdir, or as `loop.train`.
     """
+    workdir = pathlib.Path(workdir)
     lock.check(workdir)  # Now, and not when the data are open.
-    console = rich.console.Console(quiet=jax.process_index() > 0)
-    given = config.to_dict() | ({} if data is None else {"data": data.describe()})
+    console = rich.console.Console(quiet=quiet or jax.process_index() > 0)
+    given = ml_collections.ConfigDict(config).to_dict()
+    given |= {} if data is None else {"data": data.describe()}
     config = ml_collections.ConfigDict(workdir_lib.plain(given))
-    accept(workdir_lib.check_unchanged(config, workdir, accept_changes))
+    config_file.check_sections(config)
+    _accept(workdir_lib.check_unchanged(config, workdir, accept_changes))
 
     # ---------------------------------------------------------------- sections of the config
     # All of them, before anything is read or written: each refuses what it can't be built from.
@@ -92,7 +107,8 @@ def train(
     train_batches = data.train_batches(config.seed, **share)
     data.check_labels()
     fingerprint = data.fingerprint()
-    accept(workdir_lib.check_same_data(fingerprint, workdir, accept_changes))
+    _accept(workdir_lib.check_same_data(fingerprint, workdir, accept_changes))
+    described = description.describe(data).to_json()
 
     # ---------------------------------------------------------------- state
     apply = sharding.with_whole_params(model.apply)
@@ -104,95 +120,185 @@ def train(
 
     # ---------------------------------------------------------------- loop
     summary.print_summary(console, config, data, task, example, workdir)
-    return loop.train(
-        update=steps.make_update(
-            apply,
-            task,
-            optimizer,
-            schedule,
-            ema_decay=train_config.ema_decay,
-            accumulate_steps=train_config.accumulate_steps,
-            axis_name=sharding.axis_name,
-        ),
-        eval_step=steps.make_eval_step(apply, task),
-        task=task,
-        create_state=create_state,
-        rng=train_key,
-        sharding=sharding,
-        train_batches=train_batches,
-        test_batches=test_batches,
-        train_config=train_config,
-        workdir=workdir,
-        config=config.to_dict(),
-        console=console,
-        signals=signals or preemption.Preemption(),
-        data=fingerprint,
-    )
+    with contextlib.ExitStack() as at_the_end:
+        if signals is None:  # Else the process ends, and kills its workers: closing would wait.
+            at_the_end.enter_context(contextlib.closing(train_batches))
+        at_the_end.enter_context(_quiet_absl("CRITICAL"))  # What can't be saved is said by us.
+        return loop.train(
+            update=steps.make_update(
+                apply,
+                task,
+                optimizer,
+                schedule,
+                ema_decay=train_config.ema_decay,
+                accumulate_steps=train_config.accumulate_steps,
+                axis_name=sharding.axis_name,
+            ),
+            eval_step=steps.make_eval_step(apply, task),
+            task=task,
+            create_state=create_state,
+            rng=train_key,
+            sharding=sharding,
+            train_batches=train_batches,
+            test_batches=test_batches,
+            train_config=train_config,
+            workdir=workdir,
+            config=config.to_dict(),
+            console=console,
+            signals=signals or preemption.Preemption(),
+            data=fingerprint | described,
+        )
 
 
 def evaluate(
-    workdir: pathlib.Path, data: data_lib.Data | None = None, *, accept_changes: bool = False
+    workdir: Path,
+    data: data_lib.Data | None = None,
+    *,
+    quiet: bool = False,
+    accept_changes: bool = False,
 ) -> dict[str, float]:
-    """Evaluates the newest checkpoint of a workdir on the test split.
+    """Evaluates the newest checkpoint of a workdir on the test split, and draws what it predicts.
 
     Args:
       workdir: of a training run.
       data: what it was trained on, if that was not what a config describes. The examples may be
         others; the classes may not.
+      quiet: whether to print nothing.
       accept_changes: evaluate on a data set that has changed since, and say what differs.
 
     Returns:
       The metrics.
 
     Raises:
-      ValueError: if the data are not those that the run was trained on, or don't fit it.
+      UserError: if the data are not those that the run was trained on, or don't fit it.
     """
+    workdir = pathlib.Path(workdir)
     config = workdir_lib.read(workdir)
     if data is None and "arrays" in config.data:
         raise config_lib.UserError(
             f"{workdir} is of a run on arrays in memory: {config.data.to_dict()}. Evaluate it from "
             "Python: perceiver_jax.evaluate(workdir, data)."
         )
-    logging.getLogger("absl").setLevel("ERROR")  # Orbax warns that it will not write.
-    console = rich.console.Console()
+    console = rich.console.Console(quiet=quiet)
     matters = ("classes",)
     if data is None:
         data = data_lib.build_data(**config.data)
         matters = ("classes", "test")
     known = {key: x for key, x in data.fingerprint().items() if key in matters}
-    accept(workdir_lib.check_same_data(known, workdir, accept_changes))
+    _accept(workdir_lib.check_same_data(known, workdir, accept_changes))
     task = tasks.build_task(config.task, data.fields)
     check(config, data, task, jax.device_count(), only_test=True)
     data.check_labels()
     model = perceiver_jax.build_model(config.model)
-    optimizer, _ = config_lib.build(
-        optimizers.build_optimizer,
-        config.optimizer,
-        "config.optimizer",
-        total_steps=config.train.steps,
-    )
-
-    def initial_state() -> state.TrainState:
-        example = dataclasses.replace(data, batch_size=1).zero_batch()
-        params = model.init(jax.random.key(0), example)
-        return state.create_state(params, optimizer, config.train.ema_decay)
-
-    checkpoint = checkpoints.load(workdir / "checkpoints", jax.eval_shape(initial_state))
-    for note in checkpoint.notes:
+    example = dataclasses.replace(data, batch_size=1).zero_batch()
+    trained = _read_params(workdir, model, example)
+    for note in trained.notes:
         reporting.say(console, note)
-    params = state.evaluation_params(checkpoint.state)
-    reporting.say(console, f"evaluating step {int(checkpoint.state.step)} of {workdir}")
+    reporting.say(console, f"evaluating step {trained.step} of {workdir}")
     sharding = devices.build_sharding(config.train.parallelism)
     apply = sharding.with_whole_params(model.apply)
     run = evaluation.make_evaluate(steps.make_eval_step(apply, task), task, sharding)
-    with console.status("evaluating"):
-        result = run(sharding.place_state(params), data.test_batches(**config.eval))
-    print_results(console, result, task)
-    write_results(workdir, console, task.render(result.rows, data.class_names(task.target)))
+    # Elsewhere than on a terminal there is nothing to move.
+    with console.status("evaluating") if console.is_terminal else contextlib.nullcontext():
+        result = run(sharding.place_state(trained.params), data.test_batches(**config.eval))
+    _print_results(console, result, task)
+    _write_results(workdir, console, task.render(result.rows, data.class_names(task.target)))
     return result.metrics
 
 
-def print_results(console: Any, result: Any, task: Any) -> None:
+@dataclasses.dataclass(frozen=True, eq=False)
+class Run:
+    """A trained model, and what belongs to it; `run(batch)` returns its outputs.
+
+    Attributes:
+      workdir: where it is from.
+      step: after so many updates.
+      config: it was trained with.
+      model: pure functions.
+      params: the moving average where there is one, else the parameters.
+      task: what it was trained for.
+      fields: how inputs and targets are read, by name.
+      class_names: by name of each label; numbers if the run is of a version that kept none.
+      may_lack: names of the inputs that an example may lack.
+    """
+
+    workdir: pathlib.Path
+    step: int
+    config: ml_collections.ConfigDict
+    model: model_lib.Model
+    params: model_lib.Params
+    task: task_lib.Task
+    fields: Mapping[str, fields_lib.Field]
+    class_names: Mapping[str, tuple[str, ...]]
+    may_lack: tuple[str, ...]
+
+    def __call__(self, batch: Mapping[str, Any]) -> dict[str, jax.Array]:
+        """Returns the outputs [B, ...] in evaluation; compiled for each shape of batch.
+
+        Args:
+          batch: by the names of `config.model.inputs`, as `prepare` returns it; `<input>_mask` is
+            false for what is to be left out. Other entries are ignored.
+        """
+        names = {name for x in self.config.model.inputs for name in (x, f"{x}_mask")}
+        inputs = {name: x for name, x in batch.items() if name in names}
+        return self._apply(self.params, None, inputs)
+
+    @functools.cached_property
+    def _apply(self) -> Callable[..., dict[str, jax.Array]]:
+        return jax.jit(self.model.apply)
+
+
+def load_run(workdir: Path, step: int | None = None) -> Run:
+    """Loads a run; of its workdir, nothing else is needed.
+
+    Args:
+      workdir: of a training run.
+      step: of the checkpoint; None: the newest.
+
+    Raises:
+      UserError: if something of the workdir is missing or damaged.
+    """
+    workdir = pathlib.Path(workdir)
+    config = workdir_lib.read(workdir)
+    fields, class_names, may_lack = workdir_lib.read_description(workdir, config)
+    known = {name: field for name, field in fields.items() if not field.is_target}
+    missing = sorted(set(config.model.inputs) - set(known))
+    if missing:
+        raise config_lib.UserError(
+            f"{workdir} does not say how {missing} of config.model.inputs are read; expected "
+            f"{sorted(config.model.inputs)} in data.json, got {sorted(known)}. Take both files "
+            "from the same run."
+        )
+    model = perceiver_jax.build_model(config.model)
+    example = {name: field.zeros()[None] for name, field in known.items()}
+    trained = _read_params(workdir, model, example, step)
+    for note in trained.notes:
+        _LOGGER.warning(note)
+    return Run(
+        workdir,
+        trained.step,
+        config,
+        model,
+        jax.device_put(trained.params),
+        tasks.build_task(config.task, fields),
+        fields,
+        class_names,
+        may_lack,
+    )
+
+
+def _read_params(
+    workdir: pathlib.Path,
+    model: model_lib.Model,
+    example: Mapping[str, np.ndarray],
+    step: int | None = None,
+) -> checkpoints.TrainedParams:
+    shapes = jax.eval_shape(model.init, jax.random.key(0), example)
+    with _quiet_absl("ERROR"):  # Orbax warns that it will not write.
+        return checkpoints.load_params(workdir / "checkpoints", shapes, step)
+
+
+def _print_results(console: Any, result: Any, task: Any) -> None:
     """Prints the metrics of an evaluation as a table."""
     table = rich.table.Table(*(metric.label for metric in task.shown.values()), *result.counts)
     table.add_row(
@@ -202,7 +308,7 @@ def print_results(console: Any, result: Any, task: Any) -> None:
     console.print(table)
 
 
-def write_results(
+def _write_results(
     workdir: pathlib.Path, console: Any, artifacts: Iterable[tuple[str, Any]]
 ) -> None:
     """Writes and prints what a task renders of an evaluation."""
@@ -279,7 +385,19 @@ def check(
             )
 
 
-def accept(changes: Iterable[str]) -> None:
+def _accept(changes: Iterable[str]) -> None:
     """Prints what a run is resumed with though it differs."""
     for change in changes:
         print(f"accepted: {change}", file=sys.stderr)
+
+
+@contextlib.contextmanager
+def _quiet_absl(level: str) -> Iterator[None]:
+    """Silences what Orbax logs below a level."""
+    logger = logging.getLogger("absl")
+    before = logger.level
+    logger.setLevel(level)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)

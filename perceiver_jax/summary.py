@@ -122,7 +122,7 @@ def print_summary(
     console.print(table)
 
 
-def format_count(number: float) -> str:
+def format_count(number: int | float) -> str:
     """Returns 44,912,254 as '44.9 M'."""
     for unit, size in (("T", 1e12), ("G", 1e9), ("M", 1e6), ("k", 1e3)):
         if number >= size:

@@ -1,15 +1,20 @@
 """What a run keeps in its workdir of how it began: its config, and what tells its data."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+import contextlib
 import json
 import pathlib
 import shlex
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ml_collections
+import numpy as np
 
 from perceiver_jax import config as config_lib
 from perceiver_jax import config_file
+
+if TYPE_CHECKING:
+    from perceiver_jax.data import description
 
 _MAX_LISTED = 8  # Differences that a message names.
 
@@ -59,7 +64,7 @@ def read(workdir: pathlib.Path) -> ml_collections.ConfigDict:
         ) from error
 
 
-def from_json(values: dict[str, Any]) -> ml_collections.ConfigDict:
+def from_json(values: Any) -> ml_collections.ConfigDict:
     """Returns the config that was written as JSON, by this version or one before."""
     return ml_collections.ConfigDict(plain(_upgraded(values)))
 
@@ -100,7 +105,7 @@ def check_unchanged(
         raise config_lib.UserError(
             "\n  ".join([f"{workdir} is of a run with another config (was -> is):", *changed])
             + f"\nA run resumes with what it began with, except for {', '.join(CHANGEABLE)}. Use "
-            "another --workdir, or that config; --accept_changes resumes all the same."
+            "another workdir, or that config; accept_changes resumes all the same."
         )
     return changed
 
@@ -123,17 +128,10 @@ def check_same_data(
     Raises:
       UserError: if there are such lines, and they are not accepted; or `data.json` can't be read.
     """
-    path = workdir / "data.json"
-    if not path.is_file() or not _has_checkpoints(workdir):
-        return []
-    try:
-        saved = json.loads(path.read_text(encoding="utf-8"))
+    with reading_data(workdir) as saved:
+        if saved is None or not _has_checkpoints(workdir):
+            return []
         saved = _described({key: saved[key] for key in fingerprint})
-    except (ValueError, LookupError, TypeError, AttributeError) as error:
-        raise config_lib.UserError(
-            f"{path} is damaged: {type(error).__name__}: {error}. Without it a run resumes and "
-            "keeps anew what its data are: delete it if they are the same."
-        ) from error
     changed = [f"{key}: {x}" for key, x in _changes(saved, _described(fingerprint)).items()]
     if len(changed) > _MAX_LISTED:
         changed[_MAX_LISTED:] = [f"and {len(changed) - _MAX_LISTED} more"]
@@ -141,13 +139,95 @@ def check_same_data(
         raise config_lib.UserError(
             "\n  ".join([f"{workdir} is of a run on other data (was -> is):", *changed])
             + "\nWhat it learned, its figures and its place in the data are of those that it began "
-            "with. Prepare them as they were, or train in another --workdir; --accept_changes "
+            "with. Prepare them as they were, or train in another workdir; accept_changes "
             "resumes all the same."
         )
     return changed
 
 
-def _upgraded(values: dict[str, Any]) -> dict[str, Any]:
+@contextlib.contextmanager
+def reading_data(workdir: pathlib.Path) -> Iterator[Any]:
+    """Gives what the `data.json` of a run holds; None if it has none.
+
+    Raises:
+      UserError: if it can't be read, or what is done with it within the context fails.
+    """
+    path = workdir / "data.json"
+    try:
+        yield plain(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else None
+    except config_lib.UserError:
+        raise
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        raise config_lib.UserError(
+            f"{path} is damaged: {type(error).__name__}: {error}. Without it a run resumes and "
+            "keeps anew what its data are: delete it if they are the same."
+        ) from error
+
+
+def read_description(
+    workdir: pathlib.Path, config: ml_collections.ConfigDict
+) -> "description.Description":
+    """Returns how a run reads examples, and the names of its classes.
+
+    Of an earlier version, which did not keep that, as far as it follows from the config and from
+    what is known of its data set; classes of unknown names have their numbers.
+
+    Args:
+      workdir: of the run.
+      config: what `read` returned.
+
+    Raises:
+      UserError: if it can't be known, or `data.json` is damaged.
+    """
+    from perceiver_jax import data as data_lib  # Here, for they take seconds.
+    from perceiver_jax.data import description
+
+    with reading_data(workdir) as saved:
+        if saved is not None and "fields" in saved:
+            return description.from_json(saved, f"{workdir / 'data.json'}:")
+        classes = [] if saved is None else list(saved["classes"])
+    if "arrays" in config.data:
+        fields, may_lack = _fields_of_arrays(config), ()
+    else:
+        try:
+            data = data_lib.build_data(**config.data)
+        except config_lib.UserError as error:
+            raise config_lib.UserError(
+                f"{workdir} is of an earlier version, which did not keep how its data are read. "
+                f"{error} Or train it once more where its data are: a complete run is only "
+                "evaluated, and keeps it."
+            ) from error
+        fields, may_lack = data.fields, description.may_lack(data)
+    sizes = {name: getattr(field, "num_classes", 0) for name, field in fields.items()}
+    sizes = {name: size for name, size in sizes.items() if size}
+    names = iter(classes if len(classes) == sum(sizes.values()) else [])
+    class_names = {
+        name: tuple(next(names, str(i)) for i in range(size)) for name, size in sizes.items()
+    }
+    return description.Description(fields, class_names, may_lack)
+
+
+def _fields_of_arrays(config: ml_collections.ConfigDict) -> dict[str, Any]:
+    """Returns the fields of a run on arrays from their shapes; of the targets that of the task."""
+    from perceiver_jax.data.fields import array, label, number
+
+    fields, target = {}, config.task.target
+    size = config.model.outputs[target].size
+    for name, form in config.data.arrays.train.items():
+        dtype, _, shape = form.partition(" ")
+        shape = tuple(json.loads(shape)[1:])  # Of an example.
+        if name.removesuffix("_mask") in config.model.inputs:
+            fields[name] = array.Array(name, shape, np.dtype(dtype))
+        elif name == target and not shape:
+            fields[name] = label.Label(size, multi_label=False)
+        elif name == target and config.task.kind == "classification":
+            fields[name] = array.MultiHot(size, multi_label=True)
+        elif name == target:
+            fields[name] = number.Number(size)
+    return fields
+
+
+def _upgraded(values: Any) -> dict[str, Any]:
     """Gives a config that an earlier version wrote the names of this one.
 
     Everything that compares configs sees the new names only: it must come before.

@@ -41,7 +41,7 @@ def main(argv: list[str]) -> None:
         from perceiver_jax import data  # Takes a second.
 
         data.build_data(**config.data).train_batches(seed=0)  # Builds the set if need be.
-        given = [f"--config.{key}={text}" for key, text in cli.split_overrides(argv)[1]]
+        given = [f"--config.{key}={text}" for key, text in cli.split_overrides(argv)[1].items()]
         runs = measure_first_step([f"--config={flags.config}", *given], flags.repeats)
         imports = measure_imports(flags.repeats)
         command.write({"first_step": runs, "imports": imports}, flags.json)

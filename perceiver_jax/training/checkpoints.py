@@ -6,14 +6,12 @@ are saved with it: Orbax reads many a flipped bit without noticing.
 """
 
 import base64
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 import contextlib
 import json
-import os
 import pathlib
-import re
 import sys
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 import zlib
 
 import jax
@@ -21,12 +19,14 @@ from jax.experimental import multihost_utils
 import numpy as np
 
 from perceiver_jax import config
+from perceiver_jax.training import plain_path
 from perceiver_jax.training.state import TrainState
+
+T = TypeVar("T")
 
 # Directory beside that of the checkpoints, for those that can't be read.
 DAMAGED = "damaged_checkpoints"
-# What Orbax takes for a pattern of file names, and what its store can't hold.
-_SPECIAL = re.compile(r"[][*?{}\\\x00-\x1f\x7f\ud800-\udfff]")
+_PARAMS, _EMA_PARAMS = "params", "ema_params"  # Of the TrainState.
 
 
 class SaveError(OSError, config.UserError):
@@ -50,6 +50,21 @@ class Checkpoint(NamedTuple):
     state: TrainState
     iterator_state: bytes | dict[str, Any]
     metadata: dict[str, Any]
+    notes: tuple[str, ...] = ()
+
+
+class TrainedParams(NamedTuple):
+    """What a model is evaluated with.
+
+    Attributes:
+      params: The moving average of the parameters where there is one, else the parameters; numpy
+        arrays.
+      step: After so many updates.
+      notes: As of `Checkpoint`.
+    """
+
+    params: Any
+    step: int
     notes: tuple[str, ...] = ()
 
 
@@ -83,7 +98,7 @@ class Checkpointer:
         self._read_only = read_only
         self._saving: int | None = None  # The step of the save that may be under way.
         self._proven = False  # Whether a checkpoint of this process has been read back.
-        self._plain_path = _PlainPath(self._directory)
+        self._plain_path = plain_path.PlainPath(self._directory)
         self._manager = ocp.CheckpointManager(
             self._plain_path.path,
             item_handlers={
@@ -188,48 +203,92 @@ class Checkpointer:
           FileNotFoundError: If there is none.
           ValueError: If its arrays have other names or shapes, or if all are damaged.
         """
+        return self._newest(self._steps(), lambda step: self._read(step, like))
+
+    def restore_params(self, like: Any, step: int | None = None) -> TrainedParams:
+        """Reads what a model is evaluated with, and nothing else of a checkpoint.
+
+        Args:
+          like: Parameters of the same shapes; arrays or `jax.ShapeDtypeStruct`s.
+          step: Which checkpoint; None: the newest that is not damaged.
+
+        Raises:
+          FileNotFoundError: If there is none, or none of that step.
+          ValueError: If its parameters have other names or shapes, or if all are damaged.
+        """
+        steps = self._steps()
+        if step is not None and step not in steps:
+            raise config.MissingFileError(
+                f"No checkpoint of step {step} in {self._directory}; expected one of "
+                f"{sorted(steps)}. Choose one of them."
+            )
+        return self._newest(
+            steps if step is None else [step], lambda step: self._read_params(step, like)
+        )
+
+    def _steps(self) -> list[int]:
+        """Returns the steps of the checkpoints, the newest first."""
         steps = sorted(self._manager.all_steps(), reverse=True)
         if not steps:
             raise config.MissingFileError(
                 f"No checkpoint in {self._directory}; expected the workdir of a training run. "
                 "Train first, or check the path."
             )
+        return steps
+
+    def _newest(self, steps: list[int], read: Callable[[int], T]) -> T:
+        """Returns what is read of the first checkpoint that is not damaged, with its notes."""
         damaged: dict[int, str] = {}
         for step in steps:
             try:
-                checkpoint = self._read(step, like)
+                checkpoint = read(step)
             except _DamagedError as error:
                 damaged[step] = self._plain_path.unplain(error)
             else:
                 return checkpoint._replace(notes=self._set_aside(damaged))
         reasons = "; ".join(f"step {step}: {reason}" for step, reason in damaged.items())
+        what = "All checkpoints" if steps == self._steps() else "Checkpoints"
         raise config.UserError(
-            f"All checkpoints in {self._directory} are damaged: {reasons}. Bring them back from a "
+            f"{what} in {self._directory} are damaged: {reasons}. Bring them back from a "
             "copy, or begin anew in another workdir."
         )
 
     def _read(self, step: int, like: TrainState) -> Checkpoint:
+        args = self._ocp.args
+        content = self._read_metadata(step)
+        template = self._template(step, content["arrays"], like)
+        with _damage():
+            restored = self._manager.restore(
+                step, args=args.Composite(state=args.StandardRestore(template))
+            )["state"]
+            _check_sums(restored, content["arrays"])
+        return Checkpoint(restored, _decode(content["iterator_state"]), content["metadata"])
+
+    def _read_params(self, step: int, like: Any) -> TrainedParams:
+        saved = self._read_metadata(step)["arrays"]
+        averaged = any(name.startswith(f"{_EMA_PARAMS}/") for name in saved)
+        key = _EMA_PARAMS if averaged else _PARAMS
+        saved = {name: x for name, x in saved.items() if name.startswith(f"{key}/")}
+        item = self._template(step, saved, {key: like})
+        place = self._plain_path.path / str(step) / "state"
+        with _damage(), self._ocp.PyTreeCheckpointer() as reader:
+            args = self._ocp.args.PyTreeRestore(item=item, partial_restore=True)
+            restored = reader.restore(place, args=args)
+            _check_sums(restored, saved)
+        return TrainedParams(restored[key], step)
+
+    def _read_metadata(self, step: int) -> dict[str, Any]:
         args = self._ocp.args
         with _damage():
             content = self._manager.restore(step, args=args.Composite(metadata=args.JsonRestore()))
             content = dict(content["metadata"])
             if content.pop("checksum", None) != _json_checksum(content):
                 raise _DamagedError("its metadata are not as they were saved")
-            saved = content["arrays"]
-        self._check_shapes(step, {name: shape for name, (shape, _) in saved.items()}, like)
-        template = jax.tree.map(lambda x: np.empty(x.shape, x.dtype), like)
-        with _damage():
-            restored = self._manager.restore(
-                step, args=args.Composite(state=args.StandardRestore(template))
-            )
-            for name, x in named(restored["state"]).items():
-                if _checksum(x) != saved[name][1]:
-                    raise _DamagedError(f"{name} is not as it was saved")
-        return Checkpoint(
-            restored["state"], _decode(content["iterator_state"]), content["metadata"]
-        )
+            return {key: content[key] for key in ("arrays", "iterator_state", "metadata")}
 
-    def _check_shapes(self, step: int, found: dict[str, str], like: TrainState) -> None:
+    def _template(self, step: int, saved: dict[str, Any], like: T) -> T:
+        """Returns arrays to restore to, if those that are saved have their names and shapes."""
+        found = {name: shape for name, (shape, _) in saved.items()}
         expected = {name: _shape(x) for name, x in named(like).items()}
         for path in dict.fromkeys([*expected, *found]):
             if found.get(path) != expected.get(path):
@@ -239,6 +298,7 @@ class Checkpointer:
                     f"{expected.get(path, 'absent')}. Use the config that it was trained with "
                     "(config.json in the workdir), or another workdir."
                 )
+        return jax.tree.map(lambda x: np.empty(x.shape, x.dtype), like)
 
     def _set_aside(self, damaged: dict[int, str]) -> tuple[str, ...]:
         """Moves damaged checkpoints out of the way of new ones; returns what to say of each."""
@@ -274,16 +334,17 @@ class Checkpointer:
             ) from error
 
 
-def load(directory: pathlib.Path, like: TrainState) -> Checkpoint:
-    """Reads the newest checkpoint of a directory, and writes nothing.
+def load_params(directory: pathlib.Path, like: Any, step: int | None = None) -> TrainedParams:
+    """Reads what a model is evaluated with from a directory, and writes nothing.
 
     Args:
       directory: Where the checkpoints are.
-      like: A state of the same shapes; arrays or `jax.ShapeDtypeStruct`s.
+      like: Parameters of the same shapes; arrays or `jax.ShapeDtypeStruct`s.
+      step: Which checkpoint; None: the newest that is not damaged.
 
     Raises:
       FileNotFoundError: If there is none.
-      ValueError: If its arrays have other names or shapes.
+      ValueError: If its parameters have other names or shapes, or if all are damaged.
     """
     if not pathlib.Path(directory).is_dir():
         raise config.MissingFileError(
@@ -291,47 +352,7 @@ def load(directory: pathlib.Path, like: TrainState) -> Checkpoint:
             "Train first, or check the path."
         )
     with Checkpointer(directory, read_only=True) as checkpointer:
-        return checkpointer.restore(like)
-
-
-class _PlainPath:
-    """Another path of a directory whose own has what Orbax does not take as it is.
-
-    Orbax looks for its files with glob and names them in JSON: below a directory such as `[v2]` it
-    would not find what it wrote. An open directory has a name in /proc that is numbers only.
-
-    Attributes:
-      path: For Orbax.
-    """
-
-    def __init__(self, directory: pathlib.Path):
-        """Opens the directory if need be.
-
-        Raises:
-          SaveError: If it can't be named in another way here.
-        """
-        self._directory, self._descriptor, self.path = directory, None, directory
-        if not _SPECIAL.search(str(directory)):
-            return
-        self._descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-        self.path = pathlib.Path(f"/proc/self/fd/{self._descriptor}")
-        if not self.path.is_dir():
-            self.close()
-            raise SaveError(
-                f"{directory} has one of the characters [ ] {{ }} * ? \\ or one that can't be "
-                "printed, with which checkpoints can be kept only where there is /proc (Linux). "
-                "Choose a workdir without them."
-            )
-
-    def unplain(self, message: Any) -> str:
-        """Returns a message with the directory's own name."""
-        return str(message).replace(str(self.path), str(self._directory))
-
-    def close(self) -> None:
-        """Closes the directory."""
-        if self._descriptor is not None:
-            os.close(self._descriptor)
-            self._descriptor = None
+        return checkpointer.restore_params(like, step)
 
 
 def _make(directory: pathlib.Path) -> None:
@@ -392,6 +413,12 @@ def _shape(x: Any) -> str:
 
 def _checksum(x: np.ndarray | np.generic) -> int:
     return zlib.crc32(np.ascontiguousarray(x).view(np.uint8))
+
+
+def _check_sums(restored: Any, saved: dict[str, Any]) -> None:
+    for name, x in named(restored).items():
+        if _checksum(x) != saved[name][1]:
+            raise _DamagedError(f"{name} is not as it was saved")
 
 
 def _json_checksum(content: dict[str, Any]) -> int:

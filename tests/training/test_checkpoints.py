@@ -13,6 +13,12 @@ import pytest
 from perceiver_jax.training import checkpoints, devices
 
 
+def _load(directory, like):
+    """Reads the newest checkpoint, and writes nothing."""
+    with checkpoints.Checkpointer(directory, read_only=True) as checkpointer:
+        return checkpointer.restore(like)
+
+
 def _saved(
     directory, state, iterator_state=b"place", metadata=None, num_checkpoints=1, max_checkpoints=3
 ):
@@ -27,7 +33,7 @@ def _saved(
 def test_restored_checkpoint_equals_the_saved_one(tmp_path, make_toy, iterator_state):
     state, metadata = jax.device_get(make_toy().state), {"best": None, "sums": {"loss": 0.1}}
     directory = _saved(tmp_path / "c", state, iterator_state, metadata)
-    restored = checkpoints.load(directory, jax.eval_shape(lambda: make_toy().state))
+    restored = _load(directory, jax.eval_shape(lambda: make_toy().state))
     jax.tree.map(np.testing.assert_array_equal, restored.state, state)
     assert jax.tree.structure(restored.state) == jax.tree.structure(state)
     assert restored.iterator_state == iterator_state
@@ -47,7 +53,7 @@ def test_checkpoint_of_another_shape_names_the_first_parameter_that_differs(tmp_
         r"params/logits/w is float32\[12, 7\] there, expected float32\[12, 5\]. Use the config"
     )
     with pytest.raises(ValueError, match=message):
-        checkpoints.load(tmp_path, state)
+        _load(tmp_path, state)
 
 
 def test_checkpoint_without_a_parameter_names_it(tmp_path, make_toy):
@@ -55,19 +61,19 @@ def test_checkpoint_without_a_parameter_names_it(tmp_path, make_toy):
     _saved(tmp_path, state)
     state.params["head"] = {"w": np.zeros(3, np.float32)}
     with pytest.raises(ValueError, match=r"params/head/w is absent there, expected float32\[3\]"):
-        checkpoints.load(tmp_path, state)
+        _load(tmp_path, state)
 
 
 def test_checkpoint_of_another_optimizer_is_an_error(tmp_path, make_toy):
     _saved(tmp_path, jax.device_get(make_toy(ema_decay=0.0).state))
     with pytest.raises(ValueError, match="another model or optimizer: ema_params/.* is absent"):
-        checkpoints.load(tmp_path, make_toy().state)
+        _load(tmp_path, make_toy().state)
 
 
 def test_directory_without_checkpoints_is_left_alone_and_named(tmp_path, make_toy):
     for directory in (tmp_path, tmp_path / "missing"):
         with pytest.raises(FileNotFoundError, match=f"{directory}; expected .* Train first"):
-            checkpoints.load(directory, make_toy().state)
+            checkpoints.load_params(directory, make_toy().state.params)
     assert not list(tmp_path.iterdir())
 
 
@@ -93,7 +99,7 @@ def test_damage_to_any_file_changes_nothing_or_is_reported(tmp_path, make_toy, d
     for path in files:
         shutil.copytree(original, damaged)
         damage(damaged / path)
-        found = checkpoints.load(damaged, state)
+        found = _load(damaged, state)
         if found.notes:
             assert "the checkpoint of step 1 is damaged: " in found.notes[0]
             num_reported += 1
@@ -118,7 +124,7 @@ def test_damaged_checkpoint_makes_way_for_a_new_one_and_is_kept(tmp_path, make_t
         found = checkpointer.restore(state)
         assert found.state.step == 0
         checkpointer.save(state._replace(step=np.int32(1)), b"", {})
-    assert checkpoints.load(directory, state).state.step == 1
+    assert _load(directory, state).state.step == 1
     place = tmp_path / "damaged_checkpoints" / "1"
     assert found.notes[0].endswith(f": step is not as it was saved; moved to {place}")
     assert (place / "state").is_dir()
@@ -158,7 +164,7 @@ def test_save_that_fails_is_an_error_and_leaves_earlier_checkpoints_alone(tmp_pa
             checkpointer.wait()
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, limit)
-    assert checkpoints.load(directory, state).state.step == 0
+    assert _load(directory, state).state.step == 0
 
 
 @pytest.mark.parametrize("kind", ["pmap", "fsdp"])
@@ -180,7 +186,7 @@ def test_saved_state_is_a_copy_and_stays_when_the_buffers_are_donated(make_toy, 
 def test_directories_of_any_name_keep_checkpoints(tmp_path, make_toy, name):
     state = jax.device_get(make_toy().state)
     directory = _saved(tmp_path / name / "checkpoints", state, num_checkpoints=2)
-    assert checkpoints.load(directory, state).state.step == 1
+    assert _load(directory, state).state.step == 1
     assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
@@ -194,3 +200,52 @@ def test_first_save_that_cannot_be_read_back_ends_the_run(tmp_path, make_toy, mo
         pytest.raises(checkpoints.SaveError, match=message),
     ):
         checkpointer.save(state, b"", {})
+
+
+@pytest.mark.parametrize(("ema_decay", "name"), [(0.0, "params"), (0.9, "ema_params")])
+def test_a_model_is_evaluated_with_the_moving_average_where_there_is_one(
+    tmp_path, make_toy, ema_decay, name
+):
+    state = jax.device_get(make_toy(ema_decay=ema_decay).state)
+    if ema_decay:
+        state = state._replace(ema_params=jax.tree.map(lambda x: x + 1, state.params))
+    _saved(tmp_path, state)
+    found = checkpoints.load_params(tmp_path, jax.eval_shape(lambda: state.params))
+    jax.tree.map(np.testing.assert_array_equal, found.params, getattr(state, name))
+    assert (found.step, found.notes) == (0, ())
+
+
+def test_parameters_are_read_without_what_the_optimizer_keeps(tmp_path, make_toy):
+    state = jax.device_get(make_toy().state)
+    other = state._replace(opt_state={"of another optimizer": np.zeros(3)})
+    found = checkpoints.load_params(_saved(tmp_path, other), state.params)
+    jax.tree.map(np.testing.assert_array_equal, found.params, state.ema_params)
+
+
+def test_checkpoints_are_chosen_by_their_step(tmp_path, make_toy):
+    state = jax.device_get(make_toy().state)
+    _saved(tmp_path, state, num_checkpoints=3)
+    assert checkpoints.load_params(tmp_path, state.params, 1).step == 1
+    with pytest.raises(FileNotFoundError, match=r"of step 7 in .*; expected one of \[0, 1, 2\]"):
+        checkpoints.load_params(tmp_path, state.params, 7)
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
+def test_damage_to_any_file_changes_no_parameter_or_is_reported(tmp_path, make_toy, damage):
+    state = jax.device_get(make_toy(ema_decay=0.0).state)
+    original, damaged = _saved(tmp_path / "a", state), tmp_path / "b"
+    files = [path.relative_to(original) for path in (original / "0").rglob("*") if path.is_file()]
+    num_reported = 0
+    for path in files:
+        shutil.copytree(original, damaged)
+        damage(damaged / path)
+        try:
+            found = checkpoints.load_params(damaged, state.params)
+        except ValueError as error:
+            assert f"All checkpoints in {damaged} are damaged: step 0: " in str(error)
+            assert "\n" not in str(error)
+            num_reported += 1
+        else:
+            jax.tree.map(np.testing.assert_array_equal, found.params, state.params)
+        shutil.rmtree(damaged)
+    assert num_reported >= 3  # Metadata, manifest and values at the least.

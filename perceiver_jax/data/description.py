@@ -1,0 +1,88 @@
+"""What a run keeps of its data to be used without them: how inputs are read, names of classes."""
+
+from collections.abc import Mapping
+import dataclasses
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from perceiver_jax import config
+from perceiver_jax.data import fields as fields_lib
+from perceiver_jax.data import pipeline
+from perceiver_jax.data.fields import array
+
+
+class Description(NamedTuple):
+    """How examples are read, known without their data set.
+
+    Attributes:
+        fields: inputs and targets, by name, in the order in which they are read.
+        class_names: by name of each label.
+        may_lack: names of the inputs that an example may lack; these have a mask.
+    """
+
+    fields: dict[str, fields_lib.Field]
+    class_names: dict[str, tuple[str, ...]]
+    may_lack: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns JSON values; how arrays are augmented is left out."""
+        return {
+            "fields": {
+                name: {"kind": _kind(name, field)} | _settings(field)
+                for name, field in self.fields.items()
+            },
+            "class_names": {name: list(names) for name, names in self.class_names.items()},
+            "may_lack": list(self.may_lack),
+        }
+
+
+def describe(data: pipeline.Data) -> Description:
+    """Describes data. Needs the data set on disk, for the names of the classes."""
+    class_names = {name: data.class_names(name) for name in data.labels}
+    return Description(data.fields, class_names, may_lack(data))
+
+
+def may_lack(data: pipeline.Data) -> tuple[str, ...]:
+    """Returns the names of the inputs that an example may lack; needs no data set on disk."""
+    batch = data.zero_batch()
+    masks = batch.keys() - data.fields.keys()  # Not those that are given as arrays.
+    return tuple(name for name in data.inputs if f"{name}_mask" in masks)
+
+
+def from_json(values: Mapping[str, Any], where: str) -> Description:
+    """Returns what `to_json` was called of.
+
+    Args:
+        values: JSON values, tuples for lists.
+        where: they are from, for messages.
+
+    Raises:
+        config.UserError: a kind is unknown, or a setting.
+    """
+    fields = {}
+    for name, keys in values["fields"].items():
+        keys = keys | {"dtype": np.dtype(keys["dtype"])} if "dtype" in keys else keys
+        fields[name] = config.build_from_table(_kinds(), keys, f"{where} fields.{name}")
+    return Description(fields, dict(values["class_names"]), values["may_lack"])
+
+
+def _kinds() -> dict[str, Any]:
+    """Kinds of field by name, those that only arrays in memory have included."""
+    return {**fields_lib.FIELDS, "array": array.Array, "multi_hot": array.MultiHot}
+
+
+def _kind(name: str, field: Any) -> str:
+    for kind, known in _kinds().items():
+        if type(field) is known:
+            return kind
+    raise config.UserError(
+        f"Field {name!r} is a {type(field).__name__}, which is no kind; expected one of "
+        f"{sorted(_kinds())}. Add it to perceiver_jax.data.fields.FIELDS."
+    )
+
+
+def _settings(field: Any) -> dict[str, Any]:
+    settings = {key.name: getattr(field, key.name) for key in dataclasses.fields(field)}
+    settings.pop("augment", None)
+    return {key: str(x) if isinstance(x, np.dtype) else x for key, x in settings.items()}
