@@ -243,6 +243,21 @@ class Run:
         inputs = {name: x for name, x in batch.items() if name in names}
         return self._apply(self.params, None, inputs)
 
+    def prepare(self, *examples: Any, num_windows: int = 1, up: str = "y") -> dict[str, np.ndarray]:
+        """Returns a batch of examples as they are read in evaluation; see `data.prepare`.
+
+        Args:
+          *examples: each a file (path or bytes), or by name of the input files or arrays.
+          num_windows: of each example, evenly spaced; 1: the middle. They follow each other.
+          up: the vertical axis of points, 'y' or 'z'.
+
+        Raises:
+          UserError: if an example can't be read, or lacks an input that none lacked in training.
+        """
+        return data_lib.prepare(
+            examples, self.fields, num_windows=num_windows, may_lack=self.may_lack, up=up
+        )
+
     @functools.cached_property
     def _apply(self) -> Callable[..., dict[str, jax.Array]]:
         return jax.jit(self.model.apply)

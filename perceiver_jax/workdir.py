@@ -197,7 +197,7 @@ def read_description(
                 f"{error} Or train it once more where its data are: a complete run is only "
                 "evaluated, and keeps it."
             ) from error
-        fields, may_lack = data.fields, description.may_lack(data)
+        fields, may_lack = data.fields, tuple(sorted(data.may_lack))
     sizes = {name: getattr(field, "num_classes", 0) for name, field in fields.items()}
     sizes = {name: size for name, size in sizes.items() if size}
     names = iter(classes if len(classes) == sum(sizes.values()) else [])

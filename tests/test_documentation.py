@@ -1,4 +1,4 @@
-"""The examples of docs/new_modality.md and docs/new_task.md are run as they are written there."""
+"""Examples of the pages are run as they are written there."""
 
 import json
 import pathlib
@@ -17,8 +17,9 @@ from perceiver_jax.data.fields import number
 from perceiver_jax.training import task as task_lib
 from perceiver_jax.training import writers
 
-DOCS = pathlib.Path(__file__).parents[1] / "docs"
-MODALITY, TASK = DOCS / "new_modality.md", DOCS / "new_task.md"
+ROOT = pathlib.Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+MODALITY, TASK, NOTEBOOK = (DOCS / f"{x}.md" for x in ("new_modality", "new_task", "notebook"))
 FILE = re.compile(r"^`(\S+\.py)`:\n\n```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
 CODE = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
 LINE = re.compile(r"^```python\n    \"(\w+)\": (\w+)\.(\w+),\n```", re.MULTILINE)
@@ -82,6 +83,24 @@ def test_the_regression_on_own_arrays_is_short_and_learns(tmp_path, monkeypatch)
     (*_, last) = writers.read_metrics(names["workdir"])
     assert last["R2"] > 0.3 and 30 < last["MAE"] < 60  # Always the mean gives 0 and 66.
     assert (names["workdir"] / "predictions.png").stat().st_size > 10_000
+
+
+def test_the_cells_of_a_notebook_run_one_after_another(tmp_path, monkeypatch):
+    (tmp_path / "experiments").symlink_to(ROOT / "experiments")
+    monkeypatch.chdir(tmp_path)
+    names, long = {}, '{"train.steps": 30, '
+    quick = (
+        "{'model.encoder.layers': ('cross_attend_0', 'latent_transformer_0'), 'train.steps': 6, "
+    )
+    page = NOTEBOOK.read_text()
+    assert long in page
+    for cell in CODE.findall(page.replace(long, quick)):
+        exec(compile(cell, "notebook.md", "exec"), names)
+    assert names["metrics"]["top1"] > 0.8  # A tenth is chance.
+    right = names["probabilities"].argmax(axis=1) == names["labels"][1500:1502]
+    assert right.all()
+    assert len(names["run"].class_names["label"]) == 11
+    assert (tmp_path / "runs/digits/confusion.png").exists()
 
 
 def test_the_task_of_ones_own_gives_its_loss_and_metrics(install):

@@ -30,6 +30,7 @@ TINY = dict(flag.removeprefix("--config.").split("=") for flag in tiny.MODEL) | 
     "data.dataset": "pets",
     "eval.batch_size": 4,
     "train.ema_decay": 0.5,
+    "train.parallelism": "fsdp",
     "train.steps": 4,
     "train.eval_every": 0,
     "train.checkpoint_every": 2,
@@ -110,6 +111,15 @@ def test_an_input_that_is_masked_is_not_read(pets, run):
     ]
     same = (outputs[0] == outputs[1]).all(axis=1)
     np.testing.assert_array_equal(same, ~there)
+
+
+def test_files_are_prepared_as_those_of_the_test_split_were(pets, run):
+    files = sorted((pets.workdir.parents[1] / "pets/test").rglob("*.png"))
+    prepared = run.prepare(*files, files[0].read_bytes())
+    assert prepared["image"].shape == (7, 28, 28, 1)
+    stored = {image.tobytes() for image in pets.batch["image"]}
+    assert {image.tobytes() for image in prepared["image"]} == stored
+    assert run(prepared)["label"].shape == (7, 2)
 
 
 def test_a_run_is_compiled_once(pets):

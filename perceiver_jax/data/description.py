@@ -40,14 +40,7 @@ class Description(NamedTuple):
 def describe(data: pipeline.Data) -> Description:
     """Describes data. Needs the data set on disk, for the names of the classes."""
     class_names = {name: data.class_names(name) for name in data.labels}
-    return Description(data.fields, class_names, may_lack(data))
-
-
-def may_lack(data: pipeline.Data) -> tuple[str, ...]:
-    """Returns the names of the inputs that an example may lack; needs no data set on disk."""
-    batch = data.zero_batch()
-    masks = batch.keys() - data.fields.keys()  # Not those that are given as arrays.
-    return tuple(name for name in data.inputs if f"{name}_mask" in masks)
+    return Description(data.fields, class_names, tuple(sorted(data.may_lack)))
 
 
 def from_json(values: Mapping[str, Any], where: str) -> Description:

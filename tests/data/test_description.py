@@ -28,7 +28,7 @@ def read_back(described):
 )
 def test_fields_of_a_data_set_are_read_back_as_they_were(make_data, dataset):
     data = make_data(dataset)
-    described = description.Description(data.fields, {}, description.may_lack(data))
+    described = description.Description(data.fields, {}, tuple(sorted(data.may_lack)))
     assert read_back(described) == described
     assert described.may_lack == (("audio",) if dataset == "audioset" else ())
 
