@@ -71,7 +71,7 @@ def measure_speed(
             "audio and video. Choose another config, or --wait."
         )
     with tempfile.TemporaryDirectory() as directory:
-        name = records.write_records(*kinds, pathlib.Path(directory), flags.source)
+        name = records.write_records(*kinds, directory, flags.source)
         here = {"dataset": name, "data_dir": directory, "train_split": "train"}
         plain = {"test_split": "train", "batch_size": _BATCH_SIZE, "num_workers": 0}
         data = data_lib.build_data(**config.data.to_dict() | here | plain)

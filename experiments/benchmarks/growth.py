@@ -4,13 +4,12 @@ r"""Measures how time and memory of a training step grow with the number of inpu
         [--peers=plain,hf,perceiver_pytorch] [--peer_python=PYTHON]
 
 One example of M inputs of 32 channels, M from 1,024 on in steps of four, for a Perceiver of 256
-latents of 256 channels (one cross-attend, two self-attends), in float32. Each measurement has a
-process of its own. Writes figures and a picture; prints the exponent of the time's growth over the
-last three sizes.
+latents of 256 channels (one cross-attend, two self-attends), in float32, measured as `step` does.
+Writes figures and a picture; prints the exponent of the time's growth over the last three sizes.
 """
 
+import argparse
 import pathlib
-import statistics
 import sys
 from typing import Any
 
@@ -18,8 +17,9 @@ import ml_collections
 import numpy as np
 
 from experiments import cli
-from experiments.benchmarks import command, protocol, step
+from experiments.benchmarks import command, step
 import perceiver_jax
+from perceiver_jax import config as config_lib
 from perceiver_jax import recipes
 
 NUM_CHANNELS = 32
@@ -31,20 +31,42 @@ def main(argv: list[str]) -> None:
     """Runs the command."""
     parser = command.make_parser("growth", __doc__, repeats=3)
     step.add_peer_flags(parser)
-    parser.set_defaults(json=pathlib.Path("runs/growth.json"))
+    parser.set_defaults(json=pathlib.Path("runs/growth.json"), mode="train", batch_size=1)
     parser.add_argument("--largest", type=command.positive, default=2**20, help="inputs")
     flags = parser.parse_args(argv)
     with cli.user_errors_end_the_program():
-        result = {name: _measure(name, flags) for name in (step.OURS, *flags.peers)}
+        result = measure(flags)
         command.write(result, flags.json)
         picture = flags.json.with_suffix(".png")
         _plot(result, picture)
     for name, rows in result.items():
-        good = [row for row in rows if "seconds" in row][-_FITTED:]
+        good = [row for row in rows if "error" not in row][-_FITTED:]
         if len(good) > 1:
-            x, y = (np.log([row[key] for row in good]) for key in ("inputs", "seconds"))
+            x, y = (np.log([row[key] for row in good]) for key in ("inputs", "median_seconds"))
             print(f"{name}: time grows as M^{np.polyfit(x, y, 1)[0]:.2f}")
     print(f"wrote {flags.json} and {picture}")
+
+
+def measure(flags: argparse.Namespace) -> dict[str, list[dict[str, Any]]]:
+    """Measures workers at growing sizes, each until it fails; returns rows by worker."""
+    result = {name: [] for name in (step.OURS, *flags.peers)}
+    num_inputs, failed = _SMALLEST, set()
+    while num_inputs <= flags.largest and step.OURS not in failed:
+        flags.peers = [name for name in flags.peers if name not in failed]
+        try:
+            rows = step.measure(get_config(), {}, flags, [num_inputs, NUM_CHANNELS])["workers"]
+        except config_lib.UserError as error:
+            rows = {step.OURS: {"error": str(error)}}
+        for name, row in rows.items():
+            result[name].append({"inputs": num_inputs} | row)
+            failed |= {name} if "error" in row else set()
+            print(
+                f"{name} at {num_inputs:,} inputs:",
+                row.get("error")
+                or f"{row['median_seconds']:.3g} s, {command.number(row['peak_megabytes'])} MB",
+            )
+        num_inputs *= _FACTOR
+    return result
 
 
 def get_config() -> ml_collections.ConfigDict:
@@ -64,41 +86,12 @@ def get_config() -> ml_collections.ConfigDict:
     return step.comparable(config)
 
 
-def _measure(name: str, flags: Any) -> list[dict[str, Any]]:
-    """Measures a worker at growing sizes until it fails."""
-    config = step.plain(get_config()) if name == "plain" else get_config()
-    rows, num_inputs = [], _SMALLEST
-    while num_inputs <= flags.largest:
-        row = {"inputs": num_inputs}
-        rows.append(row)
-        try:
-            settings = {"mode": "train", "batch_size": 1, "tokens": [num_inputs, NUM_CHANNELS]}
-            worker = step.start(name, config, flags.peer_python, settings)
-            facts = worker.receive()
-            worker.ask("step")
-            times = [worker.ask("step")["seconds"] for _ in range(flags.repeats)]
-            row |= {
-                "seconds": statistics.median(times),
-                "peak_megabytes": worker.ask("memory")["megabytes"],
-                "temporary_megabytes": facts["temporary_megabytes"],
-            }
-            worker.close()
-        except (protocol.WorkerError, BrokenPipeError) as error:
-            row["error"] = str(error)
-            print(f"{name} at {num_inputs:,} inputs: {error}")
-            break
-        memory = command.number(row["peak_megabytes"])
-        print(f"{name} at {num_inputs:,} inputs: {row['seconds']:.3g} s, {memory} MB")
-        num_inputs *= _FACTOR
-    return rows
-
-
 def _plot(result: dict[str, list[dict[str, Any]]], path: pathlib.Path) -> None:
     import matplotlib.figure  # Here, for it takes a second.
 
     figure = matplotlib.figure.Figure(figsize=(9, 3.6), layout="constrained")
     axes = figure.subplots(1, 2)
-    labels = {"seconds": "seconds a training step", "peak_megabytes": "peak memory, MB"}
+    labels = {"median_seconds": "seconds a training step", "peak_megabytes": "peak memory, MB"}
     for axis, (key, label) in zip(axes, labels.items(), strict=True):
         for name, rows in result.items():
             good = [row for row in rows if row.get(key) is not None]

@@ -43,24 +43,21 @@ class Worker:
             env=os.environ | environment,
         )
 
-    def receive(self) -> dict[str, Any]:
-        """Waits for the next answer.
+    def ask(self, action: str = "") -> dict[str, Any]:
+        """Sends the name of an action, none at first, and waits for the answer.
 
         Raises:
           WorkerError: if the worker gave a reason why it can't be measured, or ended without one.
         """
+        if action:
+            self._process.stdin.write(action + "\n")
+            self._process.stdin.flush()
         answer = json.loads(self._process.stdout.readline() or "null")
         if answer is None or "error" in answer:
             self.close()
             ended = f"ended with exit code {self._process.returncode}, see its output above"
             raise WorkerError(answer["error"] if answer else ended)
         return answer
-
-    def ask(self, request: str) -> dict[str, Any]:
-        """Sends a request and waits for its answer; raises as `receive` does."""
-        self._process.stdin.write(request + "\n")
-        self._process.stdin.flush()
-        return self.receive()
 
     def close(self) -> None:
         """Ends the process."""
@@ -75,7 +72,7 @@ def serve(
     """Answers the parent until it closes the pipe.
 
     The first answer says what was prepared; then each line names an action, whose answer is the
-    `seconds` that it took. `memory` answers the peak in megabytes above what was resident when the
+    `seconds` that it took. `memory` answers `peak_megabytes`, above what was resident when the
     worker was ready (null where the system can't tell).
 
     Args:
@@ -96,7 +93,7 @@ def serve(
     for line in sys.stdin:
         if line.strip() == "memory":
             peak = resident("VmHWM")
-            answer = {"megabytes": None if peak is None else peak - ready}
+            answer = {"peak_megabytes": None if peak is None else peak - ready}
         else:
             begin = time.perf_counter()
             actions[line.strip()]()

@@ -17,37 +17,66 @@ from perceiver_jax import config
 from perceiver_jax.data import datasets
 from perceiver_jax.data.builders import base
 
-IMAGE_SIZE = (500, 375)
-FRAME_SIZE = (340, 256)
+IMAGE_SIZE, FRAME_SIZE = (500, 375), (340, 256)
 NUM_FRAMES = 250  # 10 s at 25 a second.
 SAMPLE_RATE = 48_000
 FORMATS = (".jpg", ".jpeg")
+_JPEG = tfds.features.Image(encoding_format="jpeg")
+FEATURES = {
+    "images": {"image": _JPEG, "label": tfds.features.ClassLabel(num_classes=1_000)},
+    "clips": {
+        "video": tfds.features.Sequence(_JPEG),
+        "audio": tfds.features.Tensor(shape=(), dtype=np.object_),
+        "labels": tfds.features.Sequence(tfds.features.ClassLabel(num_classes=527)),
+    },
+}
 
 
-def write_records(kind: str, directory: pathlib.Path, source: pathlib.Path | None) -> str:
-    """Writes a data set that `Data` reads; one that is there already is kept.
+class BenchmarkRecords(base.EmbeddedBuilder, skip_registration=True):
+    """One configuration for each key of `FEATURES`.
 
-    Args:
-      kind: a key of `KINDS`.
-      directory: TFDS's, for `config.data.data_dir`.
+    Attributes:
       source: a folder of the user's JPEG files, which become the images as they are, and the
         scenery of clips; None: two photographs that come with scikit-learn, cropped at random.
-
-    Returns:
-      The name for `config.data.dataset`.
-
-    Raises:
-      UserError: `source` has no images.
     """
-    builder = BenchmarkRecords(config=kind, data_dir=str(directory))
-    if not pathlib.Path(builder.data_dir).exists():
-        builder.examples = list(KINDS[kind][1](source))
-        datasets.build(builder)
+
+    BUILDER_CONFIGS = [tfds.core.BuilderConfig(name=kind) for kind in FEATURES]
+    source: pathlib.Path | None = None
+    sizes = {"train": None}  # Not known before.
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        features = tfds.features.FeaturesDict(FEATURES[self.builder_config.name])
+        return tfds.core.DatasetInfo(builder=self, features=features)
+
+    def _generate_examples(self, split: str) -> Iterator[tuple[int, dict]]:
+        photos = images(self.source)
+        if self.builder_config.name == "images":
+            for i, photo in enumerate(photos):
+                yield i, {"image": io.BytesIO(photo), "label": i % 1_000}
+            return
+        for i in range(12):
+            photo = PIL.Image.open(io.BytesIO(photos[i * len(photos) // 12]))
+            frames, samples = clip(np.random.default_rng(i), photo)
+            audio = io.BytesIO()
+            soundfile.write(audio, samples, SAMPLE_RATE, format="FLAC")
+            video = [io.BytesIO(_encode(frame, quality=85)) for frame in frames]
+            yield i, {"video": video, "audio": audio.getvalue(), "labels": [i, 526 - i]}
+
+
+def write_records(kind: str, directory: str, source: pathlib.Path | None) -> str:
+    """Writes a data set of a kind into TFDS's `directory`; returns its name there."""
+    builder = BenchmarkRecords(config=kind, data_dir=directory)
+    builder.source = source
+    datasets.build(builder)
     return f"{builder.name}/{kind}"
 
 
 def images(source: pathlib.Path | None) -> list[bytes]:
-    """Returns photographs as JPEG files: those of a folder, or 64 made of two."""
+    """Returns photographs as JPEG files: those of a folder, or 64 made of two.
+
+    Raises:
+      UserError: if the folder has none.
+    """
     if source is not None:
         paths = sorted(path for path in source.rglob("*") if path.suffix.lower() in FORMATS)
         if not paths:
@@ -88,54 +117,6 @@ def clip(
     tone = sum(np.sin(n * phase) / n for n in range(1, 12))
     noise = rng.normal(size=len(tone)) * np.abs(np.sin(phase / 200)) ** 8
     return frames, (0.15 * tone + 0.03 * noise).astype(np.float32)
-
-
-def _images(source: pathlib.Path | None) -> Iterator[dict]:
-    for i, image in enumerate(images(source)):
-        yield {"image": io.BytesIO(image), "label": i % 1_000}
-
-
-def _clips(source: pathlib.Path | None) -> Iterator[dict]:
-    photos = images(source)
-    for i in range(12):
-        photo = PIL.Image.open(io.BytesIO(photos[i * len(photos) // 12]))
-        frames, samples = clip(np.random.default_rng(i), photo)
-        audio = io.BytesIO()
-        soundfile.write(audio, samples, SAMPLE_RATE, format="FLAC")
-        video = [io.BytesIO(_encode(frame, quality=85)) for frame in frames]
-        yield {"video": video, "audio": audio.getvalue(), "labels": [i, 526 - i]}
-
-
-_JPEG = tfds.features.Image(encoding_format="jpeg")
-KINDS = {
-    "images": ({"image": _JPEG, "label": tfds.features.ClassLabel(num_classes=1_000)}, _images),
-    "clips": (
-        {
-            "video": tfds.features.Sequence(_JPEG),
-            "audio": tfds.features.Tensor(shape=(), dtype=np.object_),
-            "labels": tfds.features.Sequence(tfds.features.ClassLabel(num_classes=527)),
-        },
-        _clips,
-    ),
-}
-
-
-class BenchmarkRecords(base.EmbeddedBuilder, skip_registration=True):
-    """One configuration a kind; `examples` are set before it is built."""
-
-    BUILDER_CONFIGS = [tfds.core.BuilderConfig(name=kind) for kind in KINDS]
-
-    @property
-    def sizes(self) -> dict[str, int]:
-        """Number of examples of each split."""
-        return {"train": len(self.examples)}
-
-    def _info(self) -> tfds.core.DatasetInfo:
-        features, _ = KINDS[self.builder_config.name]
-        return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict(features))
-
-    def _generate_examples(self, split: str) -> Iterator[tuple[int, dict]]:
-        yield from enumerate(self.examples)
 
 
 def _random_view(rng: np.random.Generator, photo: PIL.Image.Image) -> PIL.Image.Image:

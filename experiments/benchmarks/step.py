@@ -38,7 +38,8 @@ ADAM = {
     "schedule": {"name": "constant"},
 }
 _PAUSE_SECONDS = 0.3  # Between workers: thread pools spin for a while after their work.
-_BACKWARD = 3  # A training step has about three times the operations of a forward pass.
+_PEAK = "peak"  # A product of matrices, by the process of `ours`.
+_NOT_TOLD_BY_ALL = ("compile_seconds", "executed_flops", "temporary_megabytes")
 
 
 def main(argv: list[str]) -> None:
@@ -83,6 +84,7 @@ def measure(
     config: ml_collections.ConfigDict,
     others: dict[str, ml_collections.ConfigDict],
     flags: argparse.Namespace,
+    tokens: list[int] | None = None,
 ) -> dict[str, Any]:
     """Measures workers in turns.
 
@@ -90,75 +92,71 @@ def measure(
       config: the config of the worker `ours`, and of the peers.
       others: further configs of ours by name.
       flags: those of the command.
+      tokens: M and C of inputs that are made ready; None: as the config's, if there are peers that
+        need them.
 
     Returns:
       `workers`: of each its facts and figures or the `error` that kept it from being measured; and
       what was measured on what.
-    """
-    from perceiver_jax import data as data_lib  # Here, for they take seconds.
-    from perceiver_jax import summary
 
+    Raises:
+      UserError: if `ours` can't be measured.
+    """
     batch_size = flags.batch_size or config.data.batch_size
     configs = {OURS: config} | others | ({"plain": plain(config)} if "plain" in flags.peers else {})
-    one = {"batch_size": 1}
-    summaries = {
-        name: summary.describe_model(c, data_lib.build_data(**c.data.to_dict() | one).zero_batch())
-        for name, c in configs.items()
-    }
     torch_peers = [name for name in flags.peers if name in TORCH_PEERS]
-    workers, result, optimizer = {}, {}, config.optimizer.name
+    workers, result, seconds = {}, {}, {}
+
+    def leave_out(name: str, error: protocol.WorkerError) -> None:
+        if name in (OURS, _PEAK):
+            raise config_lib.UserError(f"The config can't be measured: it {error}") from error
+        result[name] = {"error": str(error)}
+        workers.pop(name, None)
+        seconds.pop(name, None)
+
     for name in (*configs, *torch_peers):
         print(f"preparing {name} ...", file=sys.stderr)
-        worker_config = configs.get(name, config)
-        tokens = None
-        if torch_peers:
-            tokens = list(summaries.get(name, summaries[OURS])["input"].values())
-            worker_config, optimizer = comparable(worker_config), ADAM["name"]
+        given, ready = configs.get(name, config), tokens
+        if torch_peers and not ready:
+            given, ready = comparable(given), _tokens(given)
+        settings = {"mode": flags.mode, "batch_size": batch_size, "tokens": ready}
         try:
-            settings = {"mode": flags.mode, "batch_size": batch_size, "tokens": tokens}
-            workers[name] = start(name, worker_config, flags.peer_python, settings)
-            result[name] = workers[name].receive()
+            workers[name] = start(name, given, flags.peer_python, settings)
+            result[name] = dict.fromkeys(_NOT_TOLD_BY_ALL) | workers[name].ask()
         except protocol.WorkerError as error:
-            workers.pop(name, None)
-            result[name] = {"error": str(error)}
-            if name == OURS:
-                raise config_lib.UserError(f"The config can't be measured: it {error}") from error
+            leave_out(name, error)
 
-    seconds = {name: [] for name in (*workers, "peak")}
-    for _ in range(1 + flags.repeats):
+    seconds |= {name: [] for name in (*workers, _PEAK)}
+    for turn in range(1 + flags.repeats):
         for name in list(seconds):
             time.sleep(_PAUSE_SECONDS)
-            worker, action = (workers[OURS], "peak") if name == "peak" else (workers[name], "step")
+            worker, action = (workers[OURS], name) if name == _PEAK else (workers[name], "step")
             try:
                 worker.ask(action)  # Memory that was idle for seconds can be slow the first time.
                 seconds[name].append(worker.ask(action)["seconds"])
+                if name != _PEAK and not turn:
+                    result[name] |= worker.ask("memory")
             except protocol.WorkerError as error:  # Such as: out of memory.
-                if worker is workers[OURS]:
-                    raise config_lib.UserError(f"Our own step failed: it {error}") from error
-                result[name] = {"error": str(error)}
-                del seconds[name], workers[name]
+                leave_out(name, error)
     first = {name: steps.pop(0) for name, steps in seconds.items()}
-    peak = result[OURS]["peak_operations"] / statistics.median(seconds["peak"])
+    peak = result[OURS]["peak_operations"] / statistics.median(seconds[_PEAK])
     for name, worker in workers.items():
-        forward = summaries.get(name, summaries[OURS])["flops"]["paper"] * batch_size
-        model_flops = forward * (_BACKWARD if flags.mode == "train" else 1)
-        median = statistics.median(seconds[name])
-        facts = result[name]
+        worker.close()
+        facts, median = result[name], statistics.median(seconds[name])
         if facts["compile_seconds"] is None:
             facts["compile_seconds"] = max(0.0, first[name] - median)
+        flops = facts.setdefault("model_flops", result[OURS]["model_flops"])
         executed = facts["executed_flops"]
         facts |= {
             "step_seconds": seconds[name],
             "median_seconds": median,
             "examples_per_second": batch_size / median,
-            "peak_megabytes": worker.ask("memory")["megabytes"],
-            "model_flops": model_flops,
-            "model_flops_utilization": model_flops / median / peak,
+            "model_flops_utilization": flops / median / peak,
             "executed_flops_utilization": executed and executed / median / peak,
         }
-        worker.close()
     title = f"{config.experiment}, {flags.mode}, batch {batch_size}, {config.model.dtype}"
-    title += f", {optimizer}" if flags.mode == "train" else ""
+    if flags.mode == "train":
+        title += f", {(ADAM if torch_peers else config.optimizer)['name']}"
     return {"title": title, "peak_flops": peak, "workers": result}
 
 
@@ -212,26 +210,37 @@ def comparable(config: ml_collections.ConfigDict) -> ml_collections.ConfigDict:
     return config
 
 
+def _tokens(config: ml_collections.ConfigDict) -> list[int]:
+    """M and C of the inputs of a config."""
+    from perceiver_jax import data, summary  # Here, for they take seconds.
+
+    batch = data.build_data(**config.data.to_dict() | {"batch_size": 1}).zero_batch()
+    return list(summary.describe_model(config, batch)["input"].values())
+
+
 def report(result: dict[str, Any]) -> None:
     """Prints the figures as a table, and what was not equal."""
     measured = {name: row for name, row in result["workers"].items() if "error" not in row}
     ours = measured[OURS]["median_seconds"]
     rows = {
-        "compile, s": lambda row: command.number(row["compile_seconds"]),
-        "step, s": lambda row: command.median(row["step_seconds"]),
-        "  quartiles": lambda row: command.spread(row["step_seconds"]),
-        "  times ours": lambda row: f"{row['median_seconds'] / ours:.2f}",
-        "examples/s": lambda row: command.number(row["examples_per_second"]),
-        "peak memory, MB": lambda row: command.number(row["peak_megabytes"]),
-        "temporaries, MB": lambda row: command.number(row["temporary_megabytes"]),
-        "GFLOP by the paper": lambda row: _giga(row["model_flops"]),
-        "  of the peak rate": lambda row: _share(row["model_flops_utilization"]),
-        "GFLOP, executed": lambda row: _giga(row["executed_flops"]),
-        "  of the peak rate ": lambda row: _share(row["executed_flops_utilization"]),
-        "parameters": lambda row: f"{row['parameters']:,}",
+        "compile, s": ("compile_seconds", command.number),
+        "step, s": ("step_seconds", command.median),
+        "  quartiles": ("step_seconds", command.spread),
+        "  times ours": ("median_seconds", lambda x: f"{x / ours:.2f}"),
+        "examples/s": ("examples_per_second", command.number),
+        "peak memory, MB": ("peak_megabytes", command.number),
+        "temporaries, MB": ("temporary_megabytes", command.number),
+        "GFLOP by the paper": ("model_flops", _giga),
+        "  of the peak rate": ("model_flops_utilization", _share),
+        "GFLOP, executed": ("executed_flops", _giga),
+        "  of the peak rate ": ("executed_flops_utilization", _share),
+        "parameters": ("parameters", "{:,}".format),
     }
     names = [name.rpartition("/")[2] for name in measured]  # Of files, without the directory.
-    cells = [(label, *map(show, measured.values())) for label, show in rows.items()]
+    cells = [
+        (label, *(show(facts[key]) for facts in measured.values()))
+        for label, (key, show) in rows.items()
+    ]
     command.print_table(("", *names), cells, result["title"])
     print(
         f"{measured[OURS]['device']}: {_giga(result['peak_flops'])} GFLOP/s in a matrix product of "

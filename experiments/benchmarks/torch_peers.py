@@ -58,10 +58,7 @@ def prepare(settings: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
         synchronize()
 
     facts = {
-        "compile_seconds": None,  # What the first step takes longer.
-        "temporary_megabytes": None,
         "parameters": sum(p.numel() for p in model.parameters()),
-        "executed_flops": None,
         "versions": {name: importlib.metadata.version(name) for name in ("torch", *packages)},
         "differences": differences,
     }

@@ -16,7 +16,7 @@ import numpy as np
 from experiments.benchmarks import protocol
 import perceiver_jax
 from perceiver_jax import data as data_lib
-from perceiver_jax import flops, tasks
+from perceiver_jax import flops, summary, tasks
 from perceiver_jax import workdir as workdir_lib
 from perceiver_jax.data import fake
 from perceiver_jax.data.fields import label
@@ -24,6 +24,7 @@ from perceiver_jax.training import devices, optimizers, state, steps
 
 # Rows and columns of the matrices whose product gives the peak.
 _PEAK_SIZE = 3072 if jax.default_backend() == "cpu" else 8192
+_BACKWARD = 3  # A training step has about three times the operations of a forward pass.
 
 
 def prepare(settings: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -32,8 +33,10 @@ def prepare(settings: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     batch = make_noise(config, settings["batch_size"], settings["tokens"])
     model = perceiver_jax.build_model(config.model)
     params = jax.jit(model.init)(jax.random.key(0), batch)
+    forward = summary.describe_model(config, batch)["flops"]["paper"] * settings["batch_size"]
     facts = {
         "parameters": perceiver_jax.param_count(params),
+        "model_flops": forward * (_BACKWARD if settings["mode"] == "train" else 1),
         "device": f"1 x {jax.devices()[0].device_kind}",
         "peak_operations": 2 * _PEAK_SIZE**3,
         "versions": {"jax": jax.__version__},

@@ -13,14 +13,13 @@ MINI = "experiments/configs/modelnet40.py:mini"
 WORKER = """
 from experiments.benchmarks import protocol
 held = []
-FACTS = "compile_seconds", "executed_flops", "temporary_megabytes"
-def allocate():
-    held.append(bytearray(b"x") * 2**26)
-    assert len(held) < 3, "out of memory"
 def prepare(settings):
+    def allocate():
+        held.append(bytearray(b"x") * 2**26)
+        assert len(held) < settings.get("dies", 3), "out of memory"
     if "legs" in settings:
         raise protocol.WorkerError("needs two legs")
-    return dict.fromkeys(FACTS), {"step": allocate}
+    return {"model_flops": 8, "peak_operations": 8}, {"step": allocate, "peak": lambda: None}
 protocol.serve(prepare)
 """
 
@@ -92,25 +91,29 @@ def test_result_is_json(result, tmp_path):
 
 def test_memory_is_the_peak_of_the_steps(start):
     worker = start()
-    worker.receive()
-    if (before := worker.ask("memory")["megabytes"]) is None:
+    worker.ask()
+    if (before := worker.ask("memory")["peak_megabytes"]) is None:
         pytest.skip("this system does not tell")
     worker.ask("step")
-    after = worker.ask("memory")["megabytes"]
+    after = worker.ask("memory")["peak_megabytes"]
     worker.close()
     assert before < 32 < 60 < after < 128
 
 
 def test_reason_of_a_worker_reaches_the_parent(start):
     with pytest.raises(protocol.WorkerError, match="needs two legs"):
-        start(legs=1).receive()
+        start(legs=1).ask()
 
 
 def test_growth_writes_figures_and_their_picture(start, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(step, "start", lambda *_: start())
-    growth.main(["--repeats=1", "--largest=1024", f"--json={tmp_path / 'figures.json'}"])
-    (row,) = json.loads((tmp_path / "figures.json").read_text())["ours"]
-    assert row["inputs"] == 1024 and row["seconds"] > 0
+    dies = {step.OURS: 9, "plain": 3}
+    monkeypatch.setattr(step, "start", lambda name, *_: start(dies=dies[name]))
+    path = tmp_path / "figures.json"
+    growth.main(["--repeats=1", "--largest=4096", "--peers=plain", f"--json={path}"])
+    rows = json.loads(path.read_text())
+    assert [row["inputs"] for row in rows["ours"]] == [1024, 4096]
+    assert all(row["median_seconds"] > 0 for row in rows["ours"])
+    assert [row["error"][:10] for row in rows["plain"]] == ["ended with"]  # It is left out then.
     assert (tmp_path / "figures.png").exists()
 
 
