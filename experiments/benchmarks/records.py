@@ -89,44 +89,30 @@ def images(source: pathlib.Path | None) -> list[bytes]:
 
     rng = np.random.default_rng(0)
     photos = [PIL.Image.fromarray(photo) for photo in sklearn.datasets.load_sample_images().images]
-    return [_encode(_random_view(rng, photos[i % 2]), quality=92) for i in range(64)]
+    return [_encode(_random_view(rng, photos[i % 2], IMAGE_SIZE), quality=92) for i in range(64)]
 
 
 def clip(
     rng: np.random.Generator, photo: PIL.Image.Image
 ) -> tuple[list[PIL.Image.Image], np.ndarray]:
-    """Returns frames and mono audio of 10 s: a camera that moves over a photograph, and a melody.
-
-    Args:
-      rng: source of randomness.
-      photo: of any size.
-    """
-    photo = photo.convert("RGB").resize([2 * side for side in FRAME_SIZE])
-    times = np.linspace(0, 1, NUM_FRAMES)
-    zoom, x, y = (
-        np.sin(2 * np.pi * (rng.random() + times * rng.uniform(0.5, 2))) for _ in range(3)
-    )
-    frames = []
-    for i in range(NUM_FRAMES):
-        size = np.array(FRAME_SIZE) * (1.2 + 0.6 * zoom[i])
-        corner = (np.array(photo.size) - size) * (0.5 + 0.5 * x[i], 0.5 + 0.5 * y[i])
-        box = (*corner, *(corner + size))
-        frames.append(photo.resize(FRAME_SIZE, PIL.Image.Resampling.BILINEAR, box))
+    """Returns frames, parts of a photograph, and mono audio, a melody with noise, of 10 s."""
+    photo = photo.convert("RGB")
+    frames = [_random_view(rng, photo, FRAME_SIZE) for _ in range(NUM_FRAMES)]
     pitch = np.repeat(rng.choice(55 * 2 ** (np.arange(40) / 12), 40), SAMPLE_RATE // 4)
     phase = 2 * np.pi * np.cumsum(pitch) / SAMPLE_RATE
     tone = sum(np.sin(n * phase) / n for n in range(1, 12))
-    noise = rng.normal(size=len(tone)) * np.abs(np.sin(phase / 200)) ** 8
-    return frames, (0.15 * tone + 0.03 * noise).astype(np.float32)
+    return frames, (0.15 * tone + 0.01 * rng.normal(size=len(tone))).astype(np.float32)
 
 
-def _random_view(rng: np.random.Generator, photo: PIL.Image.Image) -> PIL.Image.Image:
-    """A part of a photograph, 320 to 544 pixels wide, at the usual size; every other mirrored."""
-    width, height = IMAGE_SIZE
+def _random_view(
+    rng: np.random.Generator, photo: PIL.Image.Image, size: tuple[int, int]
+) -> PIL.Image.Image:
+    """A part of a photograph at another size; every other mirrored."""
     part_width = round(photo.width * rng.uniform(0.5, 0.85))
-    part_height = min(part_width * height // width, photo.height)
+    part_height = min(part_width * size[1] // size[0], photo.height)
     left, upper = rng.integers((photo.width - part_width + 1, photo.height - part_height + 1))
     box = (left, upper, left + part_width, upper + part_height)
-    view = photo.resize(IMAGE_SIZE, PIL.Image.Resampling.BICUBIC, box)
+    view = photo.resize(size, PIL.Image.Resampling.BICUBIC, box)
     return view.transpose(PIL.Image.Transpose.FLIP_LEFT_RIGHT) if rng.integers(2) else view
 
 

@@ -28,9 +28,7 @@ from perceiver_jax import config as config_lib
 IMPORTS = ("perceiver_jax", "jax, haiku")
 _NOW = "import time; begin = time.perf_counter(); import {}; print(time.perf_counter() - begin)"
 # Metrics are written as soon as the step is done.
-_FLAGS = tuple(
-    f"--config.train.{key}" for key in ("log_every=1", "checkpoint_every=1", "eval_every=0")
-)
+_FLAGS = [f"--config.train.{x}" for x in ("log_every=1", "checkpoint_every=1", "eval_every=0")]
 
 
 def main(argv: list[str]) -> None:
@@ -72,15 +70,10 @@ def measure_imports(repeats: int) -> dict[str, list[float]]:
 
 
 def measure_first_step(flags: Sequence[str], repeats: int) -> dict[str, list[tuple]]:
-    """Trains to the first step, with and without compiled programs, in turns.
-
-    Args:
-      flags: of `experiments.train`.
-      repeats: runs of each kind.
+    """Trains by `flags` to the first step, `cold` and then `warm`, in turns.
 
     Returns:
-      Seconds, elapsed and of the processor (None where the system can't tell), of the `cold` and
-      `warm` runs.
+      Seconds of each run, elapsed and of the processor (None where the system can't tell).
 
     Raises:
       UserError: if a run ends before its first step.
@@ -98,7 +91,7 @@ def _run(flags: Sequence[str], workdir: pathlib.Path) -> tuple[float, float | No
     """Trains until the first step is done, and ends the process."""
     line = [sys.executable, "-m", "experiments.train", *flags, f"--workdir={workdir}"]
     environment = os.environ | {"JAX_ENABLE_COMPILATION_CACHE": "1"}
-    metrics = workdir / "metrics.jsonl"
+    metrics, processor = workdir / "metrics.jsonl", None
     with tempfile.TemporaryFile("w+") as log:
         begin = time.perf_counter()
         process = subprocess.Popen(
@@ -112,18 +105,14 @@ def _run(flags: Sequence[str], workdir: pathlib.Path) -> tuple[float, float | No
                     f"{' '.join(line)}\n{log.read()}"
                 )
             time.sleep(0.01)
-        seconds = time.perf_counter() - begin, _cpu_seconds(process.pid)
+        elapsed = time.perf_counter() - begin
+        status = pathlib.Path(f"/proc/{process.pid}/stat")
+        if status.exists():
+            fields = status.read_text().rpartition(")")[2].split()  # The name may have spaces.
+            processor = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
         process.send_signal(signal.SIGTERM)
         process.wait()
-    return seconds
-
-
-def _cpu_seconds(pid: int) -> float | None:
-    path = pathlib.Path(f"/proc/{pid}/stat")
-    if not path.exists():
-        return None
-    fields = path.read_text().rpartition(")")[2].split()  # The name before may have spaces.
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    return elapsed, processor
 
 
 if __name__ == "__main__":

@@ -4,7 +4,6 @@ Started by `step` and `growth` with the settings of `step.start`. All get the in
 position encodings already made, as random numbers.
 """
 
-import contextlib
 import importlib.metadata
 from typing import Any
 
@@ -28,41 +27,35 @@ def prepare(settings: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     except ImportError as error:
         raise protocol.WorkerError(f"not installed: {error}") from error
     model = model.to(device)
-    inputs = torch.randn(settings["batch_size"], *tokens, device=device)
-    labels = torch.randint(
-        keys["outputs"]["label"]["size"], (settings["batch_size"],), device=device
-    )
+    size = settings["batch_size"]
+    inputs = torch.randn(size, *tokens, device=device)
+    labels = torch.randint(keys["outputs"]["label"]["size"], (size,), device=device)
     run = torch.compile(model) if settings["peer"].endswith("_compile") else model
     # Half precision as PyTorch's users have it: float32 parameters, products under autocast.
-    half = keys["dtype"] == "bfloat16"
+    half, training = keys["dtype"] == "bfloat16", settings["mode"] == "train"
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
 
-    def precision():
-        return torch.autocast(device.type, torch.bfloat16) if half else contextlib.nullcontext()
-
-    def synchronize() -> None:
+    def step() -> None:
+        with (
+            torch.set_grad_enabled(training),
+            torch.autocast(device.type, torch.bfloat16, enabled=half),
+        ):
+            logits = run(inputs)
+            if training:
+                loss = torch.nn.functional.cross_entropy(logits.float(), labels)
+        if training:
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            optimizer.step()
         if device.type == "cuda":
             torch.cuda.synchronize()
-
-    def train() -> None:
-        with precision():
-            loss = torch.nn.functional.cross_entropy(run(inputs).float(), labels)
-        optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        optimizer.step()
-        synchronize()
-
-    def infer() -> None:
-        with torch.no_grad(), precision():
-            run(inputs)
-        synchronize()
 
     facts = {
         "parameters": sum(p.numel() for p in model.parameters()),
         "versions": {name: importlib.metadata.version(name) for name in ("torch", *packages)},
         "differences": differences,
     }
-    return facts, {"step": {"train": train, "inference": infer}[settings["mode"]]}
+    return facts, {"step": step}
 
 
 def _hugging_face(keys: dict[str, Any], num_channels: int):
@@ -94,9 +87,7 @@ def _hugging_face(keys: dict[str, Any], num_channels: int):
         def __init__(self):
             super().__init__()
             self.encoder = transformers.PerceiverModel(config)
-            self.head = torch.nn.Linear(
-                encoder["latent_channels"], keys["outputs"]["label"]["size"]
-            )
+            self.head = torch.nn.Linear(config.d_latents, keys["outputs"]["label"]["size"])
 
         def forward(self, inputs):
             return self.head(self.encoder(inputs).last_hidden_state.mean(dim=1))
@@ -111,9 +102,9 @@ def _perceiver_pytorch(keys: dict[str, Any], num_channels: int):
     import perceiver_pytorch
 
     model = perceiver_pytorch.Perceiver(
-        num_freq_bands=1,  # Not used: the inputs have their encodings.
+        fourier_encode_data=False,  # The inputs have their encodings.
+        num_freq_bands=1,
         max_freq=2.0,
-        fourier_encode_data=False,
         input_axis=1,
         input_channels=num_channels,
         cross_dim_head=num_channels,

@@ -30,19 +30,14 @@ _BACKWARD = 3  # A training step has about three times the operations of a forwa
 def prepare(settings: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     """Compiles the step; see `protocol.serve`."""
     config = workdir_lib.from_json(settings["config"])
-    batch = make_noise(config, settings["batch_size"], settings["tokens"])
+    size, training = settings["batch_size"], settings["mode"] == "train"
+    batch = make_noise(config, size, settings["tokens"])
     model = perceiver_jax.build_model(config.model)
     params = jax.jit(model.init)(jax.random.key(0), batch)
-    forward = summary.describe_model(config, batch)["flops"]["paper"] * settings["batch_size"]
-    facts = {
-        "parameters": perceiver_jax.param_count(params),
-        "model_flops": forward * (_BACKWARD if settings["mode"] == "train" else 1),
-        "device": f"1 x {jax.devices()[0].device_kind}",
-        "peak_operations": 2 * _PEAK_SIZE**3,
-        "versions": {"jax": jax.__version__},
-    }
+    num_params = perceiver_jax.param_count(params)
+    forward = summary.describe_model(config, batch)["flops"]["paper"] * size
     try:
-        if settings["mode"] == "train":
+        if training:
             step = make_training_step(config, params, batch, jax.devices()[:1])  # As the peers.
         else:
             step = _make_inference_step(model, params, batch)
@@ -51,16 +46,21 @@ def prepare(settings: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
     except ValueError as error:  # Such as: a batch that can't be divided.
         raise protocol.WorkerError(f"ended with: {error}") from error
     memory = compiled.memory_analysis()
-    facts |= {
+    facts = {
+        "parameters": num_params,
+        "model_flops": forward * (_BACKWARD if training else 1),
+        "executed_flops": step.flops,
+        "device": f"1 x {jax.devices()[0].device_kind}",
+        "peak_operations": 2 * _PEAK_SIZE**3,
+        "versions": {"jax": jax.__version__},
         "compile_seconds": time.perf_counter() - begin,
         "temporary_megabytes": memory.temp_size_in_bytes / 2**20 if memory else None,
-        "executed_flops": step.flops,
     }
     held = list(step.arguments)
 
     def run() -> None:
         out = jax.block_until_ready(compiled(*held))
-        if settings["mode"] == "train":
+        if training:
             held[0] = out[0]  # The step uses up its state.
 
     return facts, {"step": run, "peak": _make_product(config.model.dtype)}
@@ -91,24 +91,17 @@ def make_training_step(
     keys = config.train
     sharding = devices.build_sharding(keys.parallelism, on)
     apply = sharding.with_whole_params(perceiver_jax.build_model(config.model).apply)
-    size, several = config.model.outputs.label.size, config.task.loss == "sigmoid"
-    task = tasks.build_task(config.task, {"label": label.Label(size, several)})
+    field = label.Label(config.model.outputs.label.size, config.task.loss == "sigmoid")
+    task = tasks.build_task(config.task, {"label": field})
     optimizer, schedule = optimizers.build_optimizer(**config.optimizer, total_steps=keys.steps)
     options = {"ema_decay": keys.ema_decay, "accumulate_steps": keys.accumulate_steps}
     make_update = functools.partial(steps.make_update, apply, task, optimizer, schedule, **options)
     train_state = state.create_state(params, optimizer, keys.ema_decay)
     key = jax.random.key(1)
-    held = (
-        sharding.place_state(train_state),
-        sharding.place_batch(batch),
-        sharding.place_key(key),
-    )
+    operations = flops.count_flops(make_update(), train_state, batch, key)
+    held = sharding.place_state(train_state), sharding.place_batch(batch), sharding.place_key(key)
     update = make_update(axis_name=sharding.axis_name)
-    return Step(
-        functools.partial(sharding.compile_update, update, *held),
-        held,
-        flops.count_flops(make_update(), train_state, batch, key),
-    )
+    return Step(functools.partial(sharding.compile_update, update, *held), held, operations)
 
 
 def make_noise(
