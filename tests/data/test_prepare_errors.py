@@ -23,12 +23,11 @@ IMAGE = {"image": image.Image(31)}
 POINTS = {"points": point_cloud.PointCloud(2_048)}
 
 
-def test_the_first_example_that_is_wrong_is_named(tmp_path):
-    (tmp_path / "text.mp4").write_bytes(b"not a clip" * 100)
-    good = media.write_clip(tmp_path / "film.mp4", seconds=1)
-    given = [good, tmp_path / "text.mp4", tmp_path / "none.mp4"]
-    with pytest.raises(config.UserError, match=r"Can't read example 1 \(.*text.mp4\): undecodable"):
-        data.prepare(given, MADE["clip"])
+def test_of_several_that_are_wrong_the_first_is_named(tmp_path):
+    path = tmp_path / "text.mp4"
+    path.write_bytes(b"not a clip" * 100)  # Is found later than that there is no file.
+    with pytest.raises(config.UserError, match=r"Can't read example 0 \(.*text.mp4\): undecodable"):
+        data.prepare([path, tmp_path / "none.mp4"], SOUND)
 
 
 MADE = {
