@@ -140,3 +140,19 @@ def test_tasks_of_other_threads_can_be_interrupted_and_the_pool_goes_on():
         assert [pool.run(("fine", i)) for i in range(3)] == [("fine", i) for i in range(3)]
     finally:
         pool.end()
+
+
+def test_what_a_program_forks_neither_uses_nor_ends_its_processes():
+    program = (
+        "import os, sys; from perceiver_jax.data.builders import isolated\n"
+        "from tests.data import faults\n"
+        "print(isolated.kept_pool(faults.act).run(('fine', 3)), flush=True)\n"
+        "child = os.fork()\n"
+        "if child == 0:\n"
+        "    sys.exit(isolated.kept_pool(faults.act).run(('fine', 5)) != ('fine', 5))\n"
+        "print(os.waitpid(child, 0)[1], isolated.kept_pool(faults.act).run(('die', 9)))\n"
+    )
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    ended = isolated.Ended("crashed", "the process ended with code 9")
+    assert done.stdout.splitlines() == ["('fine', 3)", f"0 {ended}"]

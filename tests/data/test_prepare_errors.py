@@ -57,7 +57,7 @@ FRAMES = np.zeros((5, 8, 8, 3), np.uint8)
         ),
         ("image", "none.jpg/x", "no such file"),
         ("image", "", r"example 0 \(\): a directory"),
-        ("image", "a\0b", "can't be read: embedded null byte"),
+        ("image", "a\0b", "can't be read: .*embedded null"),
         ("image", os.devnull, "not a regular file"),
         ("image", {"image": "."}, r"example 0, input 'image' \(\.\): a directory\. Expected an im"),
         ("image", b"", "example 0: empty. Expected an image file, its bytes"),

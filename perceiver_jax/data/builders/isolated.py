@@ -152,20 +152,29 @@ def run_all(
 
 def kept_pool(function: Callable[[Any], Any], initialise: Callable[[], None] | None = None) -> Pool:
     """Returns the pool of a function whose processes are there until this program ends."""
-    key = function, os.getpid()  # What was forked would take its parent's answers.
     with _KEPT_LOCK:
+        if not _own_kept():
+            atexit.register(_end_kept)
+        key = function, os.getpid()  # What was forked would take its parent's answers.
         if key not in _KEPT:
             _KEPT[key] = Pool(function, num_cores(), initialise)
-            atexit.register(_KEPT[key].end)
         return _KEPT[key]
 
 
 def interrupt_kept() -> None:
     """Interrupts all pools that are kept."""
     with _KEPT_LOCK:
-        for (_, process), pool in _KEPT.items():
-            if process == os.getpid():
-                pool.interrupt()
+        for pool in _own_kept():
+            pool.interrupt()
+
+
+def _own_kept() -> list[Pool]:
+    return [pool for (_, process), pool in _KEPT.items() if process == os.getpid()]
+
+
+def _end_kept() -> None:
+    for pool in _own_kept():
+        pool.end()
 
 
 def num_cores() -> int:
