@@ -61,7 +61,7 @@ def train(
       workdir: where `config.json`, `metrics.jsonl`, checkpoints and images go.
       data: to train on instead of what `config.data` describes, such as `data.from_arrays` makes;
         that section is then replaced by the shapes of the arrays.
-      quiet: whether to print nothing.
+      quiet: whether to print no progress and no results.
       accept_changes: resume a run of another config or on other data, and say what differs.
       signals: whether to end early; None: never.
 
@@ -163,7 +163,7 @@ def evaluate(
       workdir: of a training run.
       data: what it was trained on, if that was not what a config describes. The examples may be
         others; the classes may not.
-      quiet: whether to print nothing.
+      quiet: whether to print no progress and no results.
       accept_changes: evaluate on a data set that has changed since, and say what differs.
 
     Returns:
@@ -206,7 +206,7 @@ def evaluate(
     return result.metrics
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Run:
     """A trained model, and what belongs to it; `run(batch)` returns its outputs.
 
@@ -231,6 +231,10 @@ class Run:
     fields: Mapping[str, fields_lib.Field]
     class_names: Mapping[str, tuple[str, ...]]
     may_lack: tuple[str, ...]
+
+    def __repr__(self) -> str:
+        """Says which run it is."""
+        return f"Run({str(self.workdir)!r}, step={self.step})"
 
     def __call__(self, batch: Mapping[str, Any]) -> dict[str, jax.Array]:
         """Returns the outputs [B, ...] in evaluation; compiled for each shape of batch.

@@ -91,6 +91,7 @@ def test_evaluation_gives_what_training_returned(pets):
 
 def test_a_run_says_what_it_is(pets, run):
     assert (run.step, run.workdir, run.config.data.dataset) == (4, pets.workdir, "pets")
+    assert repr(run) == f"Run('{pets.workdir}', step=4)"
     assert run.class_names == {"label": ("cat", "dog")}
     assert (run.task.target, run.task.size, run.may_lack) == ("label", 2, ())
     assert run.fields["label"] == label.Label(2, multi_label=False)
@@ -122,10 +123,10 @@ def test_files_are_prepared_as_those_of_the_test_split_were(pets, run):
     assert run(prepared)["label"].shape == (7, 2)
 
 
-def test_a_run_is_compiled_once(pets):
+def test_a_run_is_compiled_once_whatever_else_a_batch_has(pets):
     run = perceiver_jax.load_run(pets.workdir)
-    for _ in range(2):
-        run(pets.batch)
+    for more in ({}, {"file": "of another kind"}):
+        run(pets.batch | more)
     assert run._apply._cache_size() == 1
 
 

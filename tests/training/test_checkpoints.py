@@ -249,3 +249,15 @@ def test_damage_to_any_file_changes_no_parameter_or_is_reported(tmp_path, make_t
             jax.tree.map(np.testing.assert_array_equal, found.params, state.params)
         shutil.rmtree(damaged)
     assert num_reported >= 3  # Metadata, manifest and values at the least.
+
+
+def test_parameters_of_another_checkpoint_are_told_from_those_that_were_saved(tmp_path, make_toy):
+    state = jax.device_get(make_toy(ema_decay=0.0).state)
+    other = state._replace(step=np.int32(1), params=jax.tree.map(lambda x: x + 1, state.params))
+    with checkpoints.Checkpointer(tmp_path) as checkpointer:
+        for each in (state, other):
+            checkpointer.save(each, b"", {})
+    shutil.rmtree(tmp_path / "1/state")
+    shutil.copytree(tmp_path / "0/state", tmp_path / "1/state")
+    found = checkpoints.load_params(tmp_path, state.params)
+    assert found.step == 0 and found.notes[0].endswith(" is not as it was saved")
