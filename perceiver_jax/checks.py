@@ -134,8 +134,10 @@ def _channels(shapes_, name):
     """Channels of an input's tokens, of which its embedding in a fusion is no part."""
     of_inputs = re.compile("encoder/.*/input_norm/scale")  # Decoders have norms of latents.
     norms = (s for path, s in shapes_.items() if of_inputs.fullmatch(path))
-    (fused,) = next(norms, (0,))
-    return fused - sum(shapes_.get(f"inputs/{name}_embedding", (0,)))
+    widths = {width for (width,) in norms}
+    if len(widths) != 1:  # Cross-attends read several things, each of its own channels.
+        return None
+    return widths.pop() - sum(shapes_.get(f"inputs/{name}_embedding", (0,)))
 
 
 def _array(value, what):

@@ -1,20 +1,26 @@
 """The encoder: latents that attend to the inputs again and again (sections 3.1 and 3.2)."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 import dataclasses
 import functools
+from typing import NamedTuple
 
 import haiku as hk
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Key
 
-from perceiver_jax import attention, config, layers, tokens
+from perceiver_jax import attention, attention_maps, config, tokens
+from perceiver_jax import layers as layers_lib
 
 
 @dataclasses.dataclass
 class PerceiverEncoder(hk.Module):
     """Iterated cross-attention of a learned latent array to the inputs.
+
+    "Unrolled in depth, a Perceiver is an RNN" (section 3.1): what each cross-attend reads may be
+    all inputs again, or one modality after the other, or one part of a sequence after the other.
+    Where an example has nothing of what a cross-attend reads, its latents pass unchanged.
 
     Attributes:
       num_latents: N.
@@ -22,6 +28,9 @@ class PerceiverEncoder(hk.Module):
       layers: the weights that each cross-attend and each latent Transformer uses, in order, such
         as ('cross_attend_0', 'latent_transformer_0', 'cross_attend_1', 'latent_transformer_0');
         see `layers.make_layers`.
+      reads: what each cross-attend reads, in order: 'all' inputs fused; one input by its name, with
+        that input's own channels; or a part, such as 'all[0]' or 'video[3]'. All that is read in
+        parts is cut into as many, along its first axis. None: all cross-attends read 'all'.
       num_self_attends: layers of a latent Transformer.
       num_cross_attend_heads: heads of a cross-attend; 1 in the paper.
       num_self_attend_heads: heads of a self-attend; 8 in the paper.
@@ -38,6 +47,7 @@ class PerceiverEncoder(hk.Module):
     num_latents: int
     latent_channels: int
     layers: Sequence[str]
+    reads: Sequence[str] = ()
     num_self_attends: int = 6
     num_cross_attend_heads: int = 1
     num_self_attend_heads: int = 8
@@ -63,7 +73,8 @@ class PerceiverEncoder(hk.Module):
             latent_init_scale=config.POSITIVE,
             chunk_size=config.COUNT,
         )
-        if layers.CROSS_ATTEND not in [layers.kind(layer) for layer in self.layers]:
+        resolved = self.resolved
+        if not any(layer.is_cross_attend for layer in resolved):
             got = list(self.layers) if self.layers else "empty"
             raise config.UserError(f"layers is {got}; expected at least one cross-attend. Add it.")
         if self.latent_channels % self.num_self_attend_heads:
@@ -73,54 +84,125 @@ class PerceiverEncoder(hk.Module):
                 "the two."
             )
 
+    @property
+    def resolved(self) -> tuple[layers_lib.Layer, ...]:
+        """The layers with what they read."""
+        return layers_lib.resolve(self.layers, self.reads)
+
     def __call__(
         self,
-        inputs: Float[Array, "B M C"],
+        inputs: Float[Array, "B M C"] | Mapping[str, tokens.Tokens],
         mask: Bool[Array, "B M"] | None = None,
         rng: Key[Array, " B"] | None = None,
     ) -> Float[Array, "B N D"]:
-        """Encodes a byte array.
+        """Encodes a byte array, or several.
 
         Args:
-          inputs: the byte array.
-          mask: True where an input is real.
+          inputs: the byte array; or tokens by what `reads` names, 'all' and 'video', say. What is
+            read in parts is called 'video[]', and has an axis of parts before the others.
+          mask: True where an input is real; None if all are, or if tokens are given.
           rng: one key an example for dropout; None turns it off.
 
         Returns:
           The final latents.
         """
-        inputs = tokens.blank(inputs, mask)  # Once for all cross-attends.
+        if not isinstance(inputs, Mapping):
+            inputs = {layers_lib.ALL: tokens.Tokens(inputs, mask)}
+        values = next(iter(inputs.values())).values
+        latents = self.initial_latents(values.shape[-3], values.dtype)
+        return self.update(latents, inputs, self.resolved, rng)
+
+    @hk.name_like("__call__")
+    def initial_latents(self, batch_size: int, dtype: jnp.dtype) -> Float[Array, "B N D"]:
+        """The learned latent array, once for each example."""
         latents = hk.get_parameter(
             "latents",
             [self.num_latents, self.latent_channels],
             init=hk.initializers.TruncatedNormal(self.latent_init_scale),
         )
-        latents = latents.astype(inputs.dtype)
-        latents = jnp.broadcast_to(latents[None], (inputs.shape[0], *latents.shape))
-        weights = {name: self._weights(name, inputs.shape[-1]) for name in self.layers}
-        input_scale = attention.inverse_deviation(inputs)
-        step = functools.partial(self._layer, inputs=inputs, mask=mask, input_scale=input_scale)
+        latents = latents.astype(dtype)
+        return jnp.broadcast_to(latents[None], (batch_size, *latents.shape))
+
+    @hk.name_like("__call__")
+    def update(
+        self,
+        latents: Float[Array, "B N D"],
+        inputs: Mapping[str, tokens.Tokens],
+        layers: Sequence[layers_lib.Layer],
+        rng: Key[Array, " B"] | None = None,
+    ) -> Float[Array, "B N D"]:
+        """Applies layers to latents; the other arguments are as in `__call__`."""
+        sources = {name: _source(x) for name, x in inputs.items()}
+        weights = self._all_weights(layers, sources)
         rng = rng if self.dropout_rate else None
 
         if not self.scan:
-            for index, name in enumerate(self.layers):
+            for index, layer in enumerate(layers):
                 rng_here = attention.fold_in(rng, index)
-                latents = step(layers.kind(name), weights[name], latents, rng_here, scanned=False)
+                params, read = weights[layer.weights], _read(sources, layer)
+                latents = self._layer(params, latents, read, rng_here, scanned=False)
             return latents
 
         index = 0
-        for run in layers.find_runs(self.layers):
-            latents = _run(step, run, weights, latents, rng, index)
+        for run in layers_lib.find_runs(layers):
+            latents = _run(self._layer, run, weights, sources, latents, rng, index)
             index += run.num_layers
         return latents
 
     @hk.name_like("__call__")
-    def _weights(self, name, input_channels):
+    def attention_maps(
+        self,
+        inputs: Mapping[str, tokens.Tokens],
+        indices: Sequence[int],
+    ) -> dict[int, dict[str, attention_maps.AttentionMap]]:
+        """What the layers of the given indices attend to, without dropout.
+
+        Args:
+          inputs: as in `__call__`.
+          indices: of layers.
+
+        Returns:
+          By index: the map of a cross-attend over all that it reads, by its source; or those of all
+          self-attends, as 'self_attend_0' and so on.
+        """
+        sources = {name: _source(x) for name, x in inputs.items()}
+        layers = self.resolved
+        weights = self._all_weights(layers, sources)
+        values = next(iter(inputs.values())).values
+        latents = self.initial_latents(values.shape[-3], values.dtype)
+        maps = {}
+        for index, layer in enumerate(layers[: max(indices) + 1]):
+            params, read = weights[layer.weights], _read(sources, layer)
+            if index in indices and read is None:
+                maps[index] = {}
+                for i, block in enumerate(params):
+                    name, heads = f"self_attend_{i}", self.num_self_attend_heads
+                    maps[index][name] = attention_maps.of_self_attend(block, latents, heads)
+                    latents = self._layer([block], latents, None, None, scanned=False)
+                continue
+            if index in indices:
+                found = attention_maps.of_cross_attend(
+                    params, latents, read.values, read.mask, self.num_cross_attend_heads
+                )
+                maps[index] = {layer.source: found}
+            latents = self._layer(params, latents, read, None, scanned=False)
+        return maps
+
+    def _all_weights(self, layers, sources):
+        """The parameters behind each name; made in the order of the layers."""
+        weights = {}
+        for layer in layers:
+            channels = sources[layer.source].values.shape[-1] if layer.is_cross_attend else 0
+            weights[layer.weights] = self._weights(layer, channels)
+        return weights
+
+    @hk.name_like("__call__")
+    def _weights(self, layer, input_channels):
         """The parameters behind a layer's name; of a latent Transformer, one set a self-attend."""
-        if layers.kind(name) == layers.CROSS_ATTEND:
-            block = attention.CrossAttention(self.num_cross_attend_heads, name=name)
+        if layer.is_cross_attend:
+            block = attention.CrossAttention(self.num_cross_attend_heads, name=layer.weights)
             return block.parameters(self.latent_channels, input_channels)
-        with hk.name_scope(name):
+        with hk.name_scope(layer.weights):
             return [
                 attention.SelfAttention(
                     self.num_self_attend_heads, name=f"self_attend_{i}"
@@ -128,10 +210,10 @@ class PerceiverEncoder(hk.Module):
                 for i in range(self.num_self_attends)
             ]
 
-    def _layer(self, kind, params, latents, rng, scanned, *, inputs, mask, input_scale):
+    def _layer(self, params, latents, read, rng, scanned):
         """Applies a cross-attend, or all self-attends of a latent Transformer."""
         remat = _remat(self.remat, scanned)
-        if kind == layers.CROSS_ATTEND:
+        if read is not None:
             attend = remat(
                 functools.partial(
                     attention.cross_attend,
@@ -141,7 +223,10 @@ class PerceiverEncoder(hk.Module):
                     dropout_rate=self.dropout_rate,
                 )
             )
-            return attend(params, latents, inputs, mask, input_scale, rng=rng)
+            updated = attend(params, latents, *read, rng=rng)
+            if read.mask is None:
+                return updated
+            return jnp.where(jnp.any(read.mask, axis=-1)[:, None, None], updated, latents)
 
         attend = remat(
             functools.partial(
@@ -158,29 +243,59 @@ class PerceiverEncoder(hk.Module):
         return latents
 
 
-def _run(step, run, weights, latents, rng, first_index):
+class _Source(NamedTuple):
+    """What cross-attends read; made once for all of them."""
+
+    values: jax.Array  # [B, M, C], or [T, B, M, C] of T parts
+    mask: jax.Array | None
+    input_scale: jax.Array
+
+
+def _source(inputs):
+    values = tokens.blank(inputs.values, inputs.mask)
+    return _Source(values, inputs.mask, attention.inverse_deviation(values))
+
+
+def _read(sources, layer):
+    """What a layer reads; None of a latent Transformer."""
+    if not layer.is_cross_attend:
+        return None
+    source = sources[layer.source]
+    return jax.tree.map(lambda x: x[layer.part], source) if layer.source.endswith("[]") else source
+
+
+def _run(apply_layer, run, weights, sources, latents, rng, first_index):
     """Applies a run of layers, under a scan if it has several repeats."""
-    # None marks weights that all repeats share; the others are scanned over.
-    stacked = tuple(
-        None if len(set(names)) == 1 else _stack([weights[name] for name in names])
-        for names in run.pattern
-    )
+    # None marks weights that all repeats share, and what all of them read; the others are scanned.
+    own_weights, own_reads = [], []
+    for layers in run.pattern:
+        names = [layer.weights for layer in layers]
+        shared = len(set(names)) == 1
+        own_weights.append(None if shared else _stack([weights[name] for name in names]))
+        parts = [layer.part for layer in layers]
+        own_reads.append(None if len(set(parts)) == 1 else _take(sources[layers[0].source], parts))
 
     def repeat(latents, xs):
-        index, own = xs
-        for names, params in zip(run.pattern, own, strict=True):
-            params = weights[names[0]] if params is None else params
+        index, own_weights, own_reads = xs
+        for layers, params, read in zip(run.pattern, own_weights, own_reads, strict=True):
+            params = weights[layers[0].weights] if params is None else params
+            read = _read(sources, layers[0]) if read is None else read
             rng_here = attention.fold_in(rng, index)
-            latents = step(
-                layers.kind(names[0]), params, latents, rng_here, scanned=run.repeats > 1
-            )
+            latents = apply_layer(params, latents, read, rng_here, scanned=run.repeats > 1)
             index += 1
         return latents, None
 
     if run.repeats == 1:
-        return repeat(latents, (first_index, stacked))[0]
+        return repeat(latents, (first_index, own_weights, own_reads))[0]
     indices = first_index + len(run.pattern) * jnp.arange(run.repeats)
-    return jax.lax.scan(repeat, latents, (indices, stacked))[0]
+    return jax.lax.scan(repeat, latents, (indices, own_weights, own_reads))[0]
+
+
+def _take(source, parts):
+    """Parts of a source in the given order; all of them in their own order cost no copy."""
+    if parts == list(range(source.values.shape[0])):
+        return source
+    return jax.tree.map(lambda x: x[jnp.array(parts)], source)
 
 
 def _remat(everything: bool, scanned: bool):

@@ -1,16 +1,18 @@
-"""Which weights each layer of an encoder uses, as names; and which layers can share a scan.
+"""Which weights an encoder's layers use and what they read, as names; and which share a scan.
 
 Recipes name layers, so this imports nothing that takes time.
 """
 
 from collections.abc import Sequence
 import functools
+import re
 from typing import NamedTuple
 
 from perceiver_jax import config
 
 CROSS_ATTEND = "cross_attend"
 LATENT_TRANSFORMER = "latent_transformer"
+ALL = "all"  # Reads all inputs, fused.
 PLACEMENTS = ("interleaved", "start")
 SHARINGS = ("all_but_first", "all", "none")
 
@@ -62,16 +64,126 @@ def make_layers(
     )
 
 
+class Layer(NamedTuple):
+    """A cross-attend or a latent Transformer in its place.
+
+    Attributes:
+      weights: their name; equal names share weights.
+      source: what a cross-attend reads: 'all' inputs fused, or one by its name; with '[]' its parts
+        are read one at a time. '' for a latent Transformer.
+      part: which part of the source; 0 if it is read whole.
+    """
+
+    weights: str
+    source: str = ""
+    part: int = 0
+
+    @property
+    def is_cross_attend(self) -> bool:
+        """Whether it reads anything."""
+        return bool(self.source)
+
+
+def parse_reads(reads: str) -> tuple[str, int]:
+    """Returns source and part of what a cross-attend reads: 'video[2]' is part 2 of 'video[]'.
+
+    Raises:
+      config.UserError: for what is of neither form.
+    """
+    match = re.fullmatch(r"(\w+)(?:\[(\d+)\])?", str(reads))
+    if match is None:
+        raise config.UserError(
+            f"reads names {reads!r}; expected 'all', the name of an input, or a part of one of "
+            "them counted from 0, such as 'all[0]'. Change it."
+        )
+    name, part = match.groups()
+    return (name, 0) if part is None else (f"{name}[]", int(part))
+
+
+def resolve(layers: Sequence[str], reads: Sequence[str] = ()) -> tuple[Layer, ...]:
+    """Puts together which weights layers use and what their cross-attends read.
+
+    Args:
+      layers: names of the weights, see `make_layers`.
+      reads: of each cross-attend 'all', the name of an input, or a part such as 'all[0]'; if there
+        are none, all cross-attends read 'all'.
+
+    Returns:
+      The layers, in the order of their use.
+
+    Raises:
+      config.UserError: for names of another form, another number of reads than of cross-attends,
+        parts that are not counted from 0, or weights that read different inputs.
+    """
+    count = sum(kind(name) == CROSS_ATTEND for name in layers)
+    if reads and len(reads) != count:
+        raise config.UserError(
+            f"reads has {len(reads)} names for {count} cross-attends; expected one for each, or "
+            f"none if they all read {ALL!r}. Correct it."
+        )
+    rest = iter(reads or (ALL,) * count)
+    resolved = tuple(
+        Layer(name, *parse_reads(next(rest))) if kind(name) == CROSS_ATTEND else Layer(name)
+        for name in layers
+    )
+    sources = {}
+    for layer in resolved:
+        first = sources.setdefault(layer.weights, layer.source)
+        if first.removesuffix("[]") != layer.source.removesuffix("[]"):
+            raise config.UserError(
+                f"reads lets {layer.weights!r} read {first!r} and {layer.source!r}; expected the "
+                "same input wherever the same weights are used. Give one of them another name in "
+                "layers."
+            )
+    parts = {layer.part for layer in resolved if layer.source.endswith("[]")}
+    if parts and parts != set(range(len(parts))):
+        raise config.UserError(
+            f"reads has the parts {sorted(parts)}; expected each from 0 to {max(parts)}. Add the "
+            "others, or count anew."
+        )
+    return resolved
+
+
+def num_parts(layers: Sequence[Layer]) -> int:
+    """How many parts inputs are cut into; 0 if none is read in parts."""
+    return max((layer.part + 1 for layer in layers if layer.source.endswith("[]")), default=0)
+
+
+def find_step(layers: Sequence[Layer]) -> tuple[Layer, ...]:
+    """Returns the layers that read part 0, if those of every other part are the same.
+
+    Raises:
+      config.UserError: if they are not, so that there is no step to repeat for parts to come.
+    """
+    parts = num_parts(layers)
+    step = tuple(layers[: len(layers) // max(parts, 1)])
+    unrolled = [
+        layer._replace(part=t if layer.is_cross_attend else 0)
+        for t in range(parts)
+        for layer in step
+    ]
+    reads_whole = any(x.is_cross_attend and not x.source.endswith("[]") for x in step)
+    if not parts or reads_whole or unrolled != list(layers):
+        raise config.UserError(
+            "The encoder has no step: its layers are not the same for one part of the inputs "
+            "after the other. Expected layers such as ('cross_attend_0', 'latent_transformer_0', "
+            "'cross_attend_0', 'latent_transformer_0') with reads ('all[0]', 'all[1]'). Train such "
+            "a model, or use apply."
+        )
+    return step
+
+
 class Run(NamedTuple):
     """Consecutive layers that one scan can compute.
 
     Attributes:
-      pattern: the layers of one repeat. Each position is a tuple of names, one a repeat: all the
-        same (weights used again and again) or all different (weights that are stacked).
+      pattern: the layers of one repeat. Each position is a tuple of layers, one a repeat. Their
+        weights are all the same (used again and again) or all different (stacked), and so are the
+        parts that they read.
       repeats: length of the scan.
     """
 
-    pattern: tuple[tuple[str, ...], ...]
+    pattern: tuple[tuple[Layer, ...], ...]
     repeats: int
 
     @property
@@ -80,7 +192,7 @@ class Run(NamedTuple):
         return self.repeats * len(self.pattern)
 
 
-def find_runs(layers: Sequence[str]) -> list[Run]:
+def find_runs(layers: Sequence[Layer]) -> list[Run]:
     """Splits a sequence of layers into runs, so that as few layers as possible are compiled."""
     layers = tuple(layers)
 
@@ -88,21 +200,26 @@ def find_runs(layers: Sequence[str]) -> list[Run]:
     def best(start):  # (layers to compile, runs) of what follows `start`
         if start == len(layers):
             return 0, ()
-        options = []
-        for period in range(1, len(layers) - start + 1):
-            for repeats in range(1, (len(layers) - start) // period + 1):
+        cost, runs = best(start + 1)
+        options = [(1 + cost, (Run(((layers[start],),), 1), *runs))]
+        # A run of one repeat is as many runs of a single layer.
+        for period in range(1, (len(layers) - start) // 2 + 1):
+            for repeats in range(2, (len(layers) - start) // period + 1):
                 stop = start + period * repeats
                 pattern = tuple(layers[start + i : stop : period] for i in range(period))
-                if all(_repeats(names) for names in pattern):
-                    cost, runs = best(stop)
-                    options.append((period + cost, (Run(pattern, repeats), *runs)))
+                if not all(map(_repeats, pattern)):
+                    break  # Nor do more of them.
+                cost, runs = best(stop)
+                options.append((period + cost, (Run(pattern, repeats), *runs)))
         return min(options, key=lambda option: option[0])
 
     return list(best(0)[1])
 
 
-def _repeats(names):
-    return len({kind(name) for name in names}) == 1 and len(set(names)) in (1, len(names))
+def _repeats(layers):
+    kinds = {(kind(layer.weights), layer.source) for layer in layers}
+    numbers = len({layer.weights for layer in layers}), len({layer.part for layer in layers})
+    return len(kinds) == 1 and all(number in (1, len(layers)) for number in numbers)
 
 
 def kind(name: str) -> str:

@@ -10,11 +10,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from perceiver_jax import attention, checks, position_encoding
+from perceiver_jax import attention, attention_maps, checks, layers, position_encoding
 from perceiver_jax import config as config_lib
 from perceiver_jax import encoder as encoder_lib
 from perceiver_jax import inputs as inputs_lib
 from perceiver_jax import outputs as outputs_lib
+from perceiver_jax import reads as reads_lib
 from perceiver_jax import tokens as tokens_lib
 
 Params = Mapping[str, Mapping[str, jax.Array]]
@@ -25,20 +26,44 @@ DTYPES = ("float32", "bfloat16", "float64")
 _MODALITY_DROPOUT, _ENCODER = 0, 1
 
 
+Maps = dict[int, dict[str, attention_maps.AttentionMap]]
+
+
 class Model(NamedTuple):
-    """A Perceiver as pure functions.
+    """A Perceiver as pure functions of the same parameters.
+
+    All of them work under `jax.jit`, `vmap`, `grad` and `jax.export`. In evaluation, `rng` is None.
 
     Attributes:
       init: `init(rng, batch) -> params`; float32 parameters by module path and name.
       apply: `apply(params, rng, batch, is_training=False) -> outputs`, float32 arrays `[B, ...]` by
-        the names of `model.outputs`. `rng` is None in evaluation; in training one key, or one key
-        an example (`[B]`).
-      tokens: `tokens(params, rng, batch, is_training=False) -> Tokens`, the byte array alone.
+        the names of `model.outputs`. In training `rng` is one key, or one key an example (`[B]`).
+      tokens: `tokens(params, rng, batch, is_training=False, reads='all') -> Tokens`, the byte array
+        alone, or what else a cross-attend may read: 'video', 'all[2]'.
+      latents: `latents(params, batch, pooled=False)`: the final latents, float32 `[B, N, D]`, or
+        their mean `[B, D]`: an embedding of each example.
+      attention_maps: `attention_maps(params, batch, indices)`: what the layers of these indices in
+        `encoder.layers` attend to: `{index: {name: AttentionMap}}`. Maps of cross-attends are by
+        input, `[B, H, N, *X]` over the input's own grid (rows and columns of an image; frames, rows
+        and columns of patches of a video; frames and bins of a spectrogram; patches of audio), or
+        over the grid of the part that is read; the weights of all inputs of a cross-attend sum to
+        one. Those of a latent Transformer are `[B, H, N, N]`, by 'self_attend_0' and so on.
+      initial_latents: `initial_latents(params, batch_size) -> latents`, where a stream begins.
+      step: `step(params, latents, part) -> latents`: an unrolled model, whose layers are the same
+        for one part of its inputs after the other, reads the next one. `part` is a batch of one
+        part's frames and samples. Over the parts of a clip this is what `apply` does; a stream may
+        have any number of them.
+      decode: `decode(params, latents) -> outputs`, what `apply` would return.
     """
 
     init: Callable[..., Params]
     apply: Callable[..., dict[str, jax.Array]]
     tokens: Callable[..., tokens_lib.Tokens]
+    latents: Callable[..., jax.Array]
+    attention_maps: Callable[..., Maps]
+    initial_latents: Callable[..., jax.Array]
+    step: Callable[..., jax.Array]
+    decode: Callable[..., dict[str, jax.Array]]
 
 
 def build_model(config: Mapping[str, Any]) -> Model:
@@ -49,8 +74,8 @@ def build_model(config: Mapping[str, Any]) -> Model:
         and the attributes of its preprocessor; `encoder`, the attributes of `PerceiverEncoder`;
         `outputs`, by the name that each has in what `apply` returns, with a `kind` (of
         `outputs.OUTPUTS`) and the attributes of its decoder; and optionally `fusion` (the
-        attributes of `MultimodalPreprocessor`; for several inputs only) and `dtype` of the
-        computation ('float32').
+        attributes of `MultimodalPreprocessor`; for several inputs only, and needed only where a
+        cross-attend reads them all) and `dtype` of the computation ('float32').
 
     Returns:
       Pure functions. A batch maps each input's name to an array, and optionally `<name>_mask` to
@@ -86,87 +111,149 @@ def _build(inputs, outputs, encoder, fusion=None, dtype="float32"):
                     f"config.model.{section} has the name {name!r}; expected a word of letters, "
                     "digits and _. Rename it."
                 )
-    if len(inputs) > 1 and fusion is None:
-        raise config_lib.UserError(
-            f"{len(inputs)} inputs ({', '.join(sorted(inputs))}) and no config.model.fusion; set "
-            "its modality_channels and dropout_rates."
-        )
-    if len(inputs) == 1 and fusion is not None:
-        raise config_lib.UserError(
-            f"config.model.fusion is set for one input ({next(iter(inputs))}); it joins several. "
-            "Remove it."
-        )
 
     def modules():
-        preprocess = {name: _input(name, keys) for name, keys in inputs.items()}
+        preprocess = {name: _Named(name, _input(name, keys)) for name, keys in inputs.items()}
         join = None
         if fusion is not None:
             join = config_lib.build(
                 inputs_lib.multimodal.MultimodalPreprocessor,
                 fusion,
                 "config.model.fusion",
-                preprocessors={name: _naming(name, child) for name, child in preprocess.items()},
+                preprocessors=preprocess,
                 name="inputs",
             )
         encode = config_lib.build(
             encoder_lib.PerceiverEncoder, encoder, "config.model.encoder", name="encoder"
         )
-        return _Modules(preprocess, join, encode, _outputs(outputs))
+        return _Modules(reads_lib.Inputs(preprocess, join), encode, _outputs(outputs))
 
-    def embed(made, batch, rng, is_training):
-        """Returns the byte array, and one key an example (None in evaluation)."""
-        axes = {name: getattr(child, "axes", "B ...") for name, child in made.preprocess.items()}
-        arrays, masks = checks.read_inputs(batch, axes)
+    # Refuses now what the constructors refuse, not when traced.
+    resolved = hk.transform(lambda: modules().encode.resolved).apply({}, None)
+    sources = reads_lib.check(resolved, list(inputs), fusion)
+    num_parts = layers.num_parts(resolved)
+
+    def embed(made, batch, rng, is_training, sources=sources, num_parts=num_parts):
+        """Returns the tokens of each source, and one key an example (None in evaluation)."""
+        arrays, masks = made.inputs.take(batch)
         rng = _keys(rng, arrays[next(iter(inputs))].shape[0]) if is_training else None
-        for name, mask in masks.items():
-            if mask.ndim == 1:  # A preprocessor with weights must not meet what is missing, either.
-                arrays[name] = tokens_lib.blank(arrays[name], mask)
-        if made.join is not None:
-            return made.join(arrays, masks, attention.fold_in(rng, _MODALITY_DROPOUT)), rng
-        ((name, child),) = made.preprocess.items()
-        return _naming(name, child)(arrays[name], masks.get(name)), rng
+        dropout_rng = attention.fold_in(rng, _MODALITY_DROPOUT)
+        return made.inputs.embed(arrays, masks, dropout_rng, sources, num_parts), rng
 
-    def tokens(batch, rng, is_training):
-        return embed(modules(), batch, rng, is_training)[0]
+    def tokens(batch, rng, is_training, reads):
+        source, part = layers.parse_reads(reads)
+        name, in_parts = source.removesuffix("[]"), source.endswith("[]")
+        fused = [layers.ALL] if fusion is not None or len(inputs) == 1 else []
+        config_lib.check_known("reads", name, [*inputs, *fused])
+        if in_parts and part >= num_parts:
+            raise config_lib.UserError(
+                f"reads is {reads!r}; expected a part below {num_parts}, as many as the encoder "
+                "reads. Change it."
+            )
+        found = embed(modules(), batch, rng, is_training, [source])[0][source]
+        return jax.tree.map(lambda x: x[part], found) if in_parts else found
+
+    def encode(made, batch, rng, is_training, compute_dtype):
+        found, rng = embed(made, batch, rng, is_training)
+        found = _with_dtype(found, compute_dtype)
+        return made.encode(found, rng=attention.fold_in(rng, _ENCODER))
 
     def forward(batch, rng, is_training, compute_dtype):
         made = modules()
-        (values, mask), rng = embed(made, batch, rng, is_training)
-        latents = made.encode(values.astype(compute_dtype), mask, attention.fold_in(rng, _ENCODER))
+        latents = encode(made, batch, rng, is_training, compute_dtype)
         return {name: decode(latents) for name, decode in made.decode.items()}
 
-    hk.transform(modules).init(None)  # Refuses now what the constructors refuse, not when traced.
-    apply_forward, apply_tokens = _transform(forward), _transform(tokens)
+    def embedding(batch, compute_dtype):
+        return encode(modules(), batch, None, False, compute_dtype)
+
+    def map_attention(batch, indices, compute_dtype):
+        made = modules()
+        found = _with_dtype(embed(made, batch, None, False)[0], compute_dtype)
+        maps = made.encode.attention_maps(found, indices)
+        arrays, _ = made.inputs.take(batch)
+        for index in indices:
+            if resolved[index].is_cross_attend:
+                (own,) = maps[index].values()
+                maps[index] = made.inputs.on_grids(resolved[index], arrays, num_parts, own)
+        return maps
+
+    def begin(batch_size, compute_dtype):
+        return modules().encode.initial_latents(batch_size, compute_dtype)
+
+    def read_part(latents, part, compute_dtype):
+        made = modules()
+        found = _with_dtype(embed(made, part, None, False, num_parts=1)[0], compute_dtype)
+        return made.encode.update(latents.astype(compute_dtype), found, layers.find_step(resolved))
+
+    def decode_latents(latents, compute_dtype):
+        latents = latents.astype(compute_dtype)
+        return {name: decode(latents) for name, decode in modules().decode.items()}
+
+    run, run_tokens, run_embedding, run_maps, run_begin, run_step, run_decode = map(
+        _transform,
+        (forward, tokens, embedding, map_attention, begin, read_part, decode_latents),
+    )
+    wide = jnp.promote_types(dtype, jnp.float32)
 
     def apply(params, rng, batch, is_training=False):
         got = checks.shapes(params)
         used = set()
         params = _cast(params, dtype)
         with _explaining(got, batch, inputs, init):
-            out = apply_forward.apply(params, used, batch, rng, is_training, dtype)
+            out = run.apply(params, used, batch, rng, is_training, dtype)
         checks.check_used(got, used)
-        wide = jnp.promote_types(dtype, jnp.float32)
         return jax.tree.map(lambda x: x.astype(wide), out)
 
     def init(rng, batch):
-        return apply_forward.init(rng, set(), batch, None, False, jnp.float32)
+        return run.init(rng, set(), batch, None, False, jnp.float32)
 
-    def encode_inputs(params, rng, batch, is_training=False):
+    def encode_inputs(params, rng, batch, is_training=False, reads=layers.ALL):
+        def init_tokens(rng, batch):
+            return run_tokens.init(rng, set(), batch, None, False, reads)
+
         with _explaining(checks.shapes(params), batch, inputs, init_tokens):
-            return apply_tokens.apply(params, set(), batch, rng, is_training)
+            return run_tokens.apply(params, set(), batch, rng, is_training, reads)
 
-    def init_tokens(rng, batch):
-        return apply_tokens.init(rng, set(), batch, None, False)
+    def latents(params, batch, pooled=False):
+        with _explaining(checks.shapes(params), batch, inputs, init):
+            found = run_embedding.apply(_cast(params, dtype), set(), batch, dtype).astype(wide)
+        return found.mean(axis=1) if pooled else found
 
-    return Model(init, apply, encode_inputs)
+    def maps(params, batch, indices):
+        known = range(len(resolved))
+        if not hasattr(indices, "__len__") or not len(indices) or not set(indices) <= set(known):
+            raise config_lib.UserError(
+                f"indices is {indices!r}; expected a list of layers, from 0 to {known[-1]}. Give "
+                "one or several."
+            )
+        with _explaining(checks.shapes(params), batch, inputs, init):
+            return run_maps.apply(_cast(params, dtype), set(), batch, tuple(indices), dtype)
+
+    def initial_latents(params, batch_size):
+        config_lib.AT_LEAST_ONE.check("batch_size", batch_size, batch_size)
+        return run_begin.apply(_cast(params, dtype), set(), batch_size, dtype)
+
+    def step(params, latents, part):
+        layers.find_step(resolved)  # Before anything else refuses.
+
+        def init_step(rng, part):
+            return run_step.init(rng, set(), latents, part, jnp.float32)
+
+        with _explaining(checks.shapes(params), part, inputs, init_step):
+            return run_step.apply(_cast(params, dtype), set(), latents, part, dtype)
+
+    def decode(params, latents):
+        out = run_decode.apply(_cast(params, dtype), set(), latents, dtype)
+        return jax.tree.map(lambda x: x.astype(wide), out)
+
+    return Model(init, apply, encode_inputs, latents, maps, initial_latents, step, decode)
 
 
 class _Modules(NamedTuple):
     """A model's modules. Their names are paths of parameters, which checkpoints hold."""
 
-    preprocess: dict[str, Callable]
-    join: Callable | None
-    encode: Callable
+    inputs: reads_lib.Inputs
+    encode: encoder_lib.PerceiverEncoder
     decode: dict[str, Callable]
 
 
@@ -201,16 +288,21 @@ def _explaining(got, batch, inputs, init):
         raise config_lib.UserError(message) from None
 
 
-def _naming(name, preprocess):
-    """Lets the errors of a preprocessor name its input."""
+class _Named:
+    """A preprocessor whose errors name its input."""
 
-    def named(array, mask):
+    def __init__(self, name, preprocess):
+        self.name, self.preprocess = name, preprocess
+
+    def __call__(self, array, mask):
         try:
-            return preprocess(array, mask)
+            return self.preprocess(array, mask)
         except config_lib.UserError as error:
-            raise config_lib.UserError(f"Input {name!r} of shape {array.shape}: {error}") from error
+            message = f"Input {self.name!r} of shape {array.shape}: {error}"
+            raise config_lib.UserError(message) from error
 
-    return named
+    def __getattr__(self, attribute):
+        return getattr(self.preprocess, attribute)
 
 
 def _input(name, keys):
@@ -242,6 +334,11 @@ def _outputs(outputs):
 def _output(name, keys, module_name):
     where = f"config.model.outputs.{name}"
     return config_lib.build_from_table(outputs_lib.OUTPUTS, keys, where, name=module_name)
+
+
+def _with_dtype(found, dtype):
+    """Tokens whose values have a dtype, by source."""
+    return {name: x._replace(values=x.values.astype(dtype)) for name, x in found.items()}
 
 
 def _keys(rng, batch_size):

@@ -11,6 +11,7 @@ from typing import Any
 import ml_collections
 
 from perceiver_jax import config as config_lib
+from perceiver_jax import layers as layers_lib
 
 # Sections data.fields.NAME, which reads an input, and model.inputs.NAME.
 Input = tuple[dict[str, Any], dict[str, Any]]
@@ -66,6 +67,7 @@ def recipe(
                     "num_latents": 512,
                     "latent_channels": 1024,
                     "layers": layers,
+                    "reads": (),  # All inputs fused.
                     "num_self_attends": 6,
                     "num_cross_attend_heads": 1,
                     "num_self_attend_heads": 8,
@@ -123,6 +125,53 @@ def on_cpu(
     config.model.encoder.scan = False  # Compiles longer, but steps of small layers are faster.
     config.optimizer.update(name="adam", learning_rate=learning_rate, eps=1e-8)
     config.optimizer.schedule = {"name": "cosine", "warmup_steps": warmup_steps}
+
+
+def read_one_after_the_other(config: ml_collections.ConfigDict, rounds: int) -> None:
+    """Makes each cross-attend read one input, all of them in so many rounds, instead of all fused.
+
+    A latent Transformer follows each, shorter in proportion, so that there are as many self-attends
+    as before.
+
+    Raises:
+      UserError: if there is but one input.
+    """
+    encoder, names = config.model.encoder, sorted(config.model.inputs)
+    if len(names) == 1:
+        raise config_lib.UserError(
+            f"Argument 'sequential' reads several inputs one after the other; got {names} alone. "
+            "Drop it, or name several inputs."
+        )
+    config.experiment += "_sequential"
+    _follow(config, rounds * len(names))
+    encoder.layers = layers_lib.make_layers(
+        rounds * len(names), rounds * len(names), sharing="none"
+    )
+    encoder.reads = tuple(names) * rounds
+    del config.model.fusion["modality_channels"]  # Nothing is fused.
+
+
+def unroll(config: ml_collections.ConfigDict, num_parts: int) -> None:
+    """Makes each cross-attend read the next part of the inputs, all with the same weights.
+
+    A latent Transformer follows each, shorter in proportion. The first axis of inputs is time;
+    positions are those in a part.
+    """
+    config.experiment += "_unrolled"
+    encoder = config.model.encoder
+    _follow(config, num_parts)
+    encoder.layers = layers_lib.make_layers(num_parts, num_parts, sharing="all")
+    encoder.reads = tuple(f"all[{part}]" for part in range(num_parts))
+    for keys in config.model.inputs.values():
+        time, *others = keys.position_encoding.max_resolution
+        keys.position_encoding.max_resolution = (time // num_parts, *others)
+
+
+def _follow(config: ml_collections.ConfigDict, num_latent_transformers: int) -> None:
+    """Divides all self-attends among so many latent Transformers."""
+    encoder = config.model.encoder
+    before = sum("latent" in name for name in encoder.layers) * encoder.num_self_attends
+    encoder.num_self_attends = max(before // num_latent_transformers, 1)
 
 
 # Inputs. Augmentation is off unless given, by the names of the classes in `perceiver_jax.data`.

@@ -168,6 +168,12 @@ def check_pixels(mean: Sequence[int | float], std: Sequence[int | float]) -> Non
         raise config.UserError(f"mean is {mean} and std {std}; expected one of each a channel.")
 
 
+def unpermute(values: Shaped[Array, "*B M"], seed: int) -> Shaped[Array, "*B M"]:
+    """Brings what belongs to the inputs that `permute` gives back to their first order."""
+    order = np.random.default_rng(seed).permutation(values.shape[-1])
+    return values[..., np.argsort(order)]
+
+
 def permute(tokens: Tokens, seed: int) -> Tokens:
     """Reorders the inputs of all examples by one permutation, the same for all time."""
     order = np.random.default_rng(seed).permutation(tokens.values.shape[1])

@@ -12,6 +12,9 @@ Arguments, after a colon and separated by commas; without any, raw audio and vid
 - video: video alone.
 - av_mel: a mel spectrogram and video.
 - av_mel_tuned: the same without SpecAugment; the spectrogram is dropped with probability 0.1.
+- sequential: audio, then video, again and again: each cross-attend reads one of the two.
+- unrolled: each cross-attend reads the next 8 frames and their sound, with the same weights, so
+  that streams of any length can be read (docs/streaming.md).
 - mini: the same on clips of 16 Atari games, minutes on two CPU cores.
 
 Where the paper is silent we chose:
@@ -30,8 +33,7 @@ Where the paper is silent we chose:
 import ml_collections
 
 import perceiver_jax
-from perceiver_jax import recipes as cli
-from perceiver_jax import recipes as common
+from perceiver_jax import recipes
 
 SECONDS = 1.28
 BATCH_SIZE = 1024
@@ -50,22 +52,24 @@ MODES = {
 def get_config(arg: str = "") -> ml_collections.ConfigDict:
     """The recipe; `arg` as above."""
     default, *others = MODES
-    args = cli.parse_arguments(arg, mini=False, exclusive=[others], **dict.fromkeys(others, False))
+    orders = ("sequential", "unrolled")
+    flags = dict.fromkeys(("mini", *others, *orders), False)
+    args = recipes.parse_arguments(arg, exclusive=[others, orders], **flags)
     mode = next((mode for mode in others if getattr(args, mode)), default)
     tuned = mode == "av_mel_tuned"
     masks = {} if tuned else {"time_masks": 2, "frequency_masks": 2}  # SpecAugment.
     if args.mini:  # Half of the frames. Not mirrored: games have a left.
         bands = {"raw": 32, "mel": 16}
-        video = common.video(SECONDS, 12.5, 48, num_bands=8, crop_area=(0.5, 1.0), **COLOURS)
+        video = recipes.video(SECONDS, 12.5, 48, num_bands=8, crop_area=(0.5, 1.0), **COLOURS)
     else:
         bands = {"raw": 64, "mel": 64}
-        video = common.video(SECONDS, 25.0, 224, num_bands=16, flip=True, **COLOURS)
+        video = recipes.video(SECONDS, 25.0, 224, num_bands=16, flip=True, **COLOURS)
     kinds = {
-        "raw": common.audio(SECONDS, 48_000, num_bands=bands["raw"]),  # 480 inputs.
-        "mel": common.mel(SECONDS, 48_000, num_bands=bands["mel"], **masks),  # 4,800 inputs.
+        "raw": recipes.audio(SECONDS, 48_000, num_bands=bands["raw"]),  # 480 inputs.
+        "mel": recipes.mel(SECONDS, 48_000, num_bands=bands["mel"], **masks),  # 4,800 inputs.
         "video": video,  # 12,544 inputs of 384 values; of the mini 288.
     }
-    config = common.recipe(
+    config = recipes.recipe(
         f"audioset_{mode}",
         dataset="audioset",
         num_classes=527,
@@ -86,6 +90,10 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
     config.eval.update(batch_size=256, num_windows=16)
     if args.mini:
         _shrink(config, steps=1500 if args.audio_raw else 900)
+    if args.sequential:
+        recipes.read_one_after_the_other(config, rounds=2)
+    if args.unrolled:
+        recipes.unroll(config, num_parts=2 if args.mini else 4)  # Of 8 frames each.
     return config
 
 
@@ -97,7 +105,7 @@ def _shrink(config: ml_collections.ConfigDict, steps: int) -> None:
     config.experiment += "_mini"
     config.data.dataset = "atari_clips"
     config.model.outputs.label.size = 16
-    common.on_cpu(config, batch_size=16, learning_rate=2e-3, warmup_steps=50)
+    recipes.on_cpu(config, batch_size=16, learning_rate=2e-3, warmup_steps=50)
     config.model.encoder.update(num_latents=32, latent_channels=128, num_self_attends=2)
     config.train.update(
         steps=steps, log_every=10, eval_every=steps // 3, checkpoint_every=steps // 3

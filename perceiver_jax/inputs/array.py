@@ -1,6 +1,6 @@
 """Any array `[B, *X, C]`: features on a grid of any number of axes, or a plain set of inputs."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 import dataclasses
 from typing import ClassVar
 
@@ -22,6 +22,10 @@ class ArrayPreprocessor(hk.Module):
     name: str | None = None
 
     axes: ClassVar[str] = "B *X C"
+
+    def grid(self, shape: Sequence[int]) -> tuple[int, ...]:
+        """The inputs along each axis, for an array of the given shape."""
+        return tuple(shape[1:-1])
 
     def __call__(
         self, array: Shaped[Array, "B *X C"], mask: Bool[Array, "B *M"] | None = None

@@ -30,6 +30,10 @@ class AudioPreprocessor(hk.Module):
         super().__post_init__()
         config.check(vars(self), patch_size=config.AT_LEAST_ONE)
 
+    def grid(self, shape: Sequence[int]) -> tuple[int, ...]:
+        """The inputs along each axis, for an array of the given shape."""
+        return (shape[1] // self.patch_size,)
+
     def __call__(
         self, audio: Shaped[Array, "B S"], mask: Bool[Array, "B *M"] | None = None
     ) -> tokens.Tokens:
@@ -57,6 +61,10 @@ class MelPreprocessor(hk.Module):
         """Checks the numbers."""
         super().__post_init__()
         tokens.check_patches(self.patch_size, self.axes)
+
+    def grid(self, shape: Sequence[int]) -> tuple[int, ...]:
+        """The inputs along each axis, for an array of the given shape."""
+        return tuple(n // p for n, p in zip(shape[1:], self.patch_size, strict=True))
 
     def __call__(
         self, mel: Shaped[Array, "B T F"], mask: Bool[Array, "B *M"] | None = None

@@ -36,6 +36,16 @@ class ImagePreprocessor(hk.Module):
         tokens.check_pixels(self.mean, self.std)
         config.check(vars(self), permutation_seed=config.Range(-1, config.MAX_INT, whole=True))
 
+    def grid(self, shape: Sequence[int]) -> tuple[int, ...]:
+        """The inputs along each axis, for an array of the given shape."""
+        return tuple(shape[1:-1])
+
+    def in_order(self, values: Shaped[Array, "*B M"]) -> Shaped[Array, "*B M"]:
+        """Brings what belongs to the inputs into the order of the pixels."""
+        if self.permutation_seed < 0:
+            return values
+        return tokens.unpermute(values, self.permutation_seed)
+
     def __call__(
         self, images: Shaped[Array, "B H W C"], mask: Bool[Array, "B *M"] | None = None
     ) -> tokens.Tokens:

@@ -1,4 +1,4 @@
-"""Several modalities as one byte array (section 4.2)."""
+"""Several modalities, apart or as one byte array (section 4.2)."""
 
 from collections.abc import Callable, Mapping
 import dataclasses
@@ -60,15 +60,28 @@ class MultimodalPreprocessor(hk.Module):
         Returns:
           The inputs of all modalities.
         """
-        children = {
-            name: self.preprocessors[name](inputs[name], masks.get(name))
-            for name in sorted(self.preprocessors)
-        }
-        channels = self.modality_channels + max(c.values.shape[-1] for c in children.values())
-        values = []
-        for index, (name, child) in enumerate(children.items()):
+        return self.fuse(self.separate(inputs, masks, rng))
+
+    @hk.name_like("__call__")
+    def separate(
+        self,
+        inputs: Mapping[str, Array],
+        masks: Mapping[str, Array],
+        rng: Key[Array, " B"] | None = None,
+    ) -> dict[str, tokens.Tokens]:
+        """Encodes each modality, with its own channels; the arguments are as in `__call__`."""
+        separate = {}
+        for index, name in enumerate(sorted(self.preprocessors)):
+            child = self.preprocessors[name](inputs[name], masks.get(name))
             kept = _drop_stream(child.values, self.dropout_rates.get(name, 0.0), rng, index)
-            values.append(self._embed(name, kept, channels))
+            separate[name] = tokens.Tokens(kept, child.mask)
+        return separate
+
+    @hk.name_like("__call__")
+    def fuse(self, children: Mapping[str, tokens.Tokens]) -> tokens.Tokens:
+        """Joins what `separate` returns."""
+        channels = self.modality_channels + max(c.values.shape[-1] for c in children.values())
+        values = [self._embed(name, child.values, channels) for name, child in children.items()]
         mask = None
         if any(child.mask is not None for child in children.values()):
             mask = jnp.concatenate(

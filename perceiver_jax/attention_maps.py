@@ -1,0 +1,57 @@
+"""What attention attends to: scores and weights of each head, in the plain form.
+
+They are computed on demand from the latents that a layer gets; the layer itself keeps nothing.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+from perceiver_jax import attention, kernels, tokens
+
+
+class AttentionMap(NamedTuple):
+    """What each latent attends to, in float32 at least.
+
+    Attributes:
+      scores: before the softmax: query times key over √P; -inf where the mask is False.
+      weights: after it. They sum to one over all that is read, or to zero where nothing is.
+    """
+
+    scores: Float[Array, "B H N *M"]
+    weights: Float[Array, "B H N *M"]
+
+
+def of_cross_attend(
+    params: attention.Params,
+    latents: Float[Array, "B N D"],
+    inputs: Float[Array, "B M C"],
+    mask: Bool[Array, "B M"] | None = None,
+    num_heads: int = 1,
+) -> AttentionMap:
+    """The map `[B, H, N, M]` of `attention.cross_attend`, of the same arguments."""
+    inputs = tokens.blank(inputs, mask)
+    query = attention.linear(params["query"], attention.layer_norm(params["query_norm"], latents))
+    key = attention.linear(params["key"], attention.layer_norm(params["input_norm"], inputs))
+    return _map(query, key, mask, num_heads)
+
+
+def of_self_attend(
+    params: attention.Params, latents: Float[Array, "B N D"], num_heads: int = 8
+) -> AttentionMap:
+    """The map `[B, H, N, N]` of `attention.self_attend`, of the same arguments."""
+    normed = attention.layer_norm(params["norm"], latents)
+    query, key = (attention.linear(params[name], normed) for name in ("query", "key"))
+    return _map(query, key, None, num_heads)
+
+
+def _map(query, key, mask, num_heads):
+    query, key = (x.reshape(*x.shape[:2], num_heads, -1) for x in (query, key))
+    scores = kernels.einsum("bnhp,bmhp->bhnm", query / query.shape[-1] ** 0.5, key)
+    if mask is None:
+        return AttentionMap(scores, jax.nn.softmax(scores))
+    keep = jnp.expand_dims(mask, (1, 2))  # [B, 1, 1, M]
+    weights = jax.nn.softmax(jnp.where(keep, scores, kernels.MASKED_SCORE))
+    return AttentionMap(jnp.where(keep, scores, -jnp.inf), jnp.where(keep, weights, 0))
