@@ -46,12 +46,15 @@ def _print(described: dict[str, Any]) -> None:
     inputs = rich.table.Table("input", "M", "C", title=title, title_justify="left")
     for name, size in described["inputs"].items():
         inputs.add_row(rich.text.Text(name), f"{size['number']:,}", str(size["channels"]))
-    if len(described["inputs"]) > 1:
+    if len(described["inputs"]) > 1 and described["input"]:
         inputs.add_row("together", *(f"{n:,}" for n in described["input"].values()), style="bold")
 
-    weights = rich.table.Table("weights", "parameters", "used by layers")
+    weights = rich.table.Table("weights", "parameters", "used by layers", "reading")
     for name, row in described["weights"].items():
-        weights.add_row(name, f"{row['parameters']:,}", ", ".join(map(str, row["layers"])))
+        reads = dict.fromkeys(filter(None, (described["reads"][i] for i in row["layers"])))
+        layers = ", ".join(map(str, row["layers"]))
+        reads = rich.text.Text(", ".join(reads))  # Brackets are no markup.
+        weights.add_row(name, f"{row['parameters']:,}", layers, reads)
     weights.add_row("all", f"{described['parameters']:,}", style="bold")
 
     cost = rich.table.Table("cost of one example", "")

@@ -79,6 +79,13 @@ class Layer(NamedTuple):
     part: int = 0
 
     @property
+    def reads(self) -> str | None:
+        """What `resolve` got for it: 'all', 'video', 'all[2]'; None of a latent Transformer."""
+        if self.source.endswith("[]"):
+            return f"{self.source[:-1]}{self.part}]"
+        return self.source or None
+
+    @property
     def is_cross_attend(self) -> bool:
         """Whether it reads anything."""
         return bool(self.source)

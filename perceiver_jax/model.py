@@ -183,6 +183,13 @@ def _build(inputs, outputs, encoder, fusion=None, dtype="float32"):
     def read_part(latents, part, compute_dtype):
         made = modules()
         found = _with_dtype(embed(made, part, None, False, num_parts=1)[0], compute_dtype)
+        size = next(iter(found.values())).values.shape[1]
+        expected = (size, made.encode.num_latents, made.encode.latent_channels)
+        if latents.shape != expected:
+            raise config_lib.UserError(
+                f"The latents have shape {latents.shape}; expected {expected}. Begin with "
+                "initial_latents(params, batch_size)."
+            )
         return made.encode.update(latents.astype(compute_dtype), found, layers.find_step(resolved))
 
     def decode_latents(latents, compute_dtype):

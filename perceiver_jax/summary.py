@@ -13,6 +13,7 @@ import rich.text
 
 import perceiver_jax
 from perceiver_jax import flops
+from perceiver_jax import layers as layers_lib
 
 
 def describe_model(
@@ -26,25 +27,28 @@ def describe_model(
 
     Returns:
       What `python -m experiments.describe --json` prints: `inputs` by modality and `input` for all
-      of them together (number and channels), `latents`, `layers` (weight set by layer), `weights`
+      of them fused (number and channels; None if no cross-attend reads that), `latents`, `layers`
+      (weight set by layer), `reads` (what each reads; None for a latent Transformer), `weights`
       (parameters and layers by weight set), `parameters`, `flops` of the forward pass of one
       example, counted as the paper does (`paper`: keys and values projected as written) and as
       executed (`executed`).
     """
     shapes, params, sizes = _describe_sizes(config, batch)
-    layers = list(config.model.encoder.layers)
+    encoder = config.model.encoder
+    layers = layers_lib.resolve(encoder.layers, encoder.get("reads", ()))
     weights = {}
     for path, arrays in params.items():
         name = path.split("/")[1] if path.startswith("encoder/") else path
         name = {"encoder": "latents"}.get(name, name)
         row = weights.setdefault(name, {"parameters": 0, "layers": []})
         row["parameters"] += perceiver_jax.param_count({path: arrays})
-        row["layers"] = [i for i, layer in enumerate(layers) if layer == name]
+        row["layers"] = [i for i, layer in enumerate(layers) if layer.weights == name]
     return (
         {"experiment": config.experiment}
         | sizes
         | {
-            "layers": layers,
+            "layers": [layer.weights for layer in layers],
+            "reads": [layer.reads for layer in layers],
             "weights": weights,
             "flops": {
                 "paper": _paper_flops(config, params, shapes),
@@ -96,7 +100,7 @@ def print_summary(
     """
     shapes, params, model = _describe_sizes(config, batch)  # All that is shown, for it takes time.
     inputs = ", ".join(f"{name} {_format_size(x)}" for name, x in model["inputs"].items())
-    if len(model["inputs"]) > 1:
+    if len(model["inputs"]) > 1 and model["input"]:
         inputs += f"; together {_format_size(model['input'])}"
     epochs = config.train.steps * data.batch_size / data.num_train
     count = format_count(_paper_flops(config, params, shapes))
@@ -144,15 +148,24 @@ def _build(config, batch):
 def _describe_sizes(config, batch):
     """Shapes of the inputs and parameters, and what `describe_model` says of sizes."""
     model, shapes, params = _build(config, batch)
-    whole = _tokens(model, params, shapes)
-    names, encoder = list(config.model.inputs), config.model.encoder
-    if len(names) == 1:
-        inputs = {names[0]: whole}
-    else:
-        inputs = {name: _describe_input(config, name, shapes) for name in names}
+    encoder = config.model.encoder
+    layers = layers_lib.resolve(encoder.layers, encoder.get("reads", ()))
+    sources = {layer.source for layer in layers}
+
+    def size(name):
+        """Of an input, or of all fused; of all parts of it if it is read in parts only."""
+        whole = name in sources or layers_lib.ALL in sources
+        parts = 1 if whole else max(layers_lib.num_parts(layers), 1)
+        reads = name if parts == 1 else f"{name}[0]"
+        tokens = jax.eval_shape(lambda p, b: model.tokens(p, None, b, reads=reads), params, shapes)
+        _, number, channels = tokens.values.shape
+        return {"number": number * parts, "channels": channels}
+
+    inputs = {name: size(name) for name in config.model.inputs}
+    fused = sources & {layers_lib.ALL, f"{layers_lib.ALL}[]"}
     sizes = {
         "inputs": inputs,
-        "input": whole,
+        "input": size(layers_lib.ALL) if fused or len(inputs) == 1 else None,
         "latents": {"number": encoder.num_latents, "channels": encoder.latent_channels},
         "parameters": perceiver_jax.param_count(params),
     }
@@ -174,20 +187,6 @@ def _with(model: ml_collections.ConfigDict, **keys: Any) -> ml_collections.Confi
         section = model if key in model else model.encoder
         section[key] = value
     return model
-
-
-def _describe_input(config, name, shapes) -> dict[str, int]:
-    """Size of one modality before it is joined with the others."""
-    alone = config.model.to_dict() | {"inputs": {name: config.model.inputs[name]}, "fusion": None}
-    model = perceiver_jax.build_model(alone)
-    params = jax.eval_shape(model.init, jax.random.key(0), shapes)
-    return _tokens(model, params, shapes)
-
-
-def _tokens(model, params, shapes) -> dict[str, int]:
-    tokens = jax.eval_shape(lambda p, b: model.tokens(p, None, b), params, shapes)
-    _, number, channels = tokens.values.shape
-    return {"number": number, "channels": channels}
 
 
 def _flops(model_config, params, shapes) -> int:

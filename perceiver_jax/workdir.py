@@ -234,6 +234,7 @@ def _upgraded(values: Any) -> dict[str, Any]:
     """
     data, model, train = (dict(values[name]) for name in ("data", "model", "train"))
     values = values | {"data": data, "model": model, "train": train}
+    model["encoder"] = {"reads": ()} | model["encoder"]
     if "modalities" in data:
         data["fields"] = data.pop("modalities") | {"label": {"kind": "label"}}
     if "num_classes" in model:

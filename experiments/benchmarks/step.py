@@ -214,6 +214,11 @@ def _tokens(config: ml_collections.ConfigDict) -> list[int]:
     """M and C of the inputs of a config."""
     from perceiver_jax import data, summary  # Here, for they take seconds.
 
+    if config.model.encoder.reads:
+        raise config_lib.UserError(
+            f"config.model.encoder.reads is {config.model.encoder.reads}; expected (), for the "
+            "peers read all inputs at once. Leave out --peers."
+        )
     batch = data.build_data(**config.data.to_dict() | {"batch_size": 1}).zero_batch()
     return list(summary.describe_model(config, batch)["input"].values())
 
