@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 import dataclasses
 import functools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import haiku as hk
 import jax
@@ -28,9 +28,6 @@ class PerceiverEncoder(hk.Module):
       layers: the weights that each cross-attend and each latent Transformer uses, in order, such
         as ('cross_attend_0', 'latent_transformer_0', 'cross_attend_1', 'latent_transformer_0');
         see `layers.make_layers`.
-      reads: what each cross-attend reads, in order: 'all' inputs fused; one input by its name, with
-        that input's own channels; or a part, such as 'all[0]' or 'video[3]'. All that is read in
-        parts is cut into as many, along its first axis. None: all cross-attends read 'all'.
       num_self_attends: layers of a latent Transformer.
       num_cross_attend_heads: heads of a cross-attend; 1 in the paper.
       num_self_attend_heads: heads of a self-attend; 8 in the paper.
@@ -42,12 +39,14 @@ class PerceiverEncoder(hk.Module):
       scan: run repeated cross-attends and latent Transformers under a scan, which compiles each
         once; else unrolled.
       remat: recompute each layer's activations in the backward pass instead of keeping them.
+      reads: what each cross-attend reads, in order: 'all' inputs fused; one input by its name, with
+        that input's own channels; or a part, such as 'all[0]' or 'video[3]'. All that is read in
+        parts is cut into as many, along its first axis. None: all cross-attends read 'all'.
     """
 
     num_latents: int
     latent_channels: int
     layers: Sequence[str]
-    reads: Sequence[str] = ()
     num_self_attends: int = 6
     num_cross_attend_heads: int = 1
     num_self_attend_heads: int = 8
@@ -57,6 +56,7 @@ class PerceiverEncoder(hk.Module):
     chunk_size: int = 0
     scan: bool = True
     remat: bool = False
+    reads: Sequence[str] = ()
     name: str | None = None
 
     def __post_init__(self):
@@ -113,8 +113,8 @@ class PerceiverEncoder(hk.Module):
         return self.update(latents, inputs, self.resolved, rng)
 
     @hk.name_like("__call__")
-    def initial_latents(self, batch_size: int, dtype: jnp.dtype) -> Float[Array, "B N D"]:
-        """The learned latent array, once for each example."""
+    def initial_latents(self, batch_size: Any, dtype: Any) -> Float[Array, "B N D"]:
+        """The learned latent array, once for each of B examples (a number or a symbol)."""
         latents = hk.get_parameter(
             "latents",
             [self.num_latents, self.latent_channels],

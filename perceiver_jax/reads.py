@@ -80,10 +80,10 @@ class Inputs(NamedTuple):
         source = layer.source.removesuffix("[]")
         maps, start = {}, 0
         for name in [source] if source in self.preprocess else sorted(self.preprocess):
-            child, shape = self.preprocess[name], list(arrays[name].shape)
+            child, shape = self.preprocess[name], list(arrays[name].shape[1:])
             if layer.source.endswith("[]"):
-                shape[1] //= num_parts
-            grid = child.grid(shape) if hasattr(child, "grid") else (shape[1],)
+                shape[0] //= num_parts
+            grid = child.grid(shape) if hasattr(child, "grid") else (shape[0],)
             stop = start + int(np.prod(grid))
             maps[name] = attention_maps.AttentionMap(
                 *(_on_grid(child, x[..., start:stop], grid) for x in found)

@@ -56,11 +56,9 @@ def test_impossible_layers_are_an_error(arguments, message):
 
 @pytest.mark.parametrize("pattern", PAPER)
 def test_runs_put_together_give_the_layers_again(pattern):
-    layers = layers_lib.make_layers(*PAPER[pattern])
+    layers = layers_lib.resolve(layers_lib.make_layers(*PAPER[pattern]))
     runs = layers_lib.find_runs(layers)
-    again = [
-        names[i % len(names)] for run in runs for i in range(run.repeats) for names in run.pattern
-    ]
+    again = [repeats[i] for run in runs for i in range(run.repeats) for repeats in run.pattern]
     assert again == list(layers)
     assert sum(len(run.pattern) for run in runs) <= 5  # so few layers are compiled
 

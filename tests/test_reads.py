@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import perceiver_jax
-from perceiver_jax import config, flops
+from perceiver_jax import attention, config, flops
 from perceiver_jax import layers as layers_lib
 
 FOURIER = {"kind": "fourier", "num_bands": 3}
@@ -38,7 +38,7 @@ def build(layers, reads, fusion=True, **encoder):
         "latent_channels": 12,
         "layers": layers,
         "reads": reads,
-        "num_self_attends": 2,
+        "num_self_attends": 1,
         "num_self_attend_heads": 3,
     }
     return perceiver_jax.build_model(
@@ -71,7 +71,7 @@ def make_params(model, batch):
     """Parameters away from their start, where the head is zero."""
     shapes = jax.eval_shape(model.init, jax.random.key(0), batch)
     rng = np.random.default_rng(0)
-    return jax.tree.map(lambda x: rng.normal(0, 0.3, x.shape).astype(np.float32), shapes)
+    return jax.tree.map(lambda x: jnp.array(rng.normal(0, 0.3, x.shape), jnp.float32), shapes)
 
 
 @functools.cache
@@ -137,27 +137,25 @@ def test_inputs_that_do_not_divide_into_the_parts_are_an_error():
 # ------------------------------------------------------------------ numbers
 
 
-def by_hand(model, params, batch, num_latent_blocks=2):
+def block(params, path):
+    """The parameters of a block of the encoder."""
+    prefix = f"encoder/{path}/"
+    return {k.removeprefix(prefix): v for k, v in params.items() if k.startswith(prefix)}
+
+
+def by_hand(model, params, batch, num_latent_blocks=1):
     """The sequential model, layer by layer, of the blocks that it is made of."""
-    from perceiver_jax import attention
-
-    latents = jnp.broadcast_to(params["encoder"]["latents"], (2, 5, 12))
-
-    def below(path):
-        found = {}
-        for module, arrays in params.items():
-            if module.startswith(f"encoder/{path}/"):
-                found[module.removeprefix(f"encoder/{path}/")] = arrays
-        return found
-
+    latents = jnp.broadcast_to(params["encoder"]["latents"][None], (2, 5, 12))
     for index, name in enumerate(SEQUENTIAL):
         inputs = model.tokens(params, None, batch, reads=name).values
         latents = attention.cross_attend(
-            below(f"cross_attend_{index % 2}"), latents, inputs, streaming=False
+            block(params, f"cross_attend_{index % 2}"), latents, inputs, streaming=False
         )
         for i in range(num_latent_blocks):
             latents = attention.self_attend(
-                below(f"latent_transformer_{index % 2}/self_attend_{i}"), latents, num_heads=3
+                block(params, f"latent_transformer_{index % 2}/self_attend_{i}"),
+                latents,
+                num_heads=3,
             )
     return latents
 
@@ -170,7 +168,6 @@ def test_inputs_read_one_after_the_other_give_what_the_blocks_give():
 
 
 def test_an_input_that_is_read_alone_has_its_own_channels():
-    tokens = {name: (30, 7 + 5) if name == "audio" else (36, 21 + 12) for name in INPUTS}
     batch, params = make_batch(), params_of(sequential)
     tokens = {n: sequential().tokens(params, None, batch, reads=n).values.shape for n in INPUTS}
     assert tokens == {"audio": (2, 21, 5 + 7), "video": (2, 36, 12 + 21)}
@@ -181,9 +178,7 @@ def test_scanned_layers_equal_unrolled_ones_with_gradients_and_dropout(make):
     batch, params = make_batch(), params_of(make)
     results = []
     for scan in (True, False):
-        layers = STEP * 3 if make is unrolled else None
         model = make(scan)
-        del layers
 
         def loss(params, model=model):
             return jnp.sum(model.apply(params, None, batch)["label"] ** 2)
@@ -238,7 +233,7 @@ def test_latents_pass_unchanged_where_there_is_nothing_to_read(make):
                     "num_latents": 5,
                     "latent_channels": 12,
                     "layers": ("latent_transformer_0", *layers) * 2,
-                    "num_self_attends": 2,
+                    "num_self_attends": 1,
                     "num_self_attend_heads": 3,
                 },
                 "outputs": {"label": {"kind": "mean_pool", "size": 7}},
@@ -334,11 +329,6 @@ def scores(params, query_norm, key_norm, latents, inputs, heads):
     return np.einsum("bnhp,bmhp->bhnm", query, key) / np.sqrt(query.shape[-1])
 
 
-def block(params, path):
-    prefix = f"encoder/{path}/"
-    return {k.removeprefix(prefix): v for k, v in params.items() if k.startswith(prefix)}
-
-
 def test_attention_maps_equal_a_direct_computation():
     model, params, batch = unrolled(), params_of(unrolled), make_batch()
     maps = jax.jit(lambda b: model.attention_maps(params, b, (0, 1)))(batch)
@@ -354,14 +344,11 @@ def test_attention_maps_equal_a_direct_computation():
         video.weights.reshape(2, 1, 5, 12), softmax(expected)[..., 7:], atol=1e-5
     )
     # The latent Transformer after it.
-    from perceiver_jax import attention
-
     latents = attention.cross_attend(block(params, "cross_attend_0"), jnp.asarray(latents), inputs)
     path = "latent_transformer_0/self_attend_0"
     expected = scores(block(params, path), "norm", "norm", latents, latents, 3)
     np.testing.assert_allclose(maps[1]["self_attend_0"].scores, expected, atol=1e-5)
-    np.testing.assert_allclose(maps[1]["self_attend_1"].weights.sum(-1), 1, atol=1e-5)
-    assert set(maps[1]) == {"self_attend_0", "self_attend_1"}
+    np.testing.assert_allclose(maps[1]["self_attend_0"].weights, softmax(expected), atol=1e-5)
 
 
 def test_masked_inputs_have_no_weight_in_attention_maps():
@@ -409,7 +396,8 @@ def test_indices_of_no_layer_are_an_error():
 def test_embeddings_are_what_the_output_is_made_of():
     model, params, batch = unrolled(), params_of(unrolled), make_batch()
     pooled = model.latents(params, batch, pooled=True)
-    logits = pooled @ params["decoder/logits"]["w"] + params["decoder/logits"]["b"]
+    logits = np.asarray(pooled) @ params["decoder/logits"]["w"]
+    logits = logits + np.asarray(params["decoder/logits"]["b"])
     np.testing.assert_allclose(logits, run(model, params, batch), atol=1e-5)
     assert model.latents(params, batch).shape == (2, 5, 12)
 
@@ -458,8 +446,6 @@ def test_all_functions_can_be_mapped_differentiated_and_exported():
 @pytest.mark.parametrize("make", [unrolled, sequential])
 def test_counted_flops_are_those_that_xla_counts(make):
     batch, params = make_batch(), params_of(make)
-    layers, reads = (STEP * 3, PARTS) if make is unrolled else (None, None)
-    del layers, reads
     model = make(False)  # XLA counts the body of a loop once.
     counted = flops.count_flops(lambda p, b: make().apply(p, None, b), params, batch)
     compiled = jax.jit(lambda p, b: model.apply(p, None, b)).lower(params, batch).compile()

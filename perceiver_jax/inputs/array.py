@@ -24,8 +24,8 @@ class ArrayPreprocessor(hk.Module):
     axes: ClassVar[str] = "B *X C"
 
     def grid(self, shape: Sequence[int]) -> tuple[int, ...]:
-        """The inputs along each axis, for an array of the given shape."""
-        return tuple(shape[1:-1])
+        """The inputs along each axis, for an example of the given shape."""
+        return tuple(shape[:-1])
 
     def __call__(
         self, array: Shaped[Array, "B *X C"], mask: Bool[Array, "B *M"] | None = None

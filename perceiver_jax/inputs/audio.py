@@ -31,8 +31,8 @@ class AudioPreprocessor(hk.Module):
         config.check(vars(self), patch_size=config.AT_LEAST_ONE)
 
     def grid(self, shape: Sequence[int]) -> tuple[int, ...]:
-        """The inputs along each axis, for an array of the given shape."""
-        return (shape[1] // self.patch_size,)
+        """The inputs along each axis, for an example of the given shape."""
+        return (shape[0] // self.patch_size,)
 
     def __call__(
         self, audio: Shaped[Array, "B S"], mask: Bool[Array, "B *M"] | None = None
@@ -63,8 +63,8 @@ class MelPreprocessor(hk.Module):
         tokens.check_patches(self.patch_size, self.axes)
 
     def grid(self, shape: Sequence[int]) -> tuple[int, ...]:
-        """The inputs along each axis, for an array of the given shape."""
-        return tuple(n // p for n, p in zip(shape[1:], self.patch_size, strict=True))
+        """The inputs along each axis, for an example of the given shape."""
+        return tuple(n // p for n, p in zip(shape, self.patch_size, strict=True))
 
     def __call__(
         self, mel: Shaped[Array, "B T F"], mask: Bool[Array, "B *M"] | None = None

@@ -37,8 +37,8 @@ class ImagePreprocessor(hk.Module):
         config.check(vars(self), permutation_seed=config.Range(-1, config.MAX_INT, whole=True))
 
     def grid(self, shape: Sequence[int]) -> tuple[int, ...]:
-        """The inputs along each axis, for an array of the given shape."""
-        return tuple(shape[1:-1])
+        """The inputs along each axis, for an example of the given shape."""
+        return tuple(shape[:-1])
 
     def in_order(self, values: Shaped[Array, "*B M"]) -> Shaped[Array, "*B M"]:
         """Brings what belongs to the inputs into the order of the pixels."""

@@ -36,8 +36,8 @@ class VideoPreprocessor(hk.Module):
         tokens.check_patches(self.patch_size, self.axes)
 
     def grid(self, shape: Sequence[int]) -> tuple[int, ...]:
-        """The inputs along each axis, for an array of the given shape."""
-        return tuple(n // p for n, p in zip(shape[1:-1], self.patch_size, strict=True))
+        """The inputs along each axis, for an example of the given shape."""
+        return tuple(n // p for n, p in zip(shape[:-1], self.patch_size, strict=True))
 
     def __call__(
         self, video: Shaped[Array, "B T H W C"], mask: Bool[Array, "B *M"] | None = None
