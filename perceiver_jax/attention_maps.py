@@ -3,25 +3,17 @@
 They are computed on demand from the latents that a layer gets; the layer itself keeps nothing.
 """
 
-from typing import NamedTuple
-
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from perceiver_jax import attention, kernels, tokens
 
-
-class AttentionMap(NamedTuple):
-    """What each latent attends to, in float32 at least.
-
-    Attributes:
-      scores: before the softmax: query times key over √P; -inf where the mask is False.
-      weights: after it. They sum to one over all that is read, or to zero where nothing is.
-    """
-
-    scores: Float[Array, "B H N *M"]
-    weights: Float[Array, "B H N *M"]
+# `scores` before the softmax, query times key over √P, -inf where the mask is False; and `weights`
+# after it, which sum to one over all that is read, or to zero where nothing is. Both are
+# [B, H, N, *M], float32 at least. A plain dict, for programs made by `jax.export` can return it to
+# those who don't have this package.
+AttentionMap = dict[str, jax.Array]
 
 
 def of_cross_attend(
@@ -51,7 +43,7 @@ def _map(query, key, mask, num_heads):
     query, key = (x.reshape(*x.shape[:2], num_heads, -1) for x in (query, key))
     scores = kernels.einsum("bnhp,bmhp->bhnm", query / query.shape[-1] ** 0.5, key)
     if mask is None:
-        return AttentionMap(scores, jax.nn.softmax(scores))
+        return {"scores": scores, "weights": jax.nn.softmax(scores)}
     keep = jnp.expand_dims(mask, (1, 2))  # [B, 1, 1, M]
     weights = jax.nn.softmax(jnp.where(keep, scores, kernels.MASKED_SCORE))
-    return AttentionMap(jnp.where(keep, scores, -jnp.inf), jnp.where(keep, weights, 0))
+    return {"scores": jnp.where(keep, scores, -jnp.inf), "weights": jnp.where(keep, weights, 0)}

@@ -43,11 +43,12 @@ class Model(NamedTuple):
       latents: `latents(params, batch, pooled=False)`: the final latents, float32 `[B, N, D]`, or
         their mean `[B, D]`: an embedding of each example.
       attention_maps: `attention_maps(params, batch, indices)`: what the layers of these indices in
-        `encoder.layers` attend to: `{index: {name: AttentionMap}}`. Maps of cross-attends are by
-        input, `[B, H, N, *X]` over the input's own grid (rows and columns of an image; frames, rows
-        and columns of patches of a video; frames and bins of a spectrogram; patches of audio), or
-        over the grid of the part that is read; the weights of all inputs of a cross-attend sum to
-        one. Those of a latent Transformer are `[B, H, N, N]`, by 'self_attend_0' and so on.
+        `encoder.layers` attend to: `{index: {name: {'scores': ..., 'weights': ...}}}`, before and
+        after the softmax. Maps of cross-attends are by input, `[B, H, N, *X]` over the input's own
+        grid (rows and columns of an image; frames, rows and columns of patches of a video; frames
+        and bins of a spectrogram; patches of audio), or over that of the part that is read; the
+        weights of all inputs of a cross-attend sum to one, and scores are -inf where a mask is
+        False. Those of a latent Transformer are `[B, H, N, N]`, by 'self_attend_0' and so on.
       initial_latents: `initial_latents(params, batch_size) -> latents`, where a stream begins.
       step: `step(params, latents, part) -> latents`: an unrolled model, whose layers are the same
         for one part of its inputs after the other, reads the next one. `part` is a batch of one

@@ -85,9 +85,7 @@ class Inputs(NamedTuple):
                 shape[0] //= num_parts
             grid = child.grid(shape) if hasattr(child, "grid") else (shape[0],)
             stop = start + int(np.prod(grid))
-            maps[name] = attention_maps.AttentionMap(
-                *(_on_grid(child, x[..., start:stop], grid) for x in found)
-            )
+            maps[name] = {k: _on_grid(child, x[..., start:stop], grid) for k, x in found.items()}
             start = stop
         return maps
 
