@@ -14,6 +14,7 @@ if TYPE_CHECKING:  # What editors follow.
     from perceiver_jax.data.fake import fake_batches
     from perceiver_jax.data.inference import prepare
     from perceiver_jax.data.pipeline import Data, build_data
+    from perceiver_jax.data.streams import read_parts
 
 _MODULES = {
     "AugmentError": "errors",
@@ -23,6 +24,7 @@ _MODULES = {
     "build_data": "pipeline",
     "fake_batches": "fake",
     "from_arrays": "arrays",
+    "read_parts": "streams",
     "prepare": "inference",
 }
 __all__ = sorted(_MODULES)

@@ -145,6 +145,43 @@ def read_points(raw: Any, num_points: int, z_up: bool) -> np.ndarray:
     return value
 
 
+def read_segments(
+    path: str | os.PathLike, with_video: bool, length: float, what: str
+) -> Iterator[tuple[float, dict[str, Any]]]:
+    """Decodes a file with video or audio segment by segment.
+
+    Args:
+        path: of the file.
+        with_video: whether video is wanted.
+        length: of a segment, in seconds; the last one is shorter.
+        what: names it.
+
+    Yields:
+        Where each segment begins, in seconds, and what `decode.decode` returns of it.
+
+    Raises:
+        errors.BadDataError: it can't be read.
+    """
+    from perceiver_jax.data.builders.clips import decode
+
+    request = {"path": str(_existing(path))}
+    pool = isolated.kept_pool(decode.answer, decode.initialise)
+    whole = _run(pool, request)["seconds"]
+    request |= {"length": length, "cut": None, "with_video": with_video}
+    start = 0.0
+    while start < max(whole - 1 / 25, 1 / 25):
+        try:
+            clip = _run(pool, request | {"start": start})
+        except errors.BadDataError as error:
+            if error.cause != "silent":
+                raise
+            # Silence is a part of a recording like others.
+            clip = {"audio": b"", "video": [], "seconds": min(length, whole - start), "causes": {}}
+        _warn(clip["causes"], what)
+        yield start, clip
+        start += length
+
+
 def read_clip(raw: Any, with_video: bool, what: str) -> dict[str, Any]:
     """Decodes a file with video or audio.
 
@@ -163,13 +200,18 @@ def read_clip(raw: Any, with_video: bool, what: str) -> dict[str, Any]:
 
     with _path(raw) as path:
         request = {"path": str(path), "with_video": with_video, **decode.WHOLE_FILE}
-        clip = isolated.kept_pool(decode.answer, decode.initialise).run(request)
-    if isinstance(clip, isolated.Ended):
-        raise errors.BadDataError(*clip)
-    if "error" in clip:
-        raise errors.BadDataError(*clip["error"])
+        clip = _run(isolated.kept_pool(decode.answer, decode.initialise), request)
     _warn(clip["causes"], what)
     return clip
+
+
+def _run(pool: isolated.Pool, request: dict[str, Any]) -> dict[str, Any]:
+    result = pool.run(request)
+    if isinstance(result, isolated.Ended):
+        raise errors.BadDataError(*result)
+    if "error" in result:
+        raise errors.BadDataError(*result["error"])
+    return result
 
 
 def read_audio(raw: Any, with_video: bool, what: str) -> bytes:

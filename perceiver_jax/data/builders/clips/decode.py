@@ -4,7 +4,7 @@
 FFmpeg costs one clip. They import this module: it needs neither TFDS nor JAX, which take seconds.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import av
@@ -43,11 +43,18 @@ def initialise() -> None:
 
 
 def answer(request: dict[str, Any]) -> dict[str, Any]:
-    """Returns what `decode` does of a request, its arguments."""
-    return decode(**request)
+    """Returns what `decode` does of a request, its arguments; `seconds` of one of a path alone."""
+    return decode(**request) if len(request) > 1 else seconds(**request)
 
 
-def decode(path: str, start: float, length: float, cut: bool, with_video: bool = True) -> dict:
+def seconds(path: str) -> dict:
+    """Returns `seconds`, how long a file is, or `error`; one that doesn't say so is read."""
+    return _or_error(_seconds, path)
+
+
+def decode(
+    path: str, start: float, length: float, cut: bool | None, with_video: bool = True
+) -> dict:
     """Decodes a segment; an error that it raises is one of this program.
 
     Args:
@@ -55,14 +62,19 @@ def decode(path: str, start: float, length: float, cut: bool, with_video: bool =
         start: where the segment begins in the recording, in seconds.
         length: of the segment, in seconds; no more is decoded.
         cut: whether the file is known to begin at `start`. If not, it does so too when it is no
-            longer than the segment, and holds the whole recording when it is.
+            longer than the segment, and holds the whole recording when it is. None: it holds the
+            whole recording, however long that is.
         with_video: whether video is wanted; without, a clip has to have audio.
 
     Returns:
         What `storage.encode` does, or `error`, cause and detail of a clip that can't be used.
     """
+    return _or_error(_decode, path, start, length, cut, with_video)
+
+
+def _or_error(function: Callable[..., dict], *args: Any) -> dict:
     try:
-        return _decode(path, start, length, cut, with_video)
+        return function(*args)
     except errors.BadDataError as error:
         return {"error": (error.cause, error.detail)}
     except MemoryError:
@@ -74,8 +86,22 @@ def decode(path: str, start: float, length: float, cut: bool, with_video: bool =
         return {"error": ("undecodable", f"{type(error).__name__}: {error}"[:200])}
 
 
+def _seconds(path: str) -> dict:
+    with containers.open_file(path) as container:
+        streams = [s for s in container.streams if s.type in ("audio", "video")]
+        claimed = containers.claimed(path, container, streams) if streams else 0.0
+        if claimed is None or container.format.name in containers.ENDLESS:
+            claimed = containers.measure(path, streams) - containers.origin(container)
+        return {"seconds": claimed}
+
+
 def _decode(
-    path: str, start: float, length: float, cut: bool, with_video: bool, channel: int | None = None
+    path: str,
+    start: float,
+    length: float,
+    cut: bool | None,
+    with_video: bool,
+    channel: int | None = None,
 ) -> dict:
     """Decodes with the mean of the audio's channels, or one of them."""
     with containers.open_file(path) as container:
@@ -99,7 +125,8 @@ def _decode(
         late = 0.0 if container.format.name.startswith("mov") else max(0.0, origin)
         if (endless or claimed is None or late > _SLACK) and (not cut or guess > length):
             whole = containers.measure(path, streams) - origin
-        begin = start if not cut and whole is not None and whole > length + _WHOLE else 0.0
+        is_longer = whole is not None and whole > length + _WHOLE
+        begin = start if cut is None or (not cut and is_longer) else 0.0
         skipped = {}
         if begin and containers.finds_times(container, streams):
             container.seek(max(0, round(target * av.time_base)), backward=True)
@@ -131,7 +158,7 @@ def _decode(
         causes = {}
         if damaged:
             causes["damaged"] = f"{damaged} packets or frames"
-        if cut and whole is not None and whole > length + _WHOLE:
+        if cut and is_longer:
             causes["long"] = f"{whole:.2f} s"
         if channel is not None:
             causes["opposite_channels"] = f"channel {channel + 1} is taken"

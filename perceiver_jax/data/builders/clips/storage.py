@@ -235,7 +235,7 @@ def encode(
 
     Returns:
         `video`, JPEG files at 25 a second, `audio`, a FLAC file of 48 kHz mono, each empty if there
-        is none, and `causes`.
+        is none, `seconds`, how long they are, and `causes`.
 
     Raises:
         errors.BadDataError: there is but silence.
@@ -268,7 +268,7 @@ def encode(
     flac = b""
     if len(samples):
         flac = _flac(np.clip(soxr.resample(samples, audio.rate, SAMPLE_RATE), -1, 1), num)
-    return {"video": files[:num], "audio": flac, "causes": causes}
+    return {"video": files[:num], "audio": flac, "seconds": num / FRAME_RATE, "causes": causes}
 
 
 def encode_frames(frames: np.ndarray, rate: int | float) -> dict:
