@@ -26,7 +26,7 @@ DTYPES = ("float32", "bfloat16", "float64")
 _MODALITY_DROPOUT, _ENCODER = 0, 1
 
 
-Maps = dict[int, dict[str, attention_maps.AttentionMap]]
+Maps = list[dict[str, attention_maps.AttentionMap]]
 
 
 class Model(NamedTuple):
@@ -43,11 +43,11 @@ class Model(NamedTuple):
       latents: `latents(params, batch, pooled=False)`: the final latents, float32 `[B, N, D]`, or
         their mean `[B, D]`: an embedding of each example.
       attention_maps: `attention_maps(params, batch, indices)`: what the layers of these indices in
-        `encoder.layers` attend to: `{index: {name: {'scores': ..., 'weights': ...}}}`, before and
-        after the softmax. Maps of cross-attends are by input, `[B, H, N, *X]` over the input's own
-        grid (rows and columns of an image; frames, rows and columns of patches of a video; frames
-        and bins of a spectrogram; patches of audio), or over that of the part that is read; the
-        weights of all inputs of a cross-attend sum to one, and scores are -inf where a mask is
+        `encoder.layers` attend to, one `{name: {'scores': ..., 'weights': ...}}` for each, before
+        and after the softmax. Maps of cross-attends are by input, `[B, H, N, *X]` over the input's
+        own grid (rows and columns of an image; frames, rows and columns of patches of a video;
+        frames and bins of a spectrogram; patches of audio), or over that of the part that is read;
+        the weights of all inputs of a cross-attend sum to one, and scores are -inf where a mask is
         False. Those of a latent Transformer are `[B, H, N, N]`, by 'self_attend_0' and so on.
       initial_latents: `initial_latents(params, batch_size) -> latents`, where a stream begins.
       step: `step(params, latents, part) -> latents`: an unrolled model, whose layers are the same
@@ -172,11 +172,11 @@ def _build(inputs, outputs, encoder, fusion=None, dtype="float32"):
         found = _with_dtype(embed(made, batch, None, False)[0], compute_dtype)
         maps = made.encode.attention_maps(found, indices)
         arrays, _ = made.inputs.take(batch)
-        for index in indices:
+        for index in set(indices):
             if resolved[index].is_cross_attend:
-                (own,) = maps[index].values()
+                own = maps[index].pop(resolved[index].source)
                 maps[index] = made.inputs.on_grids(resolved[index], arrays, num_parts, own)
-        return maps
+        return [maps[index] for index in indices]
 
     def begin(batch_size, compute_dtype):
         return modules().encode.initial_latents(batch_size, compute_dtype)

@@ -362,7 +362,7 @@ def test_masked_inputs_have_no_weight_in_attention_maps():
     model, params = sequential(), params_of(sequential)
     mask = np.random.default_rng(1).random((2, 21)) < 0.5
     mask[1] = False
-    maps = model.attention_maps(params, make_batch() | {"audio_mask": mask}, (4,))[4]["audio"]
+    maps = model.attention_maps(params, make_batch() | {"audio_mask": mask}, (4,))[0]["audio"]
     for b in range(2):
         np.testing.assert_array_equal(
             np.isneginf(maps["scores"][b]), np.broadcast_to(~mask[b], (1, 5, 21))
