@@ -287,15 +287,3 @@ def state_spec(shape: tuple[int, ...], num_devices: int) -> tuple[str | None, ..
     if not any(divisible):
         return ()
     return (*itertools.repeat(None, divisible.index(max(divisible))), AXIS)
-
-
-def state_bytes(tree: Any) -> int:
-    """Returns how many bytes of a placed tree are on each device.
-
-    Args:
-      tree: Arrays, or `jax.ShapeDtypeStruct`s with a sharding.
-    """
-    return sum(
-        int(np.prod(x.sharding.shard_shape(x.shape))) * x.dtype.itemsize
-        for x in jax.tree.leaves(tree)
-    )

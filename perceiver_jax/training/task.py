@@ -11,30 +11,18 @@ Rows = Mapping[str, np.ndarray]
 
 
 @runtime_checkable
-class Panel(Protocol):
-    """A part of `curves.png`.
-
-    Attributes:
-      label: What its axis shows.
-      limits: Of the axis; None: whatever there is.
-    """
-
-    label: str
-    limits: tuple[float, float] | None
-
-
-@runtime_checkable
 class Metric(Protocol):
     """How a metric is shown.
 
     Attributes:
       label: Its name on the screen and in images.
-      panel: Where it is drawn; None leaves it out.
+      panel: The part of `curves.png` where it is drawn, with `label` and `limits` of its axis; None
+        leaves it out.
       style: Of its line there, in matplotlib's letters.
     """
 
     label: str
-    panel: Panel | None
+    panel: Any
     style: str
 
 
