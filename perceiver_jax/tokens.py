@@ -109,8 +109,8 @@ def to_patches(grid: Array, patch_size: Sequence[int]) -> Array:
     batch_size, *dims, channels = grid.shape
     if len(patch_size) != len(dims) or any(n % p for n, p in zip(dims, patch_size, strict=True)):
         raise config.UserError(
-            f"Patches of {tuple(patch_size)} don't tile an array of {tuple(dims)}; "
-            "each patch size must divide its axis. Change the patch size or crop the input."
+            f"patch_size is {tuple(patch_size)}, which doesn't tile an array of {tuple(dims)}; "
+            "each number must divide its axis. Change it, or crop the input."
         )
     counts = [n // p for n, p in zip(dims, patch_size, strict=True)]
     split = [size for pair in zip(counts, patch_size, strict=True) for size in pair]
@@ -142,8 +142,8 @@ def normalize_pixels(
         )
     if pixels.shape[-1] != len(mean) or len(mean) != len(std):
         raise config.UserError(
-            f"Pixels of {pixels.shape[-1]} channels with {len(mean)} means and {len(std)} "
-            "standard deviations; expected one of each a channel."
+            f"mean is {tuple(mean)} and std {tuple(std)}; expected one of each for the "
+            f"{pixels.shape[-1]} channels of the pixels. Change them."
         )
     scale, offset = (
         np.asarray(x, np.float32).reshape((1,) * (pixels.ndim - 1) + (-1,)) for x in (std, mean)

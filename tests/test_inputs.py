@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import perceiver_jax
-from perceiver_jax import tokens
+from perceiver_jax import config, tokens
 
 FOURIER = dict(kind="fourier", num_bands=2)
 
@@ -34,18 +34,25 @@ def test_patches_of_a_video_hold_neighbouring_pixels():
 
 
 def test_patches_that_do_not_tile_are_an_error():
-    with pytest.raises(ValueError, match=r"Patches of \(3,\) don't tile an array of \(10,\)"):
+    with pytest.raises(ValueError, match=r"patch_size is \(3,\), which doesn't tile .* \(10,\)"):
         tokens.to_patches(jnp.zeros((1, 10, 1)), (3,))
 
 
 def test_pixels_are_normalised_by_channel_and_followed_by_their_positions():
     image = np.random.default_rng(0).integers(0, 256, (2, 3, 5, 3), np.uint8)
-    keys = dict(kind="image", mean=(0.1, 0.2, 0.3), std=(0.5, 0.25, 2.0), position_encoding=FOURIER)
+    keys = dict(kind="image", mean=(0.1, 0.2, 0.3), std=(0.5, 0.25, 1.0), position_encoding=FOURIER)
     (values, mask), _ = encode(dict(image=keys), dict(image=image))
     assert values.shape == (2, 15, 3 + 2 * (2 * 2 + 1)) and mask is None
     expected = (image.reshape(2, 15, 3) / 255 - keys["mean"]) / keys["std"]
     np.testing.assert_allclose(values[..., :3], expected, atol=1e-5)
     np.testing.assert_allclose(values[0, :, 3:5], perceiver_jax.linear_positions((3, 5)))
+
+
+def test_pixels_of_other_channels_than_means_are_refused():
+    keys = dict(kind="image", mean=(0.5,), std=(0.2,), position_encoding=FOURIER)
+    message = r"mean is \(0.5,\) and std \(0.2,\); expected one of each for the 3 channels"
+    with pytest.raises(config.UserError, match=message):
+        encode(dict(image=keys), dict(image=np.zeros((1, 3, 5, 3), np.uint8)))
 
 
 def test_permutation_moves_inputs_together_with_their_positions():
