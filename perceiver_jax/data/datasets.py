@@ -126,19 +126,24 @@ def prepared_builder(name: str, data_dir: str) -> tfds.core.DatasetBuilder:
             installed.
     """
     known = lookup(name, data_dir)
-    if known.found is not None:
-        return known.found
-    if known.builder is None:
+    builder = known_builder(known, data_dir)
+    if builder is None:
         raise errors.DatasetNotFoundError(
             f"No data set {name!r} in {root(data_dir) / name}. Prepare it there with python "
             f"-m experiments.prepare_data {name}, or say where it is (--config.data.data_dir=DIR "
             "or TFDS_DATA_DIR). To run the same code on data that comes with the package: "
             f"--config={known.mini}"
         )
-    builder = known.builder(data_dir=data_dir or None, config=known.config)
-    if not _is_prepared(builder):
+    if known.found is None and not _is_prepared(builder):
         build(builder)
     return builder
+
+
+def known_builder(known: Dataset, data_dir: str) -> tfds.core.DatasetBuilder | None:
+    """Returns the builder of a set that is on disk, or embedded; builds nothing."""
+    if known.found is not None or known.builder is None:
+        return known.found
+    return known.builder(data_dir=data_dir or None, config=known.config)
 
 
 def num_examples(name: str, data_dir: str, split: str) -> int:

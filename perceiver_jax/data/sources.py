@@ -50,9 +50,12 @@ class OnDisk:
             return {"upright": known.upright}
         if kind == "label" and known.found is None:
             return {"num_classes": known.num_classes, "multi_label": known.multi_label}
-        if kind not in ("label", "number") or known.found is None:
+        if kind not in ("label", "number"):
             return {}
-        stored = known.found.info.features
+        builder = datasets.known_builder(known, self.data_dir)
+        if builder is None:
+            return {}
+        stored = builder.info.features
         feature = stored[self._feature(stored, name, kind)]
         if kind == "label":
             classes, multi_label = features.class_label(feature)

@@ -195,6 +195,12 @@ def test_the_output_gets_the_size_of_the_label_that_is_named(data_dir, feature, 
     assert config.data.test_split == "validation"
 
 
+def test_an_embedded_set_tells_how_many_numbers_there_are(make_data):
+    fields = {"points": {"kind": "point_cloud", "num_points": 101}, "size_cm": {"kind": "number"}}
+    (batch,) = make_data("furniture11", fields=fields, test_split="test[:7]").test_batches(7, 1)
+    assert batch["size_cm"].shape == (7, 3) and batch["size_cm"].min() > 1
+
+
 def test_a_number_of_the_fields_own_name_comes_first(weighed):
     made = weighed(feature_names="", fields=IMAGE | {"grams": {"kind": "number"}})
     (batch,) = made.test_batches(5, 1)
@@ -216,7 +222,11 @@ def test_a_value_that_is_no_number_makes_a_bad_record(weighed):
         ({"feature_names": "y=photo"}, "'photo'.*a Image of files; expected one of which 'y'"),
         ({"feature_names": "y=seen"}, r"numbers \[None\]; expected as many in each record"),
         ({"fields": {"label": {"kind": "label"}}, "feature_names": ""}, "no features of classes"),
-        ({"dataset": "mnist5k"}, "Missing key config.data.fields.y.size"),
+        (
+            {"dataset": "mnist5k"},
+            "no feature 'sides'; expected one of .'image', 'label'. to be 'y'",
+        ),
+        ({"dataset": "imagenet2012"}, "Missing key config.data.fields.y.size"),
         ({"mixup_alpha": 0.2}, "target 'y' is no label; expected 0"),
     ],
 )
