@@ -121,6 +121,10 @@ def print_result(builder: Builder, kind: Kind, data_dir: str) -> None:
         more = ", ..." if label.num_classes > _SHOWN_CLASSES else ""
         print(f"{label.num_classes} classes: {', '.join(label.names[:_SHOWN_CLASSES])}{more}")
     print(f"in {builder.data_dir}")
+    every = builder.info.features.values()
+    if not any(hasattr(getattr(feature, "feature", feature), "names") for feature in every):
+        print("It has no classes. Numbers to be predicted, and other tasks: docs/new_task.md")
+        return
     variant = builder.builder_config
     name = builder.name if variant is None else f"{builder.name}/{variant.name}"
     command = ["python", "-m", "experiments.train", f"--config=experiments/configs/{kind.recipe}"]

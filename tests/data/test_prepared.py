@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
-from experiments import cli
+from experiments import cli, prepare_data
 from perceiver_jax import data
 from perceiver_jax.data import datasets, features
 from perceiver_jax.data.fields import label
@@ -205,6 +205,12 @@ def test_a_number_of_the_fields_own_name_comes_first(weighed):
     made = weighed(feature_names="", fields=IMAGE | {"grams": {"kind": "number"}})
     (batch,) = made.test_batches(5, 1)
     assert sorted(batch["grams"][:, 0]) == [100, 101, 102, 103, 104]
+
+
+@pytest.mark.parametrize(("name", "told"), [("weighed", "no classes"), ("tagged", "Train on it")])
+def test_a_set_without_classes_is_sent_to_other_tasks(data_dir, capsys, name, told):
+    prepare_data.main(["tfds", f"--name={name}", f"--data_dir={data_dir}"])
+    assert told in capsys.readouterr().out.splitlines()[-1]
 
 
 def test_a_value_that_is_no_number_makes_a_bad_record(weighed):
