@@ -12,14 +12,18 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from perceiver_jax import tasks
+import perceiver_jax
+from perceiver_jax import data, tasks
 from perceiver_jax.data.fields import number
 from perceiver_jax.training import task as task_lib
 from perceiver_jax.training import writers
+from tests.data import media
 
 ROOT = pathlib.Path(__file__).parents[1]
 DOCS = ROOT / "docs"
-MODALITY, TASK, NOTEBOOK = (DOCS / f"{x}.md" for x in ("new_modality", "new_task", "notebook"))
+MODALITY, TASK, NOTEBOOK, STREAMING, LOOK = (
+    DOCS / f"{x}.md" for x in ("new_modality", "new_task", "notebook", "streaming", "look_inside")
+)
 FILE = re.compile(r"^`(\S+\.py)`:\n\n```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
 CODE = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
 LINE = re.compile(r"^```python\n    \"(\w+)\": (\w+)\.(\w+),\n```", re.MULTILINE)
@@ -111,3 +115,54 @@ def test_the_task_of_ones_own_gives_its_loss_and_metrics(install):
     np.testing.assert_allclose(rows["loss"][0], (1 + 3 - 3 * np.log(3)) / 2, rtol=1e-6)
     assert task.metrics(jax.tree.map(np.asarray, rows))["MAE"] == pytest.approx(1.0)
     assert isinstance(task, task_lib.Task)
+
+
+def new_run(recipe, dataset):
+    """A run of a smaller model that was not trained, as `load_run` gives it."""
+    small = {"num_latents": 3, "latent_channels": 16, "num_self_attends": 1}
+    keys = {f"model.encoder.{key}": x for key, x in small.items()} | {"data.dataset": dataset}
+    config = perceiver_jax.load_config(f"{ROOT}/experiments/configs/{recipe}", keys)
+    built = data.build_data(**config.data)
+    model = perceiver_jax.build_model(config.model)
+    shapes = jax.eval_shape(model.init, jax.random.key(0), built.zero_batch())
+    rng = np.random.default_rng(0)
+    params = jax.tree.map(lambda x: jnp.array(rng.normal(0, 0.05, x.shape), jnp.float32), shapes)
+    return types.SimpleNamespace(
+        config=config,
+        model=model,
+        params=params,
+        fields=built.fields,
+        class_names={"label": built.class_names("label")},
+        may_lack=(),
+    )
+
+
+def test_a_prediction_is_printed_after_every_part_of_a_film(tmp_path, monkeypatch, capsys):
+    run = new_run("audioset.py:mini,unrolled", "atari_clips/tiny")
+    monkeypatch.setattr(perceiver_jax, "load_run", lambda path: run)
+    monkeypatch.chdir(tmp_path)
+    media.write_clip(tmp_path / "film.mp4", 2.0)
+    (cell,) = CODE.findall(STREAMING.read_text())
+    exec(compile(cell, "streaming.md", "exec"), {})
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert [line[0] for line in lines] == ["0.64", "1.28", "1.92"]
+    assert all(line[2] in run.class_names["label"] for line in lines)
+
+
+def test_the_pictures_of_the_page_on_attention_are_drawn(tmp_path, monkeypatch):
+    plt = pytest.importorskip("matplotlib.pyplot")
+    runs = {
+        "runs/audioset_av_mel_mini": new_run("audioset.py:mini,av_mel", "atari_clips/tiny"),
+        "runs/modelnet40_mini": new_run("modelnet40.py:mini", "furniture11"),
+    }
+    monkeypatch.setattr(perceiver_jax, "load_run", runs.__getitem__)
+    monkeypatch.chdir(tmp_path)
+    names, game = {}, '"air_raid"'  # One of the two of the tiny set.
+    for cell in CODE.findall(LOOK.read_text().replace('"freeway"', game)):
+        exec(compile(cell, "look_inside.md", "exec"), names)
+    plt.close("all")
+    for name in ("frames", "spectrogram", "points"):
+        assert (tmp_path / f"{name}.png").stat().st_size > 10_000
+    weights = names["first"]["video"]["weights"], names["first"]["audio"]["weights"]
+    total = sum(np.sum(x, axis=tuple(range(3, x.ndim))) for x in weights)
+    np.testing.assert_allclose(total, 1, atol=1e-5)
