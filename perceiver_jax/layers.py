@@ -4,7 +4,6 @@ Recipes name layers, so this imports nothing that takes time.
 """
 
 from collections.abc import Sequence
-import functools
 import re
 from typing import NamedTuple
 
@@ -202,31 +201,38 @@ class Run(NamedTuple):
 def find_runs(layers: Sequence[Layer]) -> list[Run]:
     """Splits a sequence of layers into runs, so that as few layers as possible are compiled."""
     layers = tuple(layers)
-
-    @functools.cache
-    def best(start):  # (layers to compile, runs) of what follows `start`
-        if start == len(layers):
-            return 0, ()
-        cost, runs = best(start + 1)
-        options = [(1 + cost, (Run(((layers[start],),), 1), *runs))]
-        # A run of one repeat is as many runs of a single layer.
-        for period in range(1, (len(layers) - start) // 2 + 1):
-            for repeats in range(2, (len(layers) - start) // period + 1):
-                stop = start + period * repeats
-                pattern = tuple(layers[start + i : stop : period] for i in range(period))
-                if not all(map(_repeats, pattern)):
-                    break  # Nor do more of them.
-                cost, runs = best(stop)
-                options.append((period + cost, (Run(pattern, repeats), *runs)))
-        return min(options, key=lambda option: option[0])
-
-    return list(best(0)[1])
+    best = {len(layers): (0, ())}  # By start: (layers to compile, runs) of what follows.
+    for start in reversed(range(len(layers))):
+        least, length, period = 1 + best[start + 1][0], 1, 1  # A layer on its own.
+        for trial in range(1, (len(layers) - start) // 2 + 1):
+            if trial >= least:
+                break  # It would cost as much at least.
+            # A run of one repeat is as many runs of a single layer.
+            for repeats in range(2, _most_repeats(layers[start:], trial) + 1):
+                cost = trial + best[start + trial * repeats][0]
+                if cost < least:
+                    least, length, period = cost, trial * repeats, trial
+        stop = start + length
+        pattern = tuple(layers[start + i : stop : period] for i in range(period))
+        best[start] = least, (Run(pattern, length // period), *best[stop][1])
+    return list(best[0][1])
 
 
-def _repeats(layers):
-    kinds = {(kind(layer.weights), layer.source) for layer in layers}
-    numbers = len({layer.weights for layer in layers}), len({layer.part for layer in layers})
-    return len(kinds) == 1 and all(number in (1, len(layers)) for number in numbers)
+def _most_repeats(layers, period):
+    """How often the first layers repeat: with weights and parts that are all equal or all other."""
+    for position, layer in enumerate(layers[period:], period):
+        earlier = layers[position % period : position : period]
+        if (kind(layer.weights), layer.source) != (kind(earlier[0].weights), earlier[0].source):
+            return position // period
+        for one, others in (
+            (layer.weights, [x.weights for x in earlier]),
+            (layer.part, [x.part for x in earlier]),
+        ):
+            is_equal = len(others) == others.count(one)
+            is_other = one not in others and (len(others) == 1 or others[0] != others[1])
+            if not is_equal and not is_other:
+                return position // period
+    return len(layers) // period
 
 
 def kind(name: str) -> str:
