@@ -18,13 +18,12 @@ import ml_collections
 import numpy as np
 
 from experiments import cli
-from experiments.benchmarks import command
+from experiments.benchmarks import command, protocol
 import perceiver_jax
 from perceiver_jax import data as data_lib
 from perceiver_jax import layers as layers_lib
 
 _CONFIG = "experiments/configs/audioset.py:mini,unrolled"
-_PAGE_MEGABYTES = 4096 / 2**20
 _MEASURED = (100, 1_000, 5_000, 10_000)  # Parts after which memory is looked at.
 
 
@@ -45,7 +44,7 @@ def main(argv: list[str]) -> None:
 
 def measure(
     config: ml_collections.ConfigDict, num_parts: int, film: pathlib.Path | None
-) -> dict[str, float]:
+) -> dict[str, float | None]:
     """Reads a stream; returns figures by name.
 
     Raises:
@@ -82,17 +81,13 @@ def measure(
         if count == 1:  # Has been compiled.
             begin = time.perf_counter()
         if count in _MEASURED:
-            result[f"megabytes_after_{count}_parts"] = _resident_megabytes()
+            result[f"megabytes_after_{count}_parts"] = protocol.resident("VmRSS")
     taken = time.perf_counter() - begin
     result |= {"parts": count, "compilations": len(compiled)}
     result["milliseconds_a_part"] = 1e3 * taken / max(count - 1, 1)
     if film:
         result["times_real_time"] = end / taken
     return result
-
-
-def _resident_megabytes() -> float:
-    return int(pathlib.Path("/proc/self/statm").read_text().split()[1]) * _PAGE_MEGABYTES
 
 
 if __name__ == "__main__":
