@@ -252,12 +252,12 @@ def _is_bytes(raw: Any) -> bool:
 
 
 def _existing(raw: str | os.PathLike) -> pathlib.Path:
-    """Returns the path of a file that is there.
+    """Returns the path of a file that is there, for processes that may be in another directory.
 
     Raises:
         errors.BadDataError: it is none, or empty.
     """
-    path = pathlib.Path(raw)
+    path = pathlib.Path(raw).absolute()
     try:
         found = path.stat()
     except (FileNotFoundError, NotADirectoryError) as error:

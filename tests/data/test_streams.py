@@ -79,3 +79,11 @@ def test_a_file_that_is_no_recording_is_an_error(tmp_path):
     path.write_text("nothing to hear")
     with pytest.raises(config.UserError, match=r"Can't read the recording \(.*text.mp4\)"):
         list(data_lib.read_parts(path, FIELDS, 2))
+
+
+def test_a_path_is_of_the_directory_that_the_caller_is_in(tmp_path, monkeypatch, film):
+    list(data_lib.read_parts(film, FIELDS, 2))  # Starts the process that decodes.
+    monkeypatch.chdir(tmp_path)
+    media.write_clip(tmp_path / "here.wav", 0.7, picture=False)
+    assert len(list(data_lib.read_parts("here.wav", {"audio": FIELDS["audio"]}, 2))) == 1
+    assert data_lib.prepare(["here.wav"], {"audio": FIELDS["audio"]})["audio"].any()

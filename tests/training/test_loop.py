@@ -12,7 +12,8 @@ from perceiver_jax.training import checkpoints, divergence, loop, preemption, wr
 
 
 def _final_state(workdir, make_toy):
-    return checkpoints.load(workdir / "checkpoints", make_toy().state).state
+    with checkpoints.Checkpointer(workdir / "checkpoints", read_only=True) as checkpointer:
+        return checkpointer.restore(make_toy().state).state
 
 
 def _assert_same_state(workdir, other, make_toy):
