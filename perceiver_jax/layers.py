@@ -96,7 +96,8 @@ def parse_reads(reads: str) -> tuple[str, int]:
     Raises:
       config.UserError: for what is of neither form.
     """
-    match = re.fullmatch(r"(\w+)(?:\[(\d+)\])?", str(reads))
+    form = r"(\w+)(?:\[(0|[1-9][0-9]*)\])?"
+    match = re.fullmatch(form, reads) if isinstance(reads, str) else None
     if match is None:
         raise config.UserError(
             f"reads names {reads!r}; expected 'all', the name of an input, or a part of one of "

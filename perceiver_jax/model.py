@@ -3,6 +3,8 @@
 from collections.abc import Callable, Mapping
 import contextlib
 import copy
+import numbers
+import operator
 from typing import Any, NamedTuple
 
 import haiku as hk
@@ -147,10 +149,10 @@ def _build(inputs, outputs, encoder, fusion=None, dtype="float32"):
         fused = [layers.ALL] if fusion is not None or len(inputs) == 1 else []
         config_lib.check_known("reads", name, [*inputs, *fused])
         if in_parts and part >= num_parts:
-            raise config_lib.UserError(
-                f"reads is {reads!r}; expected a part below {num_parts}, as many as the encoder "
-                "reads. Change it."
+            allowed = (
+                f"a part below {num_parts}" if num_parts else f"{name!r}, for nothing has parts"
             )
+            raise config_lib.UserError(f"reads is {reads!r}; expected {allowed}. Change it.")
         found = embed(modules(), batch, rng, is_training, [source])[0][source]
         return jax.tree.map(lambda x: x[part], found) if in_parts else found
 
@@ -185,12 +187,7 @@ def _build(inputs, outputs, encoder, fusion=None, dtype="float32"):
         made = modules()
         found = _with_dtype(embed(made, part, None, False, num_parts=1)[0], compute_dtype)
         size = next(iter(found.values())).values.shape[1]
-        expected = (size, made.encode.num_latents, made.encode.latent_channels)
-        if latents.shape != expected:
-            raise config_lib.UserError(
-                f"The latents have shape {latents.shape}; expected {expected}. Begin with "
-                "initial_latents(params, batch_size)."
-            )
+        _check_latents(latents, (size, made.encode.num_latents, made.encode.latent_channels))
         return made.encode.update(latents.astype(compute_dtype), found, layers.find_step(resolved))
 
     def decode_latents(latents, compute_dtype):
@@ -229,16 +226,22 @@ def _build(inputs, outputs, encoder, fusion=None, dtype="float32"):
 
     def maps(params, batch, indices):
         known = range(len(resolved))
-        if not hasattr(indices, "__len__") or not len(indices) or not set(indices) <= set(known):
+        try:
+            given = [operator.index(index) for index in indices]
+        except TypeError:  # Also of an array that is traced.
+            given = []
+        if not given or not set(given) <= set(known):
             raise config_lib.UserError(
-                f"indices is {indices!r}; expected a list of layers, from 0 to {known[-1]}. Give "
-                "one or several."
+                f"indices is {indices!r}; expected a list of layers, whole numbers from 0 to "
+                f"{known[-1]}. Give one or several; under jit they are static."
             )
         with _explaining(checks.shapes(params), batch, inputs, init):
-            return run_maps.apply(_cast(params, dtype), set(), batch, tuple(indices), dtype)
+            return run_maps.apply(_cast(params, dtype), set(), batch, tuple(given), dtype)
 
     def initial_latents(params, batch_size):
-        config_lib.AT_LEAST_ONE.check("batch_size", batch_size, batch_size)
+        if isinstance(batch_size, numbers.Number):  # Else a symbol.
+            config_lib.AT_LEAST_ONE.check("batch_size", batch_size, batch_size)
+        checks.shapes(params)
         return run_begin.apply(_cast(params, dtype), set(), batch_size, dtype)
 
     def step(params, latents, part):
@@ -251,6 +254,8 @@ def _build(inputs, outputs, encoder, fusion=None, dtype="float32"):
             return run_step.apply(_cast(params, dtype), set(), latents, part, dtype)
 
     def decode(params, latents):
+        checks.shapes(params)
+        _check_latents(latents, ("B", encoder["num_latents"], encoder["latent_channels"]))
         out = run_decode.apply(_cast(params, dtype), set(), latents, dtype)
         return jax.tree.map(lambda x: x.astype(wide), out)
 
@@ -347,6 +352,22 @@ def _output(name, keys, module_name):
 def _with_dtype(found, dtype):
     """Tokens whose values have a dtype, by source."""
     return {name: x._replace(values=x.values.astype(dtype)) for name, x in found.items()}
+
+
+def _check_latents(latents, expected):
+    shape = getattr(latents, "shape", None)
+    is_real = shape is not None and jnp.issubdtype(latents.dtype, jnp.floating)
+    if (
+        not is_real
+        or len(shape) != 3
+        or shape[1:] != expected[1:]
+        or expected[0] not in ("B", shape[0])
+    ):
+        got = f"have shape {shape}" if is_real else f"are {type(latents).__name__}"
+        raise config_lib.UserError(
+            f"The latents {got}; expected floats of shape {expected}. Begin with "
+            "initial_latents(params, batch_size)."
+        )
 
 
 def _keys(rng, batch_size):

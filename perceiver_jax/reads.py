@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from perceiver_jax import attention_maps, checks, config, layers, tokens
+from perceiver_jax import attention_maps, checks, config, layers, position_encoding, tokens
 
 Arrays = Mapping[str, jax.Array]
 
@@ -56,7 +56,10 @@ class Inputs(NamedTuple):
         in_parts = [source.removesuffix("[]") for source in sources if source.endswith("[]")]
         found = self._embed(arrays, masks, rng, whole) if whole else {}
         if in_parts:
-            arrays = {name: _cut(f"Input {name!r}", x, num_parts) for name, x in arrays.items()}
+            self._check_positions(whole, in_parts)
+            names = self._needed(in_parts)
+            arrays = {name: _cut(f"Input {name!r}", arrays[name], num_parts) for name in names}
+            masks = {name: mask for name, mask in masks.items() if name in names}
             masks = {
                 name: jnp.repeat(x, num_parts)
                 if x.ndim == 1
@@ -65,7 +68,11 @@ class Inputs(NamedTuple):
             }
             # Equal keys: a modality is dropped from all parts or from none.
             rng = None if rng is None else jnp.repeat(rng, num_parts)
-            for name, x in self._embed(arrays, masks, rng, in_parts).items():
+            try:
+                parts = self._embed(arrays, masks, rng, in_parts)
+            except config.UserError as error:
+                raise config.UserError(f"Of each of {num_parts} parts: {error}") from error
+            for name, x in parts.items():
                 found[f"{name}[]"] = _parts_first(x, num_parts)
         return found
 
@@ -89,7 +96,22 @@ class Inputs(NamedTuple):
             start = stop
         return maps
 
+    def _needed(self, wanted):
+        """The inputs that sources are made of."""
+        return sorted(self.preprocess) if layers.ALL in wanted else wanted
+
+    def _check_positions(self, whole, in_parts):
+        for name in set(self._needed(whole)) & set(self._needed(in_parts)):
+            encoding = getattr(self.preprocess[name], "position_encoding", None)
+            if isinstance(encoding, position_encoding.LearnedEncoding):
+                raise config.UserError(
+                    f"Input {name!r} is read whole and in parts, and learns its positions, which "
+                    "are other ones in a part; expected one of the two. Set a position_encoding of "
+                    "kind 'fourier', or read it in one way."
+                )
+
     def _embed(self, arrays, masks, rng, wanted):
+        arrays = {name: arrays[name] for name in self._needed(wanted)}
         if self.join is not None:
             found = self.join.separate(arrays, masks, rng)
             if layers.ALL in wanted:
@@ -98,8 +120,9 @@ class Inputs(NamedTuple):
             found = {
                 name: child(arrays[name], masks.get(name))
                 for name, child in self.preprocess.items()
+                if name in arrays
             }
-            if len(found) == 1:
+            if len(self.preprocess) == 1:
                 (found[layers.ALL],) = found.values()
         return {name: found[name] for name in wanted}
 

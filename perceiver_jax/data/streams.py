@@ -15,7 +15,7 @@ _SEGMENT_SECONDS = 10.0  # Decoded at a time; seconds of frames and samples that
 
 
 def read_parts(
-    path: str | os.PathLike,
+    path: Any,
     fields: Mapping[str, fields_lib.Field],
     num_parts: int,
     *,
@@ -27,7 +27,7 @@ def read_parts(
     evaluation; a rest at the end that is shorter than a part is left out.
 
     Args:
-        path: of the file.
+        path: of the file, str or os.PathLike.
         fields: what the model was trained on, by name; targets are left out.
         num_parts: into how many parts the model cuts what a field gives.
         may_lack: inputs that a recording may lack, such as the audio of a silent film.
@@ -40,7 +40,12 @@ def read_parts(
         config.UserError: the file can't be read, or lacks an input; the fields are not all of audio
             and video, or can't be cut into so many parts.
     """
+    if not isinstance(path, str | os.PathLike):
+        raise config.UserError(f"The path is {path!r}; expected that of a video or audio file.")
+    config.AT_LEAST_ONE.check("num_parts", num_parts, num_parts)
     inputs = {name: field for name, field in fields.items() if not field.is_target}
+    for name in [may_lack] if isinstance(may_lack, str) else may_lack:
+        config.check_known("input in may_lack", name, sorted(inputs))
     parts = {name: _part(name, field, num_parts) for name, field in inputs.items()}
     lengths = {round(_seconds(field), 9) for field in parts.values()}
     if len(lengths) != 1:
@@ -55,12 +60,18 @@ def _read(path, parts, seconds, may_lack):
     what = f"the recording ({os.fspath(path)})"
     num = max(int(_SEGMENT_SECONDS / seconds + 1e-6), 1)
     with_video = any(field.feature == "video" for field in parts.values())
+    seen = {}  # The end of each input that there was: of a track that ends before the other.
     with raw.refusing(what, "clip"):
         for start, clip in raw.read_segments(path, with_video, num * seconds, what):
             values = {name: clip[field.feature] for name, field in parts.items()}
             for name, field in parts.items():
-                is_silence = field.feature == "audio" and "no_audio" not in clip["causes"]
-                if not values[name] and not is_silence and name not in may_lack:
+                is_silent = field.feature == "audio" and "no_audio" not in clip["causes"]
+                if values[name]:
+                    # The last frame stays where there are no more, and after sound is silence.
+                    seen[name] = values[name][-1:] if field.feature == "video" else b""
+                elif name in seen:
+                    values[name] = seen[name]
+                elif not is_silent and name not in may_lack:
                     raise config.UserError(
                         f"Got {what} without {name!r}; expected all of {sorted(parts)}, for in "
                         "training none was lacking. Take a model that can do without."
@@ -73,7 +84,7 @@ def _read(path, parts, seconds, may_lack):
                     if value:
                         with errors.of_bad_data():
                             batch[name] = parts[name].read(value, window, None)
-                masks = {f"{name}_mask": np.bool_(bool(values[name])) for name in sorted(may_lack)}
+                masks = {f"{name}_mask": np.bool_(name in seen) for name in sorted(may_lack)}
                 batch = {name: x[None] for name, x in (batch | masks).items()}
                 yield start + (i + 1) * seconds, batch
 

@@ -69,9 +69,11 @@ class MultimodalPreprocessor(hk.Module):
         masks: Mapping[str, Array],
         rng: Key[Array, " B"] | None = None,
     ) -> dict[str, tokens.Tokens]:
-        """Encodes each modality, with its own channels; the arguments are as in `__call__`."""
+        """Encodes each of the given modalities, with its own channels; see `__call__`."""
         separate = {}
         for index, name in enumerate(sorted(self.preprocessors)):
+            if name not in inputs:
+                continue
             child = self.preprocessors[name](inputs[name], masks.get(name))
             kept = _drop_stream(child.values, self.dropout_rates.get(name, 0.0), rng, index)
             separate[name] = tokens.Tokens(kept, child.mask)

@@ -1,5 +1,6 @@
 """Recordings read part by part."""
 
+import av
 import numpy as np
 import pytest
 
@@ -87,3 +88,43 @@ def test_a_path_is_of_the_directory_that_the_caller_is_in(tmp_path, monkeypatch,
     media.write_clip(tmp_path / "here.wav", 0.7, picture=False)
     assert len(list(data_lib.read_parts("here.wav", {"audio": FIELDS["audio"]}, 2))) == 1
     assert data_lib.prepare(["here.wav"], {"audio": FIELDS["audio"]})["audio"].any()
+
+
+@pytest.mark.parametrize("ends_first", ["audio", "video"])
+def test_a_track_that_ends_before_the_other_is_filled_up(tmp_path, ends_first):
+    path = tmp_path / "film.mkv"
+    seconds = {"audio": 11.0, "video": 11.0} | {ends_first: 3.0}
+    short = tmp_path / "sound.mkv", tmp_path / "picture.mkv"
+    media.write_clip(short[0], seconds["audio"], picture=False, codecs=("libx264", "aac"))
+    media.write_clip(short[1], seconds["video"], sound=False)
+    _join(path, *short)
+    batches = [batch for _, batch in data_lib.read_parts(path, FIELDS, 2)]
+    assert len(batches) == 17
+    last = batches[-1]
+    assert not last["audio"].any() if ends_first == "audio" else last["audio"].std() > 0.1
+    is_still = (last["video"][0] == last["video"][0, :1]).all()
+    assert is_still == (ends_first == "video") and last["video"].std() > 10
+
+
+def _join(path, sound, picture):
+    """Copies the tracks of two files into one."""
+    with av.open(path, "w") as out, av.open(sound) as a, av.open(picture) as v:
+        pairs = [(x, x.streams[0], out.add_stream_from_template(x.streams[0])) for x in (v, a)]
+        for container, stream, copy in pairs:
+            for packet in container.demux(stream):
+                if packet.dts is not None:
+                    packet.stream = copy
+                    out.mux(packet)
+
+
+@pytest.mark.parametrize(
+    "keys, message",
+    [
+        ({"path": b"film"}, "The path is b'film'; expected that of a video or audio file"),
+        ({"num_parts": 0}, "num_parts is 0; expected at least 1"),
+        ({"may_lack": ("sound",)}, "Unknown input in may_lack 'sound'"),
+    ],
+)
+def test_a_wrong_argument_is_an_error(film, keys, message):
+    with pytest.raises(config.UserError, match=message):
+        data_lib.read_parts(**{"path": film, "fields": FIELDS, "num_parts": 2} | keys)
