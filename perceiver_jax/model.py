@@ -163,8 +163,7 @@ def _build(inputs, outputs, encoder, fusion=None, dtype="float32"):
 
     def forward(batch, rng, is_training, compute_dtype):
         made = modules()
-        latents = encode(made, batch, rng, is_training, compute_dtype)
-        return {name: decode(latents) for name, decode in made.decode.items()}
+        return made.outputs(encode(made, batch, rng, is_training, compute_dtype))
 
     def embedding(batch, compute_dtype):
         return encode(modules(), batch, None, False, compute_dtype)
@@ -191,8 +190,7 @@ def _build(inputs, outputs, encoder, fusion=None, dtype="float32"):
         return made.encode.update(latents.astype(compute_dtype), found, layers.find_step(resolved))
 
     def decode_latents(latents, compute_dtype):
-        latents = latents.astype(compute_dtype)
-        return {name: decode(latents) for name, decode in modules().decode.items()}
+        return modules().outputs(latents.astype(compute_dtype))
 
     run, run_tokens, run_embedding, run_maps, run_begin, run_step, run_decode = map(
         _transform,
@@ -268,6 +266,10 @@ class _Modules(NamedTuple):
     inputs: reads_lib.Inputs
     encode: encoder_lib.PerceiverEncoder
     decode: dict[str, Callable]
+
+    def outputs(self, latents):
+        """What each of the decoders makes of the latents, by name."""
+        return {name: decode(latents) for name, decode in self.decode.items()}
 
 
 def _transform(function):

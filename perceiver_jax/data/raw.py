@@ -162,14 +162,14 @@ def read_segments(
     Raises:
         errors.BadDataError: it can't be read.
     """
-    from perceiver_jax.data.builders.clips import decode
+    from perceiver_jax.data.builders.clips import decode, storage
 
     request = {"path": str(_existing(path))}
     pool = isolated.kept_pool(decode.answer, decode.initialise)
     whole = _run(pool, request)["seconds"]
     request |= {"length": length, "cut": None, "with_video": with_video}
-    start = 0.0
-    while start < max(whole - 1 / 25, 1 / 25):
+    start, frame = 0.0, 1 / storage.FRAME_RATE
+    while start < max(whole - frame, frame):
         try:
             clip = _run(pool, request | {"start": start})
         except errors.BadDataError as error:

@@ -44,7 +44,8 @@ def read_parts(
         raise config.UserError(f"The path is {path!r}; expected that of a video or audio file.")
     config.AT_LEAST_ONE.check("num_parts", num_parts, num_parts)
     inputs = {name: field for name, field in fields.items() if not field.is_target}
-    for name in [may_lack] if isinstance(may_lack, str) else may_lack:
+    may_lack = [may_lack] if isinstance(may_lack, str) else may_lack
+    for name in may_lack:
         config.check_known("input in may_lack", name, sorted(inputs))
     parts = {name: _part(name, field, num_parts) for name, field in inputs.items()}
     lengths = {round(_seconds(field), 9) for field in parts.values()}
