@@ -7,9 +7,9 @@ functions below under a scan, so that forty-eight shared layers compile as one.
 Pre-norm residual blocks: Jaegle et al. 2021, section 3.1 and appendix C.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 import dataclasses
-import functools
+from typing import Any
 
 import haiku as hk
 import jax
@@ -17,11 +17,12 @@ from jax import ad_checkpoint
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Key
 
-from perceiver_jax import config, kernels, tokens
+from perceiver_jax import config, dropout, kernels, tokens
 
 Params = Mapping[str, Mapping[str, jax.Array]]
 
 NORM_EPSILON = 1e-5
+GELUS = ("tanh", "exact")
 
 # Names of what costs most to compute anew (`jax.checkpoint_policies.save_only_these_names`).
 PRODUCT = "product"
@@ -132,6 +133,7 @@ def cross_attend(
     streaming: bool = True,
     chunk_size: int = 0,
     dropout_rate: float = 0.0,
+    gelu: str = "tanh",
     rng: Key[Array, " B"] | None = None,
 ) -> Float[Array, "B N D"]:
     """A cross-attend block: attention of the latents to the inputs, then an MLP.
@@ -148,6 +150,7 @@ def cross_attend(
       streaming: absorb the projections (one head) and stream over the inputs; same numbers.
       chunk_size: inputs a streamed chunk, 0 = automatic.
       dropout_rate: dropout of both residual branches; none in the paper.
+      gelu: see `mlp`.
       rng: one key an example; None turns dropout off.
 
     Returns:
@@ -155,28 +158,56 @@ def cross_attend(
     """
     if input_scale is None:
         inputs = tokens.blank(inputs, mask)
-    query = linear(params["query"], layer_norm(params["query_norm"], latents))
-    query = query / (query.shape[-1] // num_heads) ** 0.5
+    query = _query(params, latents, num_heads)
     if streaming and num_heads == 1:
         if input_scale is None:
             input_scale = inverse_deviation(inputs)
         attended = attend_absorbed(params, query, inputs, input_scale, mask, chunk_size)
     else:
-        normed = layer_norm(params["input_norm"], inputs)
-        split = functools.partial(_split_heads, num_heads=num_heads)
-        q, k, v = (
-            split(query),
-            split(linear(params["key"], normed)),
-            split(linear(params["value"], normed)),
-        )
+        key, value = keys_and_values(params, inputs, num_heads)
+        query = _split_heads(query, num_heads)
         attended = (
-            _attend_streaming(q, k, v, mask, chunk_size) if streaming else attend(q, k, v, mask)
+            _attend_streaming(query, key, value, mask, chunk_size)
+            if streaming
+            else attend(query, key, value, mask)
         )
         attended = attended.reshape(*attended.shape[:2], -1)
     attended = linear(params["output"], attended)
-    attended = dropout(attended, dropout_rate, fold_in(rng, 0))
+    attended = dropout.dropout(attended, dropout_rate, dropout.fold_in(rng, 0))
     latents = latents + attended if use_query_residual else attended
-    return latents + dropout(mlp(params, latents), dropout_rate, fold_in(rng, 1))
+    return latents + dropout.dropout(
+        mlp(params, latents, gelu), dropout_rate, dropout.fold_in(rng, 1)
+    )
+
+
+def keys_and_values(
+    params: Params, inputs: Float[Array, "B M C"], num_heads: int
+) -> tuple[Float[Array, "B M H P"], Float[Array, "B M H V"]]:
+    """What inputs are to all queries of a cross-attend block."""
+    normed = layer_norm(params["input_norm"], inputs)
+    key, value = (linear(params[name], normed) for name in ("key", "value"))
+    return _split_heads(key, num_heads), _split_heads(value, num_heads)
+
+
+def decode(
+    params: Params,
+    queries: Float[Array, "B O C"],
+    key: Float[Array, "B N H P"],
+    value: Float[Array, "B N H V"],
+    *,
+    use_query_residual: bool = False,
+    gelu: str = "tanh",
+) -> Float[Array, "B O C"]:
+    """`cross_attend` of output queries to latents whose `keys_and_values` are there already.
+
+    Queries don't see each other, so they may come in chunks, which the latents serve alike.
+    """
+    num_heads = key.shape[2]
+    query = _split_heads(_query(params, queries, num_heads), num_heads)
+    attended = attend(query, key, value)
+    attended = linear(params["output"], attended.reshape(*attended.shape[:2], -1))
+    queries = queries + attended if use_query_residual else attended
+    return queries + mlp(params, queries, gelu)
 
 
 def self_attend(
@@ -186,6 +217,7 @@ def self_attend(
     num_heads: int = 8,
     streaming: bool = True,
     dropout_rate: float = 0.0,
+    gelu: str = "tanh",
     rng: Key[Array, " B"] | None = None,
 ) -> Float[Array, "B N D"]:
     """A layer of the latent Transformer: self-attention, then an MLP.
@@ -197,6 +229,7 @@ def self_attend(
       streaming: compute the attention weights anew in the backward pass where there are many,
         instead of keeping them; same numbers.
       dropout_rate: dropout of both residual branches; none in the paper.
+      gelu: see `mlp`.
       rng: one key an example; None turns dropout off.
 
     Returns:
@@ -207,35 +240,22 @@ def self_attend(
         _split_heads(linear(params[name], normed), num_heads) for name in ("query", "key", "value")
     )
     query = query / query.shape[-1] ** 0.5
-    attended = (_attend_streaming if streaming else attend)(query, key, value).reshape(
-        latents.shape
+    attended = (_attend_streaming if streaming else attend)(query, key, value)
+    attended = linear(params["output"], attended.reshape(*attended.shape[:2], -1))
+    latents = latents + dropout.dropout(attended, dropout_rate, dropout.fold_in(rng, 0))
+    return latents + dropout.dropout(
+        mlp(params, latents, gelu), dropout_rate, dropout.fold_in(rng, 1)
     )
-    latents = latents + dropout(linear(params["output"], attended), dropout_rate, fold_in(rng, 0))
-    return latents + dropout(mlp(params, latents), dropout_rate, fold_in(rng, 1))
 
 
-def mlp(params: Params, x: Float[Array, "B N D"]) -> Float[Array, "B N D"]:
+def mlp(params: Params, x: Float[Array, "B N D"], gelu: str = "tanh") -> Float[Array, "B N D"]:
     """The dense block after each attention: layer norm, linear, GELU, linear.
 
-    GELU is the tanh approximation, with which the authors' checkpoints were trained.
+    GELU is the tanh approximation, with which the authors' checkpoints were trained, unless it is
+    to be 'exact', as in Hugging Face's port of them.
     """
     hidden = linear(params["mlp_hidden"], layer_norm(params["mlp_norm"], x))
-    return linear(params["mlp_output"], jax.nn.gelu(hidden, approximate=True))
-
-
-def dropout(
-    x: Float[Array, "B *N"], rate: float, rng: Key[Array, " B"] | None
-) -> Float[Array, "B *N"]:
-    """Dropout with one key an example, so that results don't depend on how a batch is sharded."""
-    if rate == 0 or rng is None:
-        return x
-    keep = jax.vmap(lambda key: jax.random.bernoulli(key, 1 - rate, x.shape[1:]))(rng)
-    return jnp.where(keep, x / (1 - rate), 0).astype(x.dtype)
-
-
-def fold_in(rng: Key[Array, " B"] | None, index: int | jax.Array) -> Key[Array, " B"] | None:
-    """A fresh key for each example of a batch; None stays None."""
-    return None if rng is None else jax.vmap(jax.random.fold_in, (0, None))(rng, index)
+    return linear(params["mlp_output"], jax.nn.gelu(hidden, approximate=gelu == "tanh"))
 
 
 @dataclasses.dataclass
@@ -304,20 +324,29 @@ class SelfAttention(hk.Module):
     Attributes:
       num_heads: attention heads; must divide the channels.
       widening_factor: width of the MLP's hidden layer over its input; 1 in the paper.
+      qk_channels: channels of queries and keys; None takes those of the latents.
+      v_channels: channels of the values; None takes qk_channels.
     """
 
     num_heads: int = 8
     widening_factor: int = 1
+    qk_channels: int | None = None
+    v_channels: int | None = None
     name: str | None = None
 
     @hk.name_like("__call__")
     def parameters(self, channels: int) -> Params:
         """Parameters for latents of `channels`."""
-        _check_heads(self.num_heads, channels, "latent channels")
-        linears = ("query", "key", "value", "output")
+        qk_channels = self.qk_channels or channels
+        v_channels = self.v_channels or qk_channels
+        _check_heads(self.num_heads, qk_channels, "query and key channels of the latents")
+        _check_heads(self.num_heads, v_channels, "value channels of the latents")
         return {
             "norm": Norm("norm").parameters(channels),
-            **{name: Linear(name).parameters(channels, channels) for name in linears},
+            "query": Linear("query").parameters(channels, qk_channels),
+            "key": Linear("key").parameters(channels, qk_channels),
+            "value": Linear("value").parameters(channels, v_channels),
+            "output": Linear("output").parameters(v_channels, channels),
             **_mlp_parameters(channels, self.widening_factor),
         }
 
@@ -326,13 +355,21 @@ class SelfAttention(hk.Module):
         return self_attend(self.parameters(latents.shape[-1]), latents, num_heads=self.num_heads)
 
 
+@dataclasses.dataclass
 class Linear(hk.Module):
-    """Weights and biases of an affine map; fan-in variance scaling, zero biases."""
+    """Weights and biases of an affine map; zero biases.
+
+    Attributes:
+      init: of the weights; None: fan-in variance scaling.
+    """
+
+    name: str
+    init: Callable | None = None
 
     @hk.name_like("__call__")
     def parameters(self, input_channels: int, output_channels: int) -> dict[str, jax.Array]:
         """`w` of [input_channels, output_channels] and `b` of [output_channels]."""
-        init = hk.initializers.VarianceScaling(1.0)
+        init = self.init or hk.initializers.VarianceScaling(1.0)
         return {
             "w": hk.get_parameter("w", [input_channels, output_channels], init=init),
             "b": hk.get_parameter("b", [output_channels], init=jnp.zeros),
@@ -372,6 +409,12 @@ def _attend_streaming(query, key, value, mask=None, chunk_size=0, scale=None):
     return attend(query, key, key if value is None else value, mask)
 
 
+def _query(params: Params, x: jax.Array, num_heads: int) -> jax.Array:
+    """Projected queries, divided by √P."""
+    query = linear(params["query"], layer_norm(params["query_norm"], x))
+    return query / (query.shape[-1] // num_heads) ** 0.5
+
+
 def _split_heads(x: jax.Array, num_heads: int) -> jax.Array:
     return x.reshape(*x.shape[:-1], num_heads, -1)
 
@@ -387,6 +430,14 @@ def _scale_and_offset(params: Mapping[str, jax.Array], x: jax.Array) -> jax.Arra
 
 def _add(x: jax.Array, bias: jax.Array) -> jax.Array:
     return x + jnp.expand_dims(bias, tuple(range(x.ndim - 1)))
+
+
+def check_channels(keys: Mapping[str, Any]) -> None:
+    """Checks what all that attends has in a config: `qk_channels`, `v_channels` and `gelu`."""
+    config.check_known("gelu", keys["gelu"], GELUS)
+    for name in ("qk_channels", "v_channels"):
+        if keys[name] is not None:
+            config.AT_LEAST_ONE.check(name, keys[name], keys[name])
 
 
 def _check_heads(num_heads: int, channels: int, what: str) -> None:

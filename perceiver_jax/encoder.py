@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Key
 
-from perceiver_jax import attention, attention_maps, config, tokens
+from perceiver_jax import attention, attention_maps, config, dropout, tokens
 from perceiver_jax import layers as layers_lib
 
 
@@ -42,6 +42,12 @@ class PerceiverEncoder(hk.Module):
       reads: what each cross-attend reads, in order: 'all' inputs fused; one input by its name, with
         that input's own channels; or a part, such as 'all[0]' or 'video[3]'. All that is read in
         parts is cut into as many, along its first axis. None: all cross-attends read 'all'.
+      qk_channels: channels of all queries and keys; None takes those of the inputs for a
+        cross-attend, D for a self-attend.
+      v_channels: channels of all values; None takes those of the keys.
+      cross_attend_widening_factor: width of a cross-attend's MLP over D; 1 in the paper.
+      self_attend_widening_factor: width of a self-attend's MLP over D; 1 in the paper.
+      gelu: see `attention.mlp`.
     """
 
     num_latents: int
@@ -57,6 +63,11 @@ class PerceiverEncoder(hk.Module):
     scan: bool = True
     remat: bool = False
     reads: Sequence[str] = ()
+    qk_channels: int | None = None
+    v_channels: int | None = None
+    cross_attend_widening_factor: int = 1
+    self_attend_widening_factor: int = 1
+    gelu: str = "tanh"
     name: str | None = None
 
     def __post_init__(self):
@@ -72,14 +83,19 @@ class PerceiverEncoder(hk.Module):
             dropout_rate=config.BELOW_ONE,
             latent_init_scale=config.POSITIVE,
             chunk_size=config.COUNT,
+            cross_attend_widening_factor=config.AT_LEAST_ONE,
+            self_attend_widening_factor=config.AT_LEAST_ONE,
         )
+        attention.check_channels(vars(self))
         resolved = self.resolved
         if not any(layer.is_cross_attend for layer in resolved):
             got = list(self.layers) if self.layers else "empty"
             raise config.UserError(f"layers is {got}; expected at least one cross-attend. Add it.")
-        if self.latent_channels % self.num_self_attend_heads:
+        channels = self.qk_channels or self.latent_channels
+        if channels % self.num_self_attend_heads:
+            key = "qk_channels" if self.qk_channels else "latent_channels"
             raise config.UserError(
-                f"latent_channels is {self.latent_channels}, which num_self_attend_heads = "
+                f"{key} is {channels}, which num_self_attend_heads = "
                 f"{self.num_self_attend_heads} does not divide; expected a multiple. Change one of "
                 "the two."
             )
@@ -138,7 +154,7 @@ class PerceiverEncoder(hk.Module):
 
         if not self.scan:
             for index, layer in enumerate(layers):
-                rng_here = attention.fold_in(rng, index)
+                rng_here = dropout.fold_in(rng, index)
                 params, read = weights[layer.weights], _read(sources, layer)
                 latents = self._layer(params, latents, read, rng_here, scanned=False)
             return latents
@@ -200,12 +216,22 @@ class PerceiverEncoder(hk.Module):
     def _weights(self, layer, input_channels):
         """The parameters behind a layer's name; of a latent Transformer, one set a self-attend."""
         if layer.is_cross_attend:
-            block = attention.CrossAttention(self.num_cross_attend_heads, name=layer.weights)
+            block = attention.CrossAttention(
+                self.num_cross_attend_heads,
+                self.qk_channels,
+                self.v_channels,
+                self.cross_attend_widening_factor,
+                name=layer.weights,
+            )
             return block.parameters(self.latent_channels, input_channels)
         with hk.name_scope(layer.weights):
             return [
                 attention.SelfAttention(
-                    self.num_self_attend_heads, name=f"self_attend_{i}"
+                    self.num_self_attend_heads,
+                    self.self_attend_widening_factor,
+                    self.qk_channels,
+                    self.v_channels,
+                    name=f"self_attend_{i}",
                 ).parameters(self.latent_channels)
                 for i in range(self.num_self_attends)
             ]
@@ -221,6 +247,7 @@ class PerceiverEncoder(hk.Module):
                     streaming=self.streaming,
                     chunk_size=self.chunk_size,
                     dropout_rate=self.dropout_rate,
+                    gelu=self.gelu,
                 )
             )
             updated = attend(params, latents, *read, rng=rng)
@@ -234,12 +261,13 @@ class PerceiverEncoder(hk.Module):
                 num_heads=self.num_self_attend_heads,
                 streaming=self.streaming,
                 dropout_rate=self.dropout_rate,
+                gelu=self.gelu,
             )
         )
 
         # No scan: to stack the weights and their gradients takes more time and memory.
         for index, block in enumerate(params):
-            latents = attend(block, latents, rng=attention.fold_in(rng, index))
+            latents = attend(block, latents, rng=dropout.fold_in(rng, index))
         return latents
 
 
@@ -280,7 +308,7 @@ def _run(apply_layer, run, weights, sources, latents, rng, first_index):
         for layers, params, read in zip(run.pattern, own_weights, own_reads, strict=True):
             params = weights[layers[0].weights] if params is None else params
             read = _read(sources, layers[0]) if read is None else read
-            rng_here = attention.fold_in(rng, index)
+            rng_here = dropout.fold_in(rng, index)
             latents = apply_layer(params, latents, read, rng_here, scanned=run.repeats > 1)
             index += 1
         return latents, None

@@ -12,11 +12,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from perceiver_jax import attention, attention_maps, checks, layers, position_encoding
+from perceiver_jax import attention, attention_maps, batch_norm, checks, dropout, layers
 from perceiver_jax import config as config_lib
-from perceiver_jax import encoder as encoder_lib
-from perceiver_jax import inputs as inputs_lib
-from perceiver_jax import outputs as outputs_lib
+from perceiver_jax import modules as modules_lib
 from perceiver_jax import reads as reads_lib
 from perceiver_jax import tokens as tokens_lib
 
@@ -56,7 +54,15 @@ class Model(NamedTuple):
         for one part of its inputs after the other, reads the next one. `part` is a batch of one
         part's frames and samples. Over the parts of a clip this is what `apply` does; a stream may
         have any number of them.
-      decode: `decode(params, latents) -> outputs`, what `apply` would return.
+      decode: `decode(params, latents, batch=None) -> outputs`, what `apply` would return. Outputs
+        whose queries come from an input, such as optical flow, need the batch.
+      apply_training: `apply_training(params, rng, batch, axis_name=None) -> (outputs, averages)`:
+        `apply` in training, and the new moving averages of batch norms, which take the place of
+        those in the parameters; `{}` without batch norm. Over a mapped axis of that name, batch
+        norms see all of the batch.
+
+    A batch may have `<output>_indices`, [B, O] or [O]: which elements of a grid, counted along its
+    last axis first, are to be decoded; the output is then [B, O, F].
     """
 
     init: Callable[..., Params]
@@ -67,6 +73,7 @@ class Model(NamedTuple):
     initial_latents: Callable[..., jax.Array]
     step: Callable[..., jax.Array]
     decode: Callable[..., dict[str, jax.Array]]
+    apply_training: Callable[..., tuple[dict[str, jax.Array], Params]]
 
 
 def build_model(config: Mapping[str, Any]) -> Model:
@@ -78,7 +85,9 @@ def build_model(config: Mapping[str, Any]) -> Model:
         `outputs`, by the name that each has in what `apply` returns, with a `kind` (of
         `outputs.OUTPUTS`) and the attributes of its decoder; and optionally `fusion` (the
         attributes of `MultimodalPreprocessor`; for several inputs only, and needed only where a
-        cross-attend reads them all) and `dtype` of the computation ('float32').
+        cross-attend reads them all), `decoder` (the attributes of `SharedDecoder`, one for all
+        outputs instead of one each), `dtype` of the computation ('float32') and `gelu` ('tanh' or
+        'exact', see `attention.mlp`).
 
     Returns:
       Pure functions. A batch maps each input's name to an array, and optionally `<name>_mask` to
@@ -94,53 +103,39 @@ def build_model(config: Mapping[str, Any]) -> Model:
 
 
 def param_count(params: Mapping[str, Mapping[str, Any]]) -> int:
-    """The number of parameters, given as arrays or as shapes."""
-    return sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(params))
+    """The number of learned parameters, given as arrays or as shapes.
+
+    The moving averages of batch norms, `mean` and `variance`, are not learned.
+    """
+    return sum(
+        int(np.prod(leaf.shape))
+        for leaves in params.values()
+        for name, leaf in leaves.items()
+        if name not in batch_norm.AVERAGES
+    )
 
 
-def _build(inputs, outputs, encoder, fusion=None, dtype="float32"):
+def _build(inputs, outputs, encoder, fusion=None, decoder=None, dtype="float32", gelu="tanh"):
     config_lib.check_known("dtype", dtype, DTYPES)
-    for section, keys in (("inputs", inputs), ("outputs", outputs)):
-        if not hasattr(keys, "items") or not keys:
-            raise config_lib.UserError(
-                f"config.model.{section} is {'empty' if keys in ({}, None) else repr(keys)}; "
-                "expected at least one, by name. Give {'name': {'kind': ...}}."
-            )
-        # They become parts of parameters' names; that of a single output doesn't.
-        for name in keys:
-            is_word = isinstance(name, str) and name.isidentifier()
-            if not is_word and not (isinstance(name, str) and keys is outputs and len(keys) == 1):
-                raise config_lib.UserError(
-                    f"config.model.{section} has the name {name!r}; expected a word of letters, "
-                    "digits and _. Rename it."
-                )
+    config_lib.check_known("gelu", gelu, attention.GELUS)
+    modules_lib.check_names(inputs, outputs)
 
     def modules():
-        preprocess = {name: _Named(name, _input(name, keys)) for name, keys in inputs.items()}
-        join = None
-        if fusion is not None:
-            join = config_lib.build(
-                inputs_lib.multimodal.MultimodalPreprocessor,
-                fusion,
-                "config.model.fusion",
-                preprocessors=preprocess,
-                name="inputs",
-            )
-        encode = config_lib.build(
-            encoder_lib.PerceiverEncoder, encoder, "config.model.encoder", name="encoder"
-        )
-        return _Modules(reads_lib.Inputs(preprocess, join), encode, _outputs(outputs))
+        return modules_lib.build_modules(inputs, outputs, encoder, fusion, decoder, gelu)
 
     # Refuses now what the constructors refuse, not when traced.
-    resolved = hk.transform(lambda: modules().encode.resolved).apply({}, None)
+    resolved, read_by = hk.transform(lambda: modules().describe()).apply({}, None)
     sources = reads_lib.check(resolved, list(inputs), fusion)
     num_parts = layers.num_parts(resolved)
+    for name, source in read_by.items():
+        config_lib.check_known(f"config.model.outputs.{name}.reads", source, inputs)
+    reads = sorted(set(read_by.values()) - set(sources))  # By outputs alone.
 
     def embed(made, batch, rng, is_training, sources=sources, num_parts=num_parts):
         """Returns the tokens of each source, and one key an example (None in evaluation)."""
         arrays, masks = made.inputs.take(batch)
         rng = _keys(rng, arrays[next(iter(inputs))].shape[0]) if is_training else None
-        dropout_rng = attention.fold_in(rng, _MODALITY_DROPOUT)
+        dropout_rng = dropout.fold_in(rng, _MODALITY_DROPOUT)
         return made.inputs.embed(arrays, masks, dropout_rng, sources, num_parts), rng
 
     def tokens(batch, rng, is_training, reads):
@@ -156,17 +151,21 @@ def _build(inputs, outputs, encoder, fusion=None, dtype="float32"):
         found = embed(modules(), batch, rng, is_training, [source])[0][source]
         return jax.tree.map(lambda x: x[part], found) if in_parts else found
 
-    def encode(made, batch, rng, is_training, compute_dtype):
-        found, rng = embed(made, batch, rng, is_training)
+    def encode(made, batch, rng, is_training, compute_dtype, others=()):
+        """Returns the latents, and the tokens of the encoder's and other sources."""
+        found, rng = embed(made, batch, rng, is_training, [*sources, *others])
         found = _with_dtype(found, compute_dtype)
-        return made.encode(found, rng=attention.fold_in(rng, _ENCODER))
+        own = {name: found[name] for name in sources}
+        return made.encode(own, rng=dropout.fold_in(rng, _ENCODER)), found
 
-    def forward(batch, rng, is_training, compute_dtype):
+    def forward(batch, rng, is_training, compute_dtype, axis_name=None):
         made = modules()
-        return made.outputs(encode(made, batch, rng, is_training, compute_dtype))
+        with batch_norm.training(axis_name) if is_training else contextlib.nullcontext():
+            latents, found = encode(made, batch, rng, is_training, compute_dtype, reads)
+        return made.outputs(latents, batch, found)
 
     def embedding(batch, compute_dtype):
-        return encode(modules(), batch, None, False, compute_dtype)
+        return encode(modules(), batch, None, False, compute_dtype)[0]
 
     def map_attention(batch, indices, compute_dtype):
         made = modules()
@@ -189,8 +188,16 @@ def _build(inputs, outputs, encoder, fusion=None, dtype="float32"):
         _check_latents(latents, (size, made.encode.num_latents, made.encode.latent_channels))
         return made.encode.update(latents.astype(compute_dtype), found, layers.find_step(resolved))
 
-    def decode_latents(latents, compute_dtype):
-        return modules().outputs(latents.astype(compute_dtype))
+    def decode_latents(latents, batch, compute_dtype):
+        made = modules()
+        if reads and batch is None:
+            raise config_lib.UserError(
+                f"batch is None; expected {reads}, which outputs are decoded from. Give the batch "
+                "that the latents are of."
+            )
+        found = embed(made, batch, None, False, reads)[0] if reads else {}
+        found = _with_dtype(found, compute_dtype)
+        return made.outputs(latents.astype(compute_dtype), batch, found)
 
     run, run_tokens, run_embedding, run_maps, run_begin, run_step, run_decode = map(
         _transform,
@@ -198,14 +205,22 @@ def _build(inputs, outputs, encoder, fusion=None, dtype="float32"):
     )
     wide = jnp.promote_types(dtype, jnp.float32)
 
-    def apply(params, rng, batch, is_training=False):
+    def apply_with_state(params, rng, batch, is_training, axis_name=None):
         got = checks.shapes(params)
         used = set()
         params = _cast(params, dtype)
         with _explaining(got, batch, inputs, init):
-            out = run.apply(params, used, batch, rng, is_training, dtype)
+            out, state = run.apply_with_state(
+                params, used, batch, rng, is_training, dtype, axis_name
+            )
         checks.check_used(got, used)
-        return jax.tree.map(lambda x: x.astype(wide), out)
+        return jax.tree.map(lambda x: x.astype(wide), out), state
+
+    def apply(params, rng, batch, is_training=False):
+        return apply_with_state(params, rng, batch, is_training)[0]
+
+    def apply_training(params, rng, batch, axis_name=None):
+        return apply_with_state(params, rng, batch, True, axis_name)
 
     def init(rng, batch):
         return run.init(rng, set(), batch, None, False, jnp.float32)
@@ -251,30 +266,26 @@ def _build(inputs, outputs, encoder, fusion=None, dtype="float32"):
         with _explaining(checks.shapes(params), part, inputs, init_step):
             return run_step.apply(_cast(params, dtype), set(), latents, part, dtype)
 
-    def decode(params, latents):
+    def decode(params, latents, batch=None):
         checks.shapes(params)
         _check_latents(latents, ("B", encoder["num_latents"], encoder["latent_channels"]))
-        out = run_decode.apply(_cast(params, dtype), set(), latents, dtype)
+        out = run_decode.apply(_cast(params, dtype), set(), latents, batch, dtype)
         return jax.tree.map(lambda x: x.astype(wide), out)
 
-    return Model(init, apply, encode_inputs, latents, maps, initial_latents, step, decode)
+    return Model(
+        init, apply, encode_inputs, latents, maps, initial_latents, step, decode, apply_training
+    )
 
 
-class _Modules(NamedTuple):
-    """A model's modules. Their names are paths of parameters, which checkpoints hold."""
+class _Pure(NamedTuple):
+    """Pure functions, whose first argument after rng or parameters collects parameters' paths."""
 
-    inputs: reads_lib.Inputs
-    encode: encoder_lib.PerceiverEncoder
-    decode: dict[str, Callable]
-
-    def outputs(self, latents):
-        """What each of the decoders makes of the latents, by name."""
-        return {name: decode(latents) for name, decode in self.decode.items()}
+    init: Callable
+    apply: Callable
+    apply_with_state: Callable
 
 
 def _transform(function):
-    """Makes a pair of pure functions, whose first argument collects the parameters' paths."""
-
     def call(used, *args):
         def note(next_getter, value, context):
             used.add(context.full_name)
@@ -283,7 +294,12 @@ def _transform(function):
         with hk.custom_getter(note):
             return function(*args)
 
-    return hk.without_apply_rng(hk.transform(call))
+    pure = hk.without_apply_rng(hk.transform_with_state(call))
+    return _Pure(
+        init=lambda rng, *args: pure.init(rng, *args)[0],
+        apply=lambda params, *args: pure.apply(params, {}, *args)[0],
+        apply_with_state=lambda params, *args: pure.apply(params, {}, *args),
+    )
 
 
 @contextlib.contextmanager
@@ -301,54 +317,6 @@ def _explaining(got, batch, inputs, init):
         if message is None:
             raise
         raise config_lib.UserError(message) from None
-
-
-class _Named:
-    """A preprocessor whose errors name its input."""
-
-    def __init__(self, name, preprocess):
-        self.name, self.preprocess = name, preprocess
-
-    def __call__(self, array, mask):
-        try:
-            return self.preprocess(array, mask)
-        except config_lib.UserError as error:
-            message = f"Input {self.name!r} of shape {array.shape}: {error}"
-            raise config_lib.UserError(message) from error
-
-    def __getattr__(self, attribute):
-        return getattr(self.preprocess, attribute)
-
-
-def _input(name, keys):
-    given = {"name": name}
-    where = f"config.model.inputs.{name}"
-    encoding = None
-    if hasattr(keys, "items"):
-        keys = dict(keys)
-        encoding = keys.pop("position_encoding", None)
-    if encoding is not None:
-        given["position_encoding"] = config_lib.build_from_table(
-            position_encoding.ENCODINGS,
-            encoding,
-            f"{where}.position_encoding",
-            name=f"{name}_position_encoding",
-        )
-    return config_lib.build_from_table(inputs_lib.INPUTS, keys, where, **given)
-
-
-def _outputs(outputs):
-    """The decoders by name; a single one is called 'decoder', of several each is a part of it."""
-    if len(outputs) == 1:
-        ((name, keys),) = outputs.items()
-        return {name: _output(name, keys, "decoder")}
-    with hk.name_scope("decoder"):
-        return {name: _output(name, keys, name) for name, keys in outputs.items()}
-
-
-def _output(name, keys, module_name):
-    where = f"config.model.outputs.{name}"
-    return config_lib.build_from_table(outputs_lib.OUTPUTS, keys, where, name=module_name)
 
 
 def _with_dtype(found, dtype):
@@ -391,4 +359,11 @@ def _keys(rng, batch_size):
 
 
 def _cast(params, dtype):
-    return jax.tree.map(lambda x: jnp.asarray(x, dtype), params)
+    """Parameters of a dtype, but moving averages, which would lose what each batch adds to them."""
+    return {
+        module: {
+            name: x if name in batch_norm.AVERAGES else jnp.asarray(x, dtype)
+            for name, x in leaves.items()
+        }
+        for module, leaves in params.items()
+    }

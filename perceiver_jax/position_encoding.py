@@ -103,6 +103,11 @@ class FourierEncoding(hk.Module):
         positions = jnp.asarray(linear_positions(index_dims))
         return self.encode(positions, self.max_resolution or index_dims)
 
+    def size(self, num_dims: int) -> int:
+        """F, how many features positions of so many dimensions have."""
+        each = self.num_bands * (1 if self.sine_only else 2) + bool(self.concat_positions)
+        return num_dims * each
+
     def encode(
         self, positions: Array, max_resolution: Sequence[int | float] | None = None
     ) -> Array:

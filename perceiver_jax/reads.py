@@ -115,7 +115,7 @@ class Inputs(NamedTuple):
         if self.join is not None:
             found = self.join.separate(arrays, masks, rng)
             if layers.ALL in wanted:
-                found[layers.ALL] = self.join.fuse(found)
+                found[layers.ALL] = self.join.fuse(found, rng)
         else:
             found = {
                 name: child(arrays[name], masks.get(name))
@@ -167,11 +167,13 @@ def check(
         raise config.UserError(
             f"config.model.fusion is set for one input ({inputs[0]}); it joins several. Remove it."
         )
-    if fusion is not None and "modality_channels" in fusion and layers.ALL not in names:
-        raise config.UserError(
-            f"config.model.fusion.modality_channels is {fusion['modality_channels']}, but no "
-            "cross-attend reads all inputs together, which it is for. Remove it."
-        )
+    if fusion is not None and layers.ALL not in names:
+        for key in ("modality_channels", "mask_rates"):
+            if fusion.get(key):
+                raise config.UserError(
+                    f"config.model.fusion.{key} is {fusion[key]}, but no cross-attend reads all "
+                    "inputs together, which it is for. Remove it."
+                )
     return sources
 
 

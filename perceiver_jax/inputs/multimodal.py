@@ -1,6 +1,6 @@
 """Several modalities, apart or as one byte array (section 4.2)."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 import dataclasses
 
 import haiku as hk
@@ -23,26 +23,38 @@ class MultimodalPreprocessor(hk.Module):
       modality_channels: channels of the widest modality's embedding; 4 in the paper.
       dropout_rates: probability that a training example's whole stream of a modality is set to
         zero, by name; 0.3 for video in the paper. Modalities not named are never dropped.
+      mask_rates: probability that a modality is hidden from a training example: all its inputs are
+        a learned mask token then, as many as before (Perceiver IO hides the label from half of
+        them); by name. Those named have a token each.
+      masked_in_evaluation: of those, the modalities that are hidden in evaluation.
     """
 
     preprocessors: Mapping[str, Callable[..., tokens.Tokens]]
     modality_channels: int = 4
     dropout_rates: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    mask_rates: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    masked_in_evaluation: Sequence[str] = ()
     name: str | None = None
 
     def __post_init__(self):
         """Checks numbers and names."""
         super().__post_init__()
         config.check(
-            vars(self), modality_channels=config.AT_LEAST_ONE, dropout_rates=config.BELOW_ONE
+            vars(self),
+            modality_channels=config.AT_LEAST_ONE,
+            dropout_rates=config.BELOW_ONE,
+            mask_rates=config.FRACTION,
         )
-        known = sorted(self.preprocessors)
-        for name in self.dropout_rates:
-            if name not in known:
-                raise config.UserError(
-                    f"dropout_rates names {name!r}; expected some of {known}."
-                    f"{config.did_you_mean(name, known)}"
-                )
+        modalities = sorted(self.preprocessors)
+        for key, known in (
+            ("dropout_rates", modalities),
+            ("mask_rates", modalities),
+            ("masked_in_evaluation", sorted(self.mask_rates)),
+        ):
+            for name in getattr(self, key):
+                if name not in known:
+                    hint = config.did_you_mean(name, known) or " Correct it."
+                    raise config.UserError(f"{key} names {name!r}; expected some of {known}.{hint}")
 
     def __call__(
         self,
@@ -60,7 +72,7 @@ class MultimodalPreprocessor(hk.Module):
         Returns:
           The inputs of all modalities.
         """
-        return self.fuse(self.separate(inputs, masks, rng))
+        return self.fuse(self.separate(inputs, masks, rng), rng)
 
     @hk.name_like("__call__")
     def separate(
@@ -80,10 +92,15 @@ class MultimodalPreprocessor(hk.Module):
         return separate
 
     @hk.name_like("__call__")
-    def fuse(self, children: Mapping[str, tokens.Tokens]) -> tokens.Tokens:
-        """Joins what `separate` returns."""
+    def fuse(
+        self, children: Mapping[str, tokens.Tokens], rng: Key[Array, " B"] | None = None
+    ) -> tokens.Tokens:
+        """Joins what `separate` returns, which got the same keys."""
         channels = self.modality_channels + max(c.values.shape[-1] for c in children.values())
-        values = [self._embed(name, child.values, channels) for name, child in children.items()]
+        values = [
+            self._hide(name, self._embed(name, child.values, channels), rng)
+            for name, child in children.items()
+        ]
         mask = None
         if any(child.mask is not None for child in children.values()):
             mask = jnp.concatenate(
@@ -107,10 +124,32 @@ class MultimodalPreprocessor(hk.Module):
         )
         return jnp.concatenate([values, embedding], axis=-1)
 
+    @hk.name_like("__call__")
+    def _hide(self, name: str, values: jax.Array, rng: jax.Array | None) -> jax.Array:
+        """Puts the mask token in the place of all inputs of an example, or of none."""
+        if name not in self.mask_rates:
+            return values
+        token = hk.get_parameter(
+            f"{name}_mask_token", [values.shape[-1]], init=hk.initializers.TruncatedNormal(0.02)
+        )
+        if rng is None:
+            hidden = jnp.full(values.shape[:1], name in self.masked_in_evaluation)
+        else:
+            # Streams of `_drop_stream` are numbered from 0.
+            index = len(self.preprocessors) + sorted(self.preprocessors).index(name)
+            hidden = _draw(rng, index, self.mask_rates[name])
+        token = jnp.expand_dims(token.astype(values.dtype), (0, 1))
+        return jnp.where(hidden[:, None, None], token, values)
+
+
+def _draw(rng: jax.Array, index: int, rate: float) -> jax.Array:
+    """One truth value an example, from its stream of that number."""
+    return jax.vmap(lambda key: jax.random.bernoulli(jax.random.fold_in(key, index), rate))(rng)
+
 
 def _drop_stream(values: jax.Array, rate: float, rng: jax.Array | None, index: int) -> jax.Array:
     """Sets a modality's inputs to zero in each example with the given probability."""
     if rate == 0 or rng is None:
         return values
-    keep = jax.vmap(lambda key: jax.random.bernoulli(jax.random.fold_in(key, index), 1 - rate))(rng)
+    keep = _draw(rng, index, 1 - rate)
     return jnp.where(keep[:, None, None], values, 0)

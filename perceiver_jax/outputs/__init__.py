@@ -1,5 +1,12 @@
 """The outputs of a model, one file a kind: latents -> array. One line a kind."""
 
-from perceiver_jax.outputs import mean_pool, query
+from perceiver_jax.outputs import base as base
+from perceiver_jax.outputs import flow, grid, mean_pool, query, text
 
-OUTPUTS = {"mean_pool": mean_pool.MeanPoolDecoder, "query": query.QueryDecoder}
+OUTPUTS = {
+    "flow": flow.FlowDecoder,
+    "grid": grid.GridDecoder,
+    "mean_pool": mean_pool.MeanPoolDecoder,
+    "query": query.QueryDecoder,
+    "text": text.TextDecoder,
+}

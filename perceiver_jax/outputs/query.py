@@ -1,28 +1,32 @@
 """A vector that one learned query finds in the latents: Perceiver IO's classifier."""
 
 import dataclasses
+from typing import ClassVar
 
 import haiku as hk
-import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from perceiver_jax import attention, config
+from perceiver_jax import config, decoder
+from perceiver_jax.outputs import base
 
 
 @dataclasses.dataclass
-class QueryDecoder(hk.Module):
+class QueryDecoder(base.QueriedOutput):
     """One learned query attends to the latents (Perceiver IO's classification decoder).
 
     Attributes:
       size: L, numbers an example, such as a logit a class.
       query_channels: size of the query.
       init_scale: standard deviation of the query at the start.
+      use_query_residual: as in the authors' training code.
     """
 
     size: int
     query_channels: int = 1024
     init_scale: float = 0.02
-    name: str | None = None
+    use_query_residual: bool = dataclasses.field(default=True, kw_only=True)
+
+    linear_name: ClassVar[str] = "logits"
 
     def __post_init__(self):
         """Checks numbers."""
@@ -34,13 +38,16 @@ class QueryDecoder(hk.Module):
             init_scale=config.POSITIVE,
         )
 
-    def __call__(self, latents: Float[Array, "B N D"]) -> Float[Array, "B L"]:
-        """Decodes the latents."""
-        query = hk.get_parameter(
-            "query", [1, self.query_channels], init=hk.initializers.TruncatedNormal(self.init_scale)
-        )
-        query = jnp.broadcast_to(query[None], (latents.shape[0], *query.shape))
-        attended = attention.CrossAttention(name="cross_attend")(
-            query.astype(latents.dtype), latents
-        )
-        return hk.Linear(self.size, name="logits")(attended[:, 0])
+    @hk.name_like("__call__")
+    def queries(self, context: decoder.Context) -> decoder.Queries:
+        """The learned one."""
+        del context
+        init = hk.initializers.TruncatedNormal(self.init_scale)
+        return base.of_rows(hk.get_parameter("query", [1, self.query_channels], init=init))
+
+    def arrange(
+        self, decoded: Float[Array, "B 1 L"], context: decoder.Context
+    ) -> Float[Array, "B L"]:
+        """Takes the only element."""
+        del context
+        return decoded[:, 0]

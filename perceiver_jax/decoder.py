@@ -1,0 +1,211 @@
+"""Output queries attend to the latents: any number of outputs (Perceiver IO, section 3)."""
+
+from collections.abc import Callable, Mapping
+import dataclasses
+from typing import Any, NamedTuple
+
+import haiku as hk
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from perceiver_jax import attention, config
+from perceiver_jax import tokens as tokens_lib
+
+# Numbers that a chunk of queries may take: scores, channels and what a block keeps of them.
+_MAX_NUMBERS = 2**24
+
+
+class Context(NamedTuple):
+    """What outputs may ask for beside the latents.
+
+    Attributes:
+      inputs: the preprocessors by name of the input.
+      shapes: of the arrays that the batch has of them.
+      tokens: what became of those that outputs name in `reads`.
+    """
+
+    inputs: Mapping[str, Any] = {}
+    shapes: Mapping[str, tuple[Any, ...]] = {}
+    tokens: Mapping[str, tokens_lib.Tokens] = {}
+
+
+NOTHING = Context()
+
+
+class Queries(NamedTuple):
+    """Output queries, made when they are needed: there may be more than memory holds.
+
+    Attributes:
+      number: O, how many there are.
+      channels: C of each.
+      take: gives those of indices [n] or [B, n]: [1, n, C] or [B, n, C].
+    """
+
+    number: int
+    channels: int
+    take: Callable[[Int[Array, "*B n"]], Float[Array, "B n C"]]
+
+
+@dataclasses.dataclass
+class Attending(hk.Module):
+    """How output queries attend to latents; the outputs that have queries are such modules.
+
+    Attributes:
+      num_heads: of the attention; must divide its channels.
+      qk_channels: channels of queries and keys; None takes D.
+      v_channels: channels of the values; None takes qk_channels.
+      widening_factor: width of the MLP's hidden layer over the queries' channels.
+      use_query_residual: whether queries are added to what they attended to.
+      chunk_size: queries that are decoded at a time, so that memory does not grow with their
+        number; 0 = automatic.
+      streaming: absorb the projections (one head, and fewer queries than latents); same numbers.
+      gelu: see `attention.mlp`.
+    """
+
+    _: dataclasses.KW_ONLY
+    num_heads: int = 1
+    qk_channels: int | None = None
+    v_channels: int | None = None
+    widening_factor: int = 1
+    use_query_residual: bool = False
+    chunk_size: int = 0
+    streaming: bool = True
+    gelu: str = "tanh"
+    name: str | None = None
+
+    def __post_init__(self):
+        """Checks the numbers."""
+        super().__post_init__()
+        config.check(
+            vars(self),
+            num_heads=config.AT_LEAST_ONE,
+            widening_factor=config.AT_LEAST_ONE,
+            chunk_size=config.COUNT,
+        )
+        attention.check_channels(vars(self))
+
+    @hk.name_like("__call__")
+    def decode(
+        self,
+        latents: Float[Array, "B N D"],
+        queries: Queries,
+        head: Callable[[Float[Array, "B n C"]], Float[Array, "B n F"]],
+        indices: Int[Array, "*B O"] | None = None,
+    ) -> Float[Array, "B O F"]:
+        """Decodes all queries, or those of the given indices.
+
+        Args:
+          latents: the final ones.
+          queries: of the output.
+          head: what becomes of decoded queries; in chunks as well, for there may be no room for all
+            of their channels.
+          indices: which queries; None: all of them.
+        """
+        block = attention.CrossAttention(
+            self.num_heads,
+            self.qk_channels or latents.shape[-1],
+            self.v_channels,
+            self.widening_factor,
+            name="cross_attend",
+        )
+        params = block.parameters(queries.channels, latents.shape[-1])
+        batch_size, num_latents = latents.shape[:2]
+        number = queries.number if indices is None else indices.shape[-1]
+        keys = {"use_query_residual": self.use_query_residual, "gelu": self.gelu}
+
+        def take(indices):
+            query = queries.take(indices).astype(latents.dtype)
+            return jnp.broadcast_to(query, (batch_size, *query.shape[1:]))
+
+        if self.streaming and self.num_heads == 1 and number < num_latents:
+            query = take(jnp.arange(number) if indices is None else indices)
+            return head(attention.cross_attend(params, query, latents, **keys))
+
+        key, value = attention.keys_and_values(params, latents, self.num_heads)
+
+        def decode(indices):
+            return head(attention.decode(params, take(indices), key, value, **keys))
+
+        numbers = num_latents * self.num_heads + 2 * queries.channels + 2 * latents.shape[-1]
+        chunk_size = self.chunk_size or max(_MAX_NUMBERS // numbers, 1)
+        if chunk_size >= number:
+            return decode(jnp.arange(number) if indices is None else indices)
+        num_chunks = -(-number // chunk_size)
+        chunk_size = -(-number // num_chunks)  # As equal as can be.
+
+        def chunk(index):
+            # The last chunk may repeat the last query.
+            places = jnp.minimum(index * chunk_size + jnp.arange(chunk_size), number - 1)
+            return decode(places if indices is None else indices[..., places])
+
+        # Nothing of a chunk is kept for the backward pass.
+        chunks = jax.lax.map(jax.checkpoint(chunk), jnp.arange(num_chunks))  # [chunks, B, n, F]
+        rows = jnp.swapaxes(chunks, 0, 1).reshape(batch_size, -1, chunks.shape[-1])
+        return rows[:, :number]
+
+
+SETTINGS = tuple(x.name for x in dataclasses.fields(Attending) if x.name not in ("gelu", "name"))
+
+
+@dataclasses.dataclass
+class SharedDecoder(Attending):
+    """One decoder for several outputs, whose queries a learned vector fills to the same width.
+
+    Perceiver IO's multimodal autoencoder (appendix I): a query for each output element of each
+    modality; all attend with the same weights, then each modality has a linear layer of its own.
+
+    Attributes:
+      channels: of the linear layer that all outputs share.
+      query_padding: learned channels of the widest output's queries; the others have more.
+    """
+
+    channels: int
+    query_padding: int = 2
+
+    def __post_init__(self):
+        """Checks the numbers."""
+        super().__post_init__()
+        config.check(vars(self), channels=config.AT_LEAST_ONE, query_padding=config.AT_LEAST_ONE)
+
+    def __call__(
+        self,
+        latents: Float[Array, "B N D"],
+        outputs: Mapping[str, Any],
+        context: Context = NOTHING,
+        indices: Mapping[str, Int[Array, "*B O"]] | None = None,
+    ) -> dict[str, Float[Array, "B *X F"]]:
+        """Decodes outputs, modules of `outputs/` that have queries.
+
+        Args:
+          latents: the final ones.
+          outputs: by name.
+          context: of all of them.
+          indices: by name which of its queries to decode, where it is not all of them.
+        """
+        indices = indices or {}
+        queries = {name: output.queries(context) for name, output in outputs.items()}
+        width = self.query_padding + max(x.channels for x in queries.values())
+        project = attention.Linear("output").parameters(width, self.channels)
+        made = {}
+        for name, output in outputs.items():
+            padded = _padded(queries[name], output.padding(width - queries[name].channels))
+            head = output.head(self.channels, context, "output")
+            decoded = self.decode(
+                latents,
+                padded,
+                lambda x, head=head: head(attention.linear(project, x)),
+                indices.get(name),
+            )
+            made[name] = decoded if name in indices else output.arrange(decoded, context)
+        return made
+
+
+def _padded(queries: Queries, padding: jax.Array) -> Queries:
+    def take(indices):
+        taken = queries.take(indices)
+        tail = jnp.expand_dims(padding.astype(taken.dtype), (0, 1))
+        tail = jnp.broadcast_to(tail, (*taken.shape[:2], padding.shape[0]))
+        return jnp.concatenate([taken, tail], axis=-1)
+
+    return Queries(queries.number, queries.channels + padding.shape[0], take)

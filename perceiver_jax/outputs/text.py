@@ -1,0 +1,63 @@
+"""A token at each place of a text: logits by the embedding that texts are read with."""
+
+from collections.abc import Callable
+import dataclasses
+
+import haiku as hk
+import jax.numpy as jnp
+
+from perceiver_jax import config, decoder, kernels
+from perceiver_jax.outputs import base
+
+
+@dataclasses.dataclass
+class TextDecoder(base.QueriedOutput):
+    """Decodes a vector at each place; its logits are products with the embedding, plus a bias.
+
+    Perceiver IO's masked language model (section 4.1): learned queries, no residual, no layer
+    between what is decoded and the transposed embedding.
+
+    Attributes:
+      size: V, tokens that there are, as many as of the input.
+      position_encoding: of the places, as many channels as the embedding has; the queries.
+      reads: name of the input whose embedding it is.
+    """
+
+    size: int
+    position_encoding: Callable | None = None
+    reads: str = "text"
+
+    def __post_init__(self):
+        """Checks numbers."""
+        super().__post_init__()
+        config.check(vars(self), size=config.AT_LEAST_ONE)
+        if self.position_encoding is None:
+            raise config.UserError(
+                "position_encoding is None; expected a section, for places are told apart by "
+                "their positions alone. Set its kind to 'learned'."
+            )
+
+    def queries(self, context: decoder.Context) -> decoder.Queries:
+        """The encoded places, as many as the text has."""
+        length = context.shapes[self.reads][1]
+        most = context.inputs[self.reads].max_length
+        return base.of_rows(self.position_encoding((most,))[:length])
+
+    @hk.name_like("__call__")
+    def head(self, channels: int, context: decoder.Context, name: str) -> Callable:
+        """Products with the embedding."""
+        embedding = context.inputs[self.reads].embedding()  # [V, C]
+        if embedding.shape != (self.size, channels):
+            raise config.UserError(
+                f"size is {self.size} and what is decoded has {channels} channels; expected "
+                f"{embedding.shape[0]} and {embedding.shape[1]}, those of the embedding of "
+                f"{self.reads!r}. Change them."
+            )
+        bias = hk.get_parameter("bias", [self.size], init=jnp.zeros)
+
+        def logits(decoded):
+            table = embedding.astype(decoded.dtype)
+            products = kernels.einsum("bnc,vc->bnv", decoded, table)
+            return products + jnp.expand_dims(bias, (0, 1)).astype(products.dtype)
+
+        return logits
