@@ -219,7 +219,10 @@ def _expected_instead(value: Any, annotation: Any) -> str:
         return "a list"
     if form is Mapping and not hasattr(value, "items"):
         return "a section"
-    forms = [typing.get_origin(each) for each in typing.get_args(annotation)]
+    kinds = typing.get_args(annotation)
+    forms = [typing.get_origin(each) for each in kinds]
+    if forms[:1] == [Mapping] and kinds[1:] == (type(None),) and not several and value is not None:
+        return "a section, or None"
     if Sequence in forms and Mapping not in forms and hasattr(value, "items"):
         return "a number or a list"
     return ""

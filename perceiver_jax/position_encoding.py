@@ -134,22 +134,32 @@ class LearnedEncoding(hk.Module):
     Attributes:
       num_channels: size of a vector; 128 in the paper's ImageNet experiment.
       init_scale: standard deviation at the start; 1.0 worked best there (appendix B).
+      project_to: channels of a linear map of the vectors; 0: there is none. 256 in Perceiver IO's.
     """
 
     num_channels: int = 128
     init_scale: float = 1.0
+    project_to: int = 0
     name: str | None = None
 
     def __post_init__(self):
         """Checks the numbers."""
         super().__post_init__()
-        config.check(vars(self), num_channels=config.AT_LEAST_ONE, init_scale=config.POSITIVE)
+        config.check(
+            vars(self),
+            num_channels=config.AT_LEAST_ONE,
+            init_scale=config.POSITIVE,
+            project_to=config.COUNT,
+        )
 
     def __call__(self, index_dims: Sequence[int]) -> Float[Array, "M F"]:
         """The vectors of a grid's elements, the last axis fastest."""
         init = hk.initializers.TruncatedNormal(self.init_scale)
-        return hk.get_parameter(
+        vectors = hk.get_parameter(
             "position_embedding", [int(np.prod(index_dims)), self.num_channels], init=init
+        )
+        return (
+            hk.Linear(self.project_to, name="projection")(vectors) if self.project_to else vectors
         )
 
 
