@@ -194,18 +194,21 @@ def decode(
     queries: Float[Array, "B O C"],
     key: Float[Array, "B N H P"],
     value: Float[Array, "B N H V"],
+    query_mask: Bool[Array, "B O"] | None = None,
     *,
     use_query_residual: bool = False,
     gelu: str = "tanh",
 ) -> Float[Array, "B O C"]:
     """`cross_attend` of output queries to latents whose `keys_and_values` are there already.
 
-    Queries don't see each other, so they may come in chunks, which the latents serve alike.
+    Queries don't see each other, so they may come in chunks, which the latents serve alike. Those
+    whose mask is False attend to nothing.
     """
     num_heads = key.shape[2]
     query = _split_heads(_query(params, queries, num_heads), num_heads)
     attended = attend(query, key, value)
-    attended = linear(params["output"], attended.reshape(*attended.shape[:2], -1))
+    attended = tokens.blank(attended.reshape(*attended.shape[:2], -1), query_mask)
+    attended = linear(params["output"], attended)
     queries = queries + attended if use_query_residual else attended
     return queries + mlp(params, queries, gelu)
 

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import haiku as hk
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int, Shaped
 
 from perceiver_jax import attention, config
 from perceiver_jax import tokens as tokens_lib
@@ -40,11 +40,13 @@ class Queries(NamedTuple):
       number: O, how many there are.
       channels: C of each.
       take: gives those of indices [n] or [B, n]: [1, n, C] or [B, n, C].
+      mask: False for those that attend to nothing; None: there are none.
     """
 
     number: int
     channels: int
     take: Callable[[Int[Array, "*B n"]], Float[Array, "B n C"]]
+    mask: Bool[Array, "B O"] | None = None
 
 
 @dataclasses.dataclass
@@ -118,14 +120,16 @@ class Attending(hk.Module):
             query = queries.take(indices).astype(latents.dtype)
             return jnp.broadcast_to(query, (batch_size, *query.shape[1:]))
 
-        if self.streaming and self.num_heads == 1 and number < num_latents:
+        few = number < num_latents and queries.mask is None
+        if self.streaming and self.num_heads == 1 and few:
             query = take(jnp.arange(number) if indices is None else indices)
             return head(attention.cross_attend(params, query, latents, **keys))
 
         key, value = attention.keys_and_values(params, latents, self.num_heads)
 
         def decode(indices):
-            return head(attention.decode(params, take(indices), key, value, **keys))
+            mask = None if queries.mask is None else take_rows(queries.mask, indices)
+            return head(attention.decode(params, take(indices), key, value, mask, **keys))
 
         numbers = num_latents * self.num_heads + 2 * queries.channels + 2 * latents.shape[-1]
         chunk_size = self.chunk_size or max(_MAX_NUMBERS // numbers, 1)
@@ -168,6 +172,11 @@ class SharedDecoder(Attending):
         super().__post_init__()
         config.check(vars(self), channels=config.AT_LEAST_ONE, query_padding=config.AT_LEAST_ONE)
 
+    @hk.name_like("__call__")
+    def within(self, make: Callable[[], Any]) -> Any:
+        """Calls a function whose modules become parts of this one."""
+        return make()
+
     def __call__(
         self,
         latents: Float[Array, "B N D"],
@@ -208,4 +217,11 @@ def _padded(queries: Queries, padding: jax.Array) -> Queries:
         tail = jnp.broadcast_to(tail, (*taken.shape[:2], padding.shape[0]))
         return jnp.concatenate([taken, tail], axis=-1)
 
-    return Queries(queries.number, queries.channels + padding.shape[0], take)
+    return queries._replace(channels=queries.channels + padding.shape[0], take=take)
+
+
+def take_rows(values: Shaped[Array, "B O *C"], indices: Int[Array, "*B n"]) -> Array:
+    """Rows [B, n, *C] of indices, the same for all examples or each its own."""
+    if indices.ndim == 1:
+        return values[:, indices]
+    return jax.vmap(lambda rows, i: rows[i])(values, indices)

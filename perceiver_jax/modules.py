@@ -135,10 +135,17 @@ def _outputs(outputs, shared, gelu):
     if shared is None and len(outputs) == 1:
         ((name, keys),) = outputs.items()
         return {name: _output(name, keys, "decoder", gelu)}, None
-    with hk.name_scope("decoder"):
-        decoders = {name: _output(name, keys, name, gelu) for name, keys in outputs.items()}
+
+    def make():
+        return {name: _output(name, keys, name, gelu) for name, keys in outputs.items()}
+
     if shared is None:
-        return decoders, None
+        with hk.name_scope("decoder"):
+            return make(), None
+    decoder = config.build(
+        decoder_lib.SharedDecoder, shared, "config.model.decoder", name="decoder", gelu=gelu
+    )
+    decoders = decoder.within(make)
     for name, keys in outputs.items():
         where = f"config.model.outputs.{name}"
         if not isinstance(decoders[name], outputs_lib.base.QueriedOutput):
@@ -152,9 +159,6 @@ def _outputs(outputs, shared, gelu):
                 f"{where}.{own[0]} is set beside config.model.decoder, which is for all outputs. "
                 "Set it there."
             )
-    decoder = config.build(
-        decoder_lib.SharedDecoder, shared, "config.model.decoder", name="decoder", gelu=gelu
-    )
     return decoders, decoder
 
 

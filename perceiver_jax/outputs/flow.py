@@ -2,7 +2,6 @@
 
 import dataclasses
 
-import jax
 from jaxtyping import Array, Float
 
 from perceiver_jax import config, decoder
@@ -32,12 +31,9 @@ class FlowDecoder(base.QueriedOutput):
         """The tokens of the input."""
         values = context.tokens[self.reads].values
 
-        def take(indices):
-            if indices.ndim == 1:
-                return values[:, indices]
-            return jax.vmap(lambda rows, i: rows[i])(values, indices)
-
-        return decoder.Queries(*values.shape[1:], take)
+        return decoder.Queries(
+            *values.shape[1:], lambda indices: decoder.take_rows(values, indices)
+        )
 
     def head(self, channels, context, name):
         """The linear layer, and the scale."""

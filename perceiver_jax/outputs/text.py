@@ -21,11 +21,14 @@ class TextDecoder(base.QueriedOutput):
       size: V, tokens that there are, as many as of the input.
       position_encoding: of the places, as many channels as the embedding has; the queries.
       reads: name of the input whose embedding it is.
+      mask_queries: whether places where the mask of the text is False attend to nothing, as in the
+        authors' code; of what is decoded there, either way, nothing is to be made.
     """
 
     size: int
     position_encoding: Callable | None = None
     reads: str = "text"
+    mask_queries: bool = False
 
     def __post_init__(self):
         """Checks numbers."""
@@ -41,7 +44,9 @@ class TextDecoder(base.QueriedOutput):
         """The encoded places, as many as the text has."""
         length = context.shapes[self.reads][1]
         most = context.inputs[self.reads].max_length
-        return base.of_rows(self.position_encoding((most,))[:length])
+        queries = base.of_rows(self.position_encoding((most,))[:length])
+        mask = context.tokens[self.reads].mask if self.mask_queries else None
+        return queries._replace(mask=mask)
 
     @hk.name_like("__call__")
     def head(self, channels: int, context: decoder.Context, name: str) -> Callable:
