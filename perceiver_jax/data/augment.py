@@ -53,11 +53,18 @@ def random_box(
     return centre_box(size)
 
 
-def centre_box(size: tuple[int, int]) -> Box:
-    """Returns the central square of side 224/256 of the shorter side (evaluation)."""
+def centre_box(size: tuple[int, int], before_middle: bool = False) -> Box:
+    """Returns the central square of side 224/256 of the shorter side (evaluation).
+
+    Args:
+        size: width and height of the image, in pixels.
+        before_middle: where it can't lie in the middle, half a pixel to the left or up of it
+            instead of to the right or down.
+    """
     width, height = size
-    side = math.floor(_CENTRE_FRACTION * min(size))
-    left, upper = (width - side + 1) // 2, (height - side + 1) // 2
+    side = max(1, math.floor(_CENTRE_FRACTION * min(size)))
+    after = 0 if before_middle else 1
+    left, upper = (width - side + after) // 2, (height - side + after) // 2
     return left, upper, left + side, upper + side
 
 

@@ -49,7 +49,10 @@ class Image:
     Attributes:
         image_size: side of the square output, in pixels.
         channels: 3 (colour) or 1 (grey).
-        crop: 'inception' or 'none' (the whole image, in evaluation too).
+        crop: 'inception'; 'none' (the whole image, in evaluation too); or 'centre' (the middle of
+            224/256 of the shorter side, in training too), as in Hugging Face's processor of the
+            released models: it lies up to a pixel further to the left and up than in evaluation
+            of 'inception', and is cut before it is resized, so that nothing outside counts.
         crop_area: range of a training crop's area, as a fraction of the image's.
         crop_aspect: range of its width : height.
         flip: whether half of the training images are mirrored left to right.
@@ -91,7 +94,7 @@ class Image:
             shift=config.NOT_NEGATIVE,
         )
         augment.check_crop(self)
-        config.check_known("crop", self.crop, ["inception", "none"])
+        config.check_known("crop", self.crop, ["centre", "inception", "none"])
         if self.channels not in _MODES:
             raise config.UserError(
                 f"channels is {self.channels!r}; expected 1 (grey) or 3 (colour). Change it."
@@ -113,6 +116,8 @@ class Image:
         """
         del window
         image = decode(value, _MODES[self.channels], self.upright)
+        if self.crop == "centre":
+            image = image.crop(augment.centre_box(image.size, before_middle=True))
         if rng is None:
             image = self._resize(image, self._box(image, rng))
         else:
@@ -137,7 +142,7 @@ class Image:
         return image
 
     def _box(self, image: PIL.Image.Image, rng: np.random.Generator | None) -> augment.Box:
-        if self.crop == "none":
+        if self.crop != "inception":
             return (0, 0, *image.size)
         if rng is None:
             return augment.centre_box(image.size)
