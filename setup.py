@@ -31,6 +31,7 @@ setuptools.setup(
         "orbax-checkpoint>=0.12",
         "Pillow>=11.3",  # Reads AVIF from here on.
         "rich>=14",
+        "safetensors>=0.5",  # Released weights, in and out.
         "scikit-learn>=1.5",
         "scipy>=1.13",
         "soundfile>=0.13",
@@ -47,6 +48,8 @@ setuptools.setup(
         "atari": ["ale-py>=0.12"],
         # Pictures of phones (HEIC).
         "heif": ["pillow-heif>=1.0"],
+        # Released weights by their name, from the Hugging Face Hub.
+        "hub": ["huggingface-hub>=0.30"],
         # Point clouds from meshes and HDF5 files.
         "meshes": MESHES,
         # Some of TFDS's builders, for preparing data sets alone.

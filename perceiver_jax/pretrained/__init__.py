@@ -1,0 +1,1 @@
+"""Released models: their configs, names and files, in and out."""
