@@ -126,7 +126,7 @@ def train(
         at_the_end.enter_context(_quiet_absl("CRITICAL"))  # What can't be saved is said by us.
         return loop.train(
             update=steps.make_update(
-                apply,
+                sharding.with_whole_params(model.apply_training),
                 task,
                 optimizer,
                 schedule,

@@ -90,7 +90,7 @@ def make_training_step(
     """
     keys = config.train
     sharding = devices.build_sharding(keys.parallelism, on)
-    apply = sharding.with_whole_params(perceiver_jax.build_model(config.model).apply)
+    apply = sharding.with_whole_params(perceiver_jax.build_model(config.model).apply_training)
     field = label.Label(config.model.outputs.label.size, config.task.loss == "sigmoid")
     task = tasks.build_task(config.task, {"label": field})
     optimizer, schedule = optimizers.build_optimizer(**config.optimizer, total_steps=keys.steps)

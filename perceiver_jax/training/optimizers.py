@@ -17,8 +17,9 @@ from perceiver_jax import config
 # Adam's epsilon by optimizer: the values of the authors' code.
 EPSILONS = {"lamb": 1e-6, "adam": 1e-8}
 
-# Names of parameters that weight decay spares: biases, and scales and offsets of norms.
-UNDECAYED = ("b", "bias", "offset", "scale")
+# Names of parameters that weight decay spares: biases, scales and offsets of norms, and the moving
+# averages of batch norms, which have no gradient either, so that an optimizer leaves them alone.
+UNDECAYED = ("b", "bias", "mean", "offset", "scale", "variance")
 
 
 def build_optimizer(
@@ -42,7 +43,7 @@ def build_optimizer(
 
     where r = |w| / |u| for LAMB (1 where either is 0), and 1 for Adam.
 
-    Weight decay spares biases and the scales and offsets of norms; it includes latents and learned
+    Weight decay spares biases and all parameters of norms; it includes latents and learned
     position embeddings, as in the authors' code. So does LAMB's ratio r, which is of every array.
 
     Args:

@@ -16,11 +16,13 @@ from perceiver_jax.training.state import TrainState
 
 Batch = Mapping[str, Array | np.ndarray]
 Apply = Callable[..., task_lib.Arrays]  # (params, rng, batch, is_training) -> outputs [B, ...]
+# (params, rng, batch, axis_name) -> outputs [B, ...], new values of some parameters
+ApplyTraining = Callable[..., tuple[task_lib.Arrays, optax.Params]]
 Update = Callable[[TrainState, Batch, Array], tuple[TrainState, dict[str, Array]]]
 
 
 def make_update(
-    apply: Apply,
+    apply: ApplyTraining,
     task: task_lib.Task,
     optimizer: optax.GradientTransformation,
     schedule: optax.Schedule,
@@ -36,21 +38,27 @@ def make_update(
     The metrics are scalars: `loss`, what else the task reports, `grad_norm` (global, before
     clipping), `learning_rate` and `skipped`.
 
-    Where the loss or a gradient is not finite, the update is skipped: nothing but the step changes,
-    and `skipped` is 1 instead of 0. The optimizer counts the updates that it made, so that after s
-    skipped ones its learning rate is that of s steps earlier.
+    Some parameters are not learned, but moving averages of what a model sees (of batch norms):
+    `apply` returns their new values, which take the place of the old ones.
+
+    Where the loss, a gradient or such an average is not finite, the update is skipped: nothing but
+    the step changes, and `skipped` is 1 instead of 0. The optimizer counts the updates that it
+    made, so that after s skipped ones its learning rate is that of s steps earlier.
 
     An example's random key depends on `rng`, the step and its place in the global batch alone, so
     that results do not depend on the number of devices.
 
     Args:
-      apply: `apply(params, rng, batch, is_training) -> outputs`, with one random key an example.
+      apply: `apply(params, rng, batch, axis_name) -> (outputs, averages)` in training, with one
+        random key an example. `averages` are of the whole batch, over all devices, and a part of
+        the tree of parameters: `{module path: {name: array}}`, or `{}`.
       task: What the outputs are trained for.
       optimizer: What `optimizers.build_optimizer` returned.
       schedule: The learning rate that came with it, to report.
       ema_decay: Highest decay of the moving average of parameters, in [0, 1); 0 keeps none.
       accumulate_steps: How many parts of the batch to take one after another, adding up their
-        gradients: the same update with the activations of one part in memory at a time.
+        gradients: the same update with the activations of one part in memory at a time. Batch
+        norms alone see each part for itself; their averages are the mean of those of all parts.
       axis_name: The mapped axis that the batch is divided over; None if it is not.
     """
 
@@ -68,22 +76,24 @@ def make_update(
         # Resuming to the bit depends on both: the key of a step, and that of an example in it.
         keys = _example_keys(jax.random.fold_in(rng, state.step), size, axis_name)
 
-        def loss_fn(params: optax.Params, part: Any) -> tuple[Array, dict[str, Array]]:
+        def loss_fn(params: optax.Params, part: Any) -> tuple[Array, Any]:
             batch, keys, weight = part
-            losses, reported = task.loss(apply(params, keys, batch, is_training=True), batch)
+            outputs, averages = apply(params, keys, batch, axis_name)
+            losses, reported = task.loss(outputs, batch)
             chex.assert_equal_shape((losses, weight, *reported.values()))
             means = {name: jnp.sum(weight * x) for name, x in reported.items()}
-            return jnp.sum(weight * losses), means
+            return jnp.sum(weight * losses), (means, averages)
 
         value_and_grad = jax.value_and_grad(loss_fn, has_aux=True)
-        (value, reported), grads = _sum_over_parts(
+        (value, (reported, averages)), grads = _sum_over_parts(
             lambda part: value_and_grad(state.params, part),
             (dict(batch), keys, weight),
             accumulate_steps,
         )
         grads = jax.tree.map(total, grads)
         updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
+        averages = jax.tree.map(lambda x: x / accumulate_steps, averages)
+        params = _put(averages, optax.apply_updates(state.params, updates))
         metrics = {
             "loss": total(value),
             **{name: total(x) for name, x in reported.items()},
@@ -91,6 +101,8 @@ def make_update(
             "learning_rate": schedule(state.step),
         }
         finite = jnp.isfinite(metrics["loss"]) & jnp.isfinite(metrics["grad_norm"])
+        for average in jax.tree.leaves(averages):  # One that is infinite leaves the loss finite.
+            finite &= jnp.isfinite(average).all()
         metrics["skipped"] = 1.0 - finite
         ema_params = _moving_average(state.ema_params, params, state.step, ema_decay)
         updated = TrainState(state.step, params, opt_state, ema_params)
@@ -144,6 +156,15 @@ def _sum_over_parts(function: Callable[[Any], Any], batch: Any, num_parts: int) 
     shapes = jax.eval_shape(function, jax.tree.map(lambda x: x[0], parts))
     zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
     return jax.lax.scan(add, zeros, parts)[0]
+
+
+def _put(new: optax.Params, params: optax.Params) -> optax.Params:
+    """The parameters with those of `new` in the place of theirs."""
+    replaced = {
+        module: {**params[module], **{k: x.astype(params[module][k].dtype) for k, x in own.items()}}
+        for module, own in new.items()
+    }
+    return {**params, **replaced}
 
 
 def _moving_average(

@@ -33,6 +33,10 @@ def _toy_apply(params, rng, batch, is_training=False):
     return {"label": x @ params["logits"]["w"] + params["logits"]["b"][None]}
 
 
+def _toy_apply_training(params, rng, batch, axis_name):
+    return _toy_apply(params, rng, batch, is_training=True), {}
+
+
 def _make_task(loss):
     keys = {"kind": "classification", "target": "label", "loss": loss}
     return tasks.build_task(keys, {"label": label.Label(CLASSES, multi_label=loss == "sigmoid")})
@@ -100,7 +104,7 @@ class Toy(NamedTuple):
         return steps.make_eval_step(_toy_apply, self.task)
 
     def update(self, sharding=None, accumulate_steps=1):
-        apply, axis_name = _toy_apply, None
+        apply, axis_name = _toy_apply_training, None
         if sharding is not None:
             apply, axis_name = sharding.with_whole_params(apply), sharding.axis_name
         return steps.make_update(

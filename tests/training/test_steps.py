@@ -26,9 +26,9 @@ def _assert_close(a, b, rtol=1e-5):
 def test_randomness_differs_between_steps_and_between_examples(make_toy, toy_batch):
     seen = []
 
-    def apply(params, rng, batch, is_training):
+    def apply(params, rng, batch, axis_name):
         jax.debug.callback(seen.append, jax.vmap(jax.random.uniform)(rng))
-        return {"label": jnp.zeros((8, 7)) + params["logits"]["b"][None]}
+        return {"label": jnp.zeros((8, 7)) + params["logits"]["b"][None]}, {}
 
     toy = make_toy()
     update = jax.jit(steps.make_update(apply, toy.task, toy.optimizer, toy.schedule))
@@ -48,8 +48,8 @@ def test_examples_without_weight_have_no_influence(toy, toy_update, toy_batch):
 
 
 def test_top1_of_several_labels_asks_for_one_with_the_largest_share(make_toy, toy_batch):
-    def apply(params, rng, batch, is_training):
-        return {"label": jnp.eye(5, 7) + 0.0 * params["logits"]["b"][None]}
+    def apply(params, rng, batch, axis_name):
+        return {"label": jnp.eye(5, 7) + 0.0 * params["logits"]["b"][None]}, {}
 
     toy = make_toy(loss="sigmoid")
     update = jax.jit(steps.make_update(apply, toy.task, toy.optimizer, toy.schedule))
