@@ -155,15 +155,17 @@ def check_sections(config: ml_collections.ConfigDict) -> None:
 
 
 def _follow_dataset(config: ml_collections.ConfigDict, given: Container[str]) -> None:
-    """Sets what naming another data set implies, unless it is given: output and test split."""
+    """Sets what naming another data set implies, unless it is given: sizes and test split."""
     # Here, for they take a second.
     from perceiver_jax import data as data_lib
     from perceiver_jax.data import datasets
 
-    target = config.task.target
-    field = data_lib.build_data(**config.data).fields.get(target)
-    if f"model.outputs.{target}.size" not in given and field is not None:
-        config.model.outputs[target].size = getattr(field, "num_classes", None) or field.size
+    for name, field in data_lib.build_data(**config.data).fields.items():
+        size = getattr(field, "num_classes", None) or getattr(field, "size", None)
+        for section, key in (("inputs", "num_classes"), ("outputs", "size")):
+            keys = config.model[section].get(name, {})
+            if size and key in keys and f"model.{section}.{name}.{key}" not in given:
+                keys[key] = size
     sizes = datasets.lookup(config.data.dataset, config.data.data_dir).sizes
     present = [split for split in ("validation", "test") if split in sizes]
     if "data.test_split" not in given and config.data.test_split not in present and present:

@@ -21,7 +21,7 @@ import rich.table
 
 import perceiver_jax
 from perceiver_jax import config as config_lib
-from perceiver_jax import config_file, summary, tasks
+from perceiver_jax import config_file, consistency, summary, tasks
 from perceiver_jax import data as data_lib
 from perceiver_jax import model as model_lib
 from perceiver_jax import workdir as workdir_lib
@@ -99,7 +99,7 @@ def train(
     test_batches = functools.partial(
         config_lib.build, data.test_batches, config.eval, "config.eval", **share
     )
-    check(config, data, task, jax.device_count())
+    consistency.check(config, data, task, jax.device_count())
 
     # ---------------------------------------------------------------- data
     test_batches()  # Refuses a wrong config now, not after hours.
@@ -187,7 +187,7 @@ def evaluate(
     known = {key: x for key, x in data.fingerprint().items() if key in matters}
     _accept(workdir_lib.check_same_data(known, workdir, accept_changes))
     task = tasks.build_task(config.task, data.fields)
-    check(config, data, task, jax.device_count(), only_test=True)
+    consistency.check(config, data, task, jax.device_count(), only_test=True)
     data.check_labels()
     model = perceiver_jax.build_model(config.model)
     example = dataclasses.replace(data, batch_size=1).zero_batch()
@@ -202,7 +202,16 @@ def evaluate(
     with console.status("evaluating") if console.is_terminal else contextlib.nullcontext():
         result = run(sharding.place_state(trained.params), data.test_batches(**config.eval))
     _print_results(console, result, task)
-    _write_results(workdir, console, task.render(result.rows, data.class_names(task.target)))
+    names = {name: data.class_names(name) for name in data.labels}
+
+    def examples(count: int) -> tuple[dict[str, Any], dict[str, Any]]:
+        with contextlib.closing(data.test_batches(**config.eval)) as batches:
+            batch = next(batches)
+        batch = {name: x[batch["mask"]][:count] for name, x in batch.items()}
+        outputs = jax.jit(model.apply)(jax.device_put(trained.params), None, batch)
+        return batch, jax.device_get(task.predict(outputs))
+
+    _write_results(workdir, console, task.render(result.rows, names, examples))
     return result.metrics
 
 
@@ -280,7 +289,11 @@ def load_run(workdir: Path, step: int | None = None) -> Run:
     workdir = pathlib.Path(workdir)
     config = workdir_lib.read(workdir)
     fields, class_names, may_lack = workdir_lib.read_description(workdir, config)
-    known = {name: field for name, field in fields.items() if not field.is_target}
+    known = {
+        name: field
+        for name, field in fields.items()
+        if not field.is_target or name in config.model.inputs
+    }
     missing = sorted(set(config.model.inputs) - set(known))
     if missing:
         raise config_lib.UserError(
@@ -289,7 +302,11 @@ def load_run(workdir: Path, step: int | None = None) -> Run:
             "from the same run."
         )
     model = perceiver_jax.build_model(config.model)
-    example = {name: field.zeros()[None] for name, field in known.items()}
+    example = {
+        name: np.asarray(x)[None]
+        for field_name, field in known.items()
+        for name, x in fields_lib.named(field_name, field.zeros()).items()
+    }
     trained = _read_params(workdir, model, example, step)
     for note in trained.notes:
         _LOGGER.warning(note)
@@ -338,70 +355,6 @@ def _write_results(
             (workdir / name).write_text(content)
         else:
             content.savefig(workdir / name, bbox_inches="tight")
-
-
-def check(
-    config: ml_collections.ConfigDict,
-    data: data_lib.Data,
-    task: task_lib.Task,
-    num_devices: int,
-    only_test: bool = False,
-) -> None:
-    """Checks that the sections of a config fit each other, the data and the devices.
-
-    Args:
-      config: of a run.
-      data: what it is trained on.
-      task: what it is trained for.
-      num_devices: that batches are divided over.
-      only_test: whether the run has been trained, and is evaluated.
-
-    Raises:
-      UserError: if they do not.
-    """
-    if list(config.model.outputs) != [task.target]:
-        raise config_lib.UserError(
-            f"config.model.outputs are {sorted(config.model.outputs)}; config.task trains "
-            f"{task.target!r} alone. Use the same name."
-        )
-    size = config.model.outputs[task.target].size
-    if size != task.size:
-        remedy = "Evaluate it on the data of its run" if only_test else "Set it to that number"
-        raise config_lib.UserError(
-            f"config.model.outputs.{task.target}.size is {size}; {data.name} has "
-            f"{task.description}. {remedy}."
-        )
-    masks = {f"{name}_mask" for name in config.model.inputs}
-    missing = set(config.model.inputs) - set(data.inputs)
-    unused = set(data.inputs) - set(config.model.inputs) - masks
-    if missing or unused:
-        raise config_lib.UserError(
-            f"config.model.inputs are {sorted(config.model.inputs)}; {data.name} is read as "
-            f"{sorted(data.inputs)}. Use the same names; <input>_mask is the mask of an input."
-        )
-    if config.model.dtype == "float64" and not jax.config.jax_enable_x64:
-        raise config_lib.UserError(
-            "config.model.dtype is 'float64', which JAX has off; expected 'float32' or 'bfloat16'. "
-            "Set one of them, or JAX_ENABLE_X64=1 in the environment."
-        )
-    for key in ("test_split",) if only_test else ("train_split", "test_split"):
-        if not (data.num_test if key == "test_split" else data.num_train):
-            raise config_lib.UserError(
-                f"config.data.{key} is {getattr(data, key)!r}, which has no examples; expected at "
-                "least one. Give a larger part."
-            )
-    steps = max(config.train.accumulate_steps, 1)
-    sizes = [("eval", config.eval.batch_size, num_devices)]
-    if not only_test:
-        sizes.append(("data", data.batch_size, num_devices * steps))
-    for section, size, parts in sizes:
-        if size < 1 or size % parts:
-            above = max(size, 1) + -max(size, 1) % parts
-            each = f" x {steps} accumulate_steps" if parts != num_devices else ""
-            raise config_lib.UserError(
-                f"config.{section}.batch_size is {size}; expected a multiple of the "
-                f"{num_devices} devices{each}. Set it to {above}, for instance."
-            )
 
 
 def _accept(changes: Iterable[str]) -> None:

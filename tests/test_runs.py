@@ -93,7 +93,7 @@ def test_a_run_says_what_it_is(pets, run):
     assert (run.step, run.workdir, run.config.data.dataset) == (4, pets.workdir, "pets")
     assert repr(run) == f"Run('{pets.workdir}', step=4)"
     assert run.class_names == {"label": ("cat", "dog")}
-    assert (run.task.target, run.task.size, run.may_lack) == ("label", 2, ())
+    assert (run.task.outputs, run.may_lack) == ({"label": 2}, ())
     assert run.fields["label"] == label.Label(2, multi_label=False)
     assert run.fields["image"].image_size == 28 and run.fields["image"].upright
 

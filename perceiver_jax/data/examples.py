@@ -67,16 +67,19 @@ class Reader:
         with errors.of_bad_data():
             record = self.records[index]
             for name, field in self.fields.items():
-                value = record[self.features[name]]
+                value = record[self.features[name]] if field.feature else None
                 is_there = name not in self.masked or len(value) > 0
-                example[name] = field.read(value, window, rng) if is_there else field.zeros()
+                read = field.read(value, window, rng) if is_there else field.zeros()
+                example |= fields_lib.named(name, read)
                 if not field.is_target:
                     there[name] = is_there
         return example | self._masks(index, there)
 
     def empty(self, index: int = _PADDING_INDEX) -> Example:
         """Returns an example of zeros that pads a batch."""
-        example = {name: field.zeros() for name, field in self.fields.items()}
+        example = {}
+        for name, field in self.fields.items():
+            example |= fields_lib.named(name, field.zeros())
         return example | self._masks(index, dict.fromkeys(self.fields, False))
 
     def _masks(self, index: int, there: Mapping[str, bool]) -> Example:

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from perceiver_jax.data import fields as fields_lib
 from perceiver_jax.data import pipeline
 from perceiver_jax.data.fields import label
 
@@ -18,7 +19,13 @@ def fake_batches(data: pipeline.Data, seed: int) -> Iterator[pipeline.Batch]:
     spec = data.zero_batch()
     rng = np.random.default_rng(seed)
     while True:
-        batch = {name: _noise(rng, spec[name]) for name in data.fields if name not in data.labels}
+        names = [
+            name
+            for field_name, field in data.fields.items()
+            if field_name not in data.labels
+            for name in fields_lib.named(field_name, field.zeros())
+        ]
+        batch = {name: _noise(rng, spec[name]) for name in names}
         for name, field in data.labels.items():
             classes = rng.integers(field.num_classes, size=data.batch_size, dtype=np.int32)
             one_hot = label.one_hot(classes, field.num_classes)
@@ -33,4 +40,6 @@ def fake_batches(data: pipeline.Data, seed: int) -> Iterator[pipeline.Batch]:
 def _noise(rng: np.random.Generator, spec: np.ndarray) -> np.ndarray:
     if spec.dtype == np.uint8:
         return rng.integers(256, size=spec.shape, dtype=np.uint8)
+    if spec.dtype.kind in "bi":  # Masks, and numbers of something, of which there are at least 2.
+        return rng.integers(2, size=spec.shape).astype(spec.dtype)
     return rng.uniform(-1, 1, spec.shape).astype(spec.dtype)

@@ -97,6 +97,10 @@ def _is_label(feature: Any) -> bool:
     return isinstance(getattr(feature, "feature", feature), tfds.features.ClassLabel)
 
 
+def _is_text(feature: Any) -> bool:
+    return isinstance(feature, tfds.features.Text) and not feature.shape
+
+
 def _never(feature: Any) -> bool:
     return False
 
@@ -112,6 +116,14 @@ _TYPES: Mapping[str, tuple[Callable[[Any], bool], Callable[[Any], bool]]] = {
         lambda feature: _is_plain(feature) and _form(feature)[0] == "files",
         lambda feature: _form(feature) == ("files", 0),
     ),
+    "flow": (
+        _never,
+        lambda feature: _form(feature) in (("files", 0), ("numbers", 3)),
+    ),
+    "frames": (
+        lambda feature: isinstance(getattr(feature, "feature", None), tfds.features.Image),
+        lambda feature: _form(feature) == ("files", 1),
+    ),
     "image": (
         lambda feature: isinstance(feature, tfds.features.Image),
         lambda feature: _form(feature) == ("files", 0),
@@ -125,6 +137,7 @@ _TYPES: Mapping[str, tuple[Callable[[Any], bool], Callable[[Any], bool]]] = {
         lambda feature: _is_plain(feature) and feature.shape[1:] == (3,),
         lambda feature: _form(feature) == ("numbers", 2),
     ),
+    "text": (_is_text, _is_text),
     "video": (
         lambda feature: isinstance(getattr(feature, "feature", None), tfds.features.Image),
         lambda feature: _form(feature) == ("files", 1),

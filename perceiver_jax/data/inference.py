@@ -224,10 +224,12 @@ class _Reader:
     def _window(
         self, number: int, values: Values, position: float, whats: Mapping[str, str]
     ) -> dict[str, np.ndarray]:
-        example = {name: field.zeros() for name, field in self.inputs.items()}
+        example = {}
+        for name, field in self.inputs.items():
+            example |= fields_lib.named(name, field.zeros())
         for name, value in values.items():
             field = self.inputs[name]
             with raw.refusing(whats.get(name, ""), field.feature), errors.of_bad_data():
-                example[name] = field.read(value, position, None)
+                example |= fields_lib.named(name, field.read(value, position, None))
         masks = {f"{name}_mask": np.bool_(name in values) for name in sorted(self.may_lack)}
         return example | masks | {"example_id": np.int32(number)}

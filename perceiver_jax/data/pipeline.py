@@ -20,7 +20,7 @@ import numpy as np
 from perceiver_jax import config
 from perceiver_jax.data import errors, examples, features, mix, sources
 from perceiver_jax.data import fields as fields_lib
-from perceiver_jax.data.fields import image, label
+from perceiver_jax.data.fields import image, indices, label
 
 Batch = examples.Batch
 
@@ -32,7 +32,7 @@ _NUM_THREADS = min(os.cpu_count() or 1, 8)
 class Data:
     """A data set as a model sees it. Nothing is read, or built, before the first batch.
 
-    A batch has one array for each field, `example_id` (int32 [B], its place in its split) and
+    A batch has the arrays of each field, `example_id` (int32 [B], its place in its split) and
     `mask` (bool [B]: False for padding). Labels are int32 [B], or float32 [B, L] of zeros and ones
     if there may be several, or of fractions if images are mixed.
 
@@ -227,7 +227,7 @@ class Data:
         """
         config.check(locals(), batch_size=config.AT_LEAST_ONE)
         fields_lib.check_windows(num_windows, self.fields, "config.eval.num_windows")
-        reader = self._reader(self.test_split)
+        reader = self._reader(self.test_split, training=False)
         num_batches = math.ceil(len(reader.records) * num_windows / batch_size)
         dataset = grain.MapDataset.range(num_batches * batch_size)
         dataset = dataset.map(functools.partial(reader.read_to_test, num_windows))
@@ -246,7 +246,7 @@ class Data:
         Returns:
             A batch of these examples, in this order.
         """
-        reader = self._reader(self.train_split)
+        reader = self._reader(self.train_split, training=augmented)
         read = []
         for index in map(int, indices):
             rng = examples.example_rng(seed, 0, index)
@@ -266,9 +266,14 @@ class Data:
     def _mixes(self) -> bool:
         return self.mixup_alpha > 0 or self.cutmix_alpha > 0
 
-    def _reader(self, split: str | None) -> examples.Reader:
-        records, chosen = (None, {}) if split is None else self.store.open(split, self.fields)
-        return examples.Reader(records, self.fields, chosen, self.may_lack)
+    def _reader(self, split: str | None, training: bool = True) -> examples.Reader:
+        fields = {
+            name: field
+            for name, field in self.fields.items()
+            if training or not isinstance(field, indices.Indices)
+        }
+        records, chosen = (None, {}) if split is None else self.store.open(split, fields)
+        return examples.Reader(records, fields, chosen, self.may_lack)
 
     def _iterate(
         self, shares: grain.MapDataset, split: str, process_index: int, process_count: int

@@ -93,7 +93,8 @@ class OnDisk:
         self.num_examples(split)  # Refuses a split that there isn't.
         builder = datasets.prepared_builder(self.name, self.data_dir)
         stored = builder.info.features
-        chosen = {name: self._feature(stored, name, x.feature) for name, x in fields.items()}
+        made = {name: x.feature for name, x in fields.items() if x.feature}
+        chosen = {name: self._feature(stored, name, feature) for name, feature in made.items()}
         names = tuple(sorted(set(chosen.values())))
         return TfdsRecords(str(builder.data_dir), split, names), chosen
 
@@ -232,8 +233,8 @@ class InMemory:
 
     def open(self, split: str, fields: Fields) -> tuple["ArrayRecords", dict[str, str]]:
         """Returns the records of a split, and which of their features each field is made from."""
-        arrays = {name: self.splits[split][name] for name in fields}
-        return ArrayRecords(arrays), {name: name for name in fields}
+        arrays = {name: self.splits[split][name] for name, x in fields.items() if x.feature}
+        return ArrayRecords(arrays), {name: name for name in arrays}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -8,10 +8,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from perceiver_jax import config as config_lib
-from perceiver_jax.tasks import classification, regression
+from perceiver_jax.tasks import autoencoding, classification, flow, masked_text, regression
 
 TASKS = {
+    "autoencoding": autoencoding.Autoencoding,
     "classification": classification.Classification,
+    "flow": flow.Flow,
+    "masked_text": masked_text.MaskedText,
     "regression": regression.Regression,
 }
 
@@ -20,22 +23,10 @@ def build_task(config: Mapping[str, Any], fields: Mapping[str, Any]) -> Any:
     """Builds a task from a config's `task` section.
 
     Args:
-      config: `kind`, of `TASKS`; `target`, the name of the field to predict and of the output that
-        predicts it; and the task's other arguments.
+      config: `kind`, of `TASKS`, and the task's arguments.
       fields: of the data set, by name.
 
     Raises:
       config.UserError: for an unknown key, kind or value, or a target that the data set has not.
     """
-    if not hasattr(config, "items"):
-        raise config_lib.UserError(
-            f"config.task is {config!r}; expected a section with a kind of {sorted(TASKS)}."
-        )
-    target = config.get("target")
-    known = sorted(name for name, field in fields.items() if field.is_target)
-    if target not in known:
-        raise config_lib.UserError(
-            f"config.task.target is {target!r}; expected one of the data set's targets {known}. "
-            "Set it to the field to predict."
-        )
-    return config_lib.build_from_table(TASKS, config, "config.task", field=fields[target])
+    return config_lib.build_from_table(TASKS, config, "config.task", fields=fields)

@@ -14,7 +14,7 @@ import rich.table
 import rich.text
 
 from perceiver_jax import config as config_lib
-from perceiver_jax.tasks import metrics, plots
+from perceiver_jax.tasks import metrics, plots, targets
 
 NUM_LEAST = 5  # Classes that are named as recognised least.
 _ACCURACY = metrics.Panel("accuracy, mAP", (-0.02, 1.02))
@@ -87,13 +87,14 @@ class Classification:
 
     Args:
       target: Name of the field of classes, and of the output that has a logit a class.
-      field: That field: `num_classes`, and `multi_label` if an example may have several.
+      fields: Of the data set; this one has `num_classes`, and `multi_label` if an example may have
+        several.
       loss: 'softmax' for one class an example, 'sigmoid' for several.
       label_smoothing: How far labels are moved towards ignorance, in [0, 1).
 
     Attributes:
       target: As given.
-      size: Numbers that the output has to have.
+      outputs: A logit a class.
       description: What is predicted, for people.
       main_metric: mAP if an example may have several classes, else top-1.
       lower_is_better: False.
@@ -109,11 +110,12 @@ class Classification:
         self,
         *,
         target: str,
-        field: Any,
+        fields: Mapping[str, Any],
         loss: str = "softmax",
         label_smoothing: int | float = 0.0,
     ):
         """Checks that the loss suits the field."""
+        field = targets.find(fields, target)
         if not hasattr(field, "num_classes"):
             raise config_lib.UserError(
                 f"target is {target!r}, which has numbers and no classes. For numbers, set "
@@ -125,10 +127,11 @@ class Classification:
             raise config_lib.UserError(
                 f"loss is 'sigmoid'; {target!r} is one class an example. Set it to 'softmax'."
             )
-        self.target, self.size = target, field.num_classes
-        self.description = f"{self.size} classes"
+        self.target, self._size = target, field.num_classes
+        self.outputs = {target: self._size}
+        self.description = f"{self._size} classes"
         self.main_metric = "mAP" if field.multi_label else "top1"
-        absent = set() if self.size > 5 else {"top5"}
+        absent = set() if self._size > 5 else {"top5"}
         absent |= set() if field.multi_label else {"AUC", "d_prime"}
         self.shown = {name: metric for name, metric in METRICS.items() if name not in absent}
         self._multi_label = field.multi_label
@@ -158,11 +161,19 @@ class Classification:
         """Returns `shown` of a whole split."""
         return metrics.compute(self.shown, rows)
 
-    def render(self, rows: Rows, names: Sequence[str]) -> Iterator[tuple[str, Any]]:
+    def predict(self, outputs: Mapping[str, Array]) -> dict[str, Array]:
+        """Returns the probabilities of the classes [B, L]."""
+        return {self.target: self._probabilities(outputs[self.target])}
+
+    def render(
+        self, rows: Rows, names: Mapping[str, Sequence[str]], examples: Any
+    ) -> Iterator[tuple[str, Any]]:
         """Yields the confusion matrix, figures of each class, and the worst classes."""
+        del examples
+        names = names[self.target]
         scores, labels = rows["scores"], rows["target"]
         # With several labels an example, one row for each of them.
-        examples, classes = np.nonzero(metrics.multi_hot(labels, self.size))
+        examples, classes = np.nonzero(metrics.multi_hot(labels, self._size))
         confusion = metrics.confusion_matrix(scores[examples], classes)
         yield "confusion.png", plots.draw_confusion(confusion, names)
         if self._multi_label:

@@ -5,11 +5,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from perceiver_jax.tasks import flow_colours
+
 if TYPE_CHECKING:
     from matplotlib import figure as mpl_figure
 
 MAX_NAMED = 60  # Classes that there is room to name.
 MAX_DRAWN = 12  # Numbers of an example that there is room to draw.
+MAX_FRAMES = 8  # Of a video.
 
 
 def draw_confusion(confusion: np.ndarray, class_names: Sequence[str]) -> "mpl_figure.Figure":
@@ -105,6 +108,75 @@ def draw_predictions(prediction: np.ndarray, target: np.ndarray) -> "mpl_figure.
         axes.set_xlabel("target" if count == 1 else f"target {number}")
         axes.set_ylabel("prediction")
         axes.grid(alpha=0.3)
+    return figure
+
+
+def draw_flows(
+    frames: np.ndarray, target: np.ndarray, prediction: np.ndarray, known: np.ndarray
+) -> "mpl_figure.Figure":
+    """Draws a row for each example: its frame, its flow, the predicted one and the error.
+
+    Args:
+      frames: The first of each pair, uint8 [E, H, W, 3].
+      target: In pixels [E, H, W, 2].
+      prediction: In pixels [E, H, W, 2].
+      known: Where the flow is known [E, H, W]; the rest is grey.
+    """
+    height, width = frames.shape[1:3]
+    figure = _figure(12.0, 0.4 + len(frames) * (3.0 * height / width + 0.2))
+    cells = figure.subplots(len(frames), 4, squeeze=False)
+    for row, frame, true, guess, there in zip(
+        cells, frames, target, prediction, known, strict=True
+    ):
+        lengths = np.hypot(true[..., 0], true[..., 1])[there]
+        longest = float(np.quantile(lengths, 0.99)) if lengths.size else 1.0
+        error = np.where(there, np.hypot(*np.moveaxis(guess - true, -1, 0)), np.nan)
+        mean = np.nanmean(error) if there.any() else np.nan
+        grey = np.where(there[..., None], flow_colours.flow_colours(true, longest), 0.5)
+        row[0].imshow(frame)
+        row[1].imshow(grey)
+        row[2].imshow(flow_colours.flow_colours(guess, longest))
+        drawn = row[3].imshow(error, cmap="magma", vmin=0.0)
+        figure.colorbar(drawn, ax=row[3], fraction=0.046, pad=0.03)
+        titles = ("frame", f"flow, full colour: {longest:.3g} px", "predicted")
+        for axes, title in zip(row, (*titles, f"error, mean {mean:.3g} px"), strict=True):
+            axes.set_title(title, size=8)
+            axes.set_axis_off()
+    return figure
+
+
+def draw_frames(target: np.ndarray, prediction: np.ndarray) -> "mpl_figure.Figure":
+    """Draws images, or some frames of videos, above what was predicted.
+
+    Args:
+      target: uint8 [E, H, W, C] or [E, T, H, W, C].
+      prediction: The same.
+    """
+    if target.ndim == 4:
+        target, prediction = target[:, None], prediction[:, None]
+    shown = np.linspace(0, target.shape[1] - 1, min(target.shape[1], MAX_FRAMES)).astype(int)
+    figure = _figure(1.3 * len(shown) + 0.6, 2.7 * len(target))
+    axes = figure.subplots(2 * len(target), 1, squeeze=False)[:, 0]
+    for i, row in enumerate(axes):
+        frames = (prediction if i % 2 else target)[i // 2][shown]
+        strip = np.concatenate(list(frames), axis=1)
+        row.imshow(strip[..., 0] if strip.shape[-1] == 1 else strip, cmap="gray", vmin=0, vmax=255)
+        row.set_ylabel("predicted" if i % 2 else "target", size=8)
+        row.set_xticks([])
+        row.set_yticks([])
+    return figure
+
+
+def draw_signals(target: np.ndarray, prediction: np.ndarray) -> "mpl_figure.Figure":
+    """Draws signals [E, ...] as lines, above what was predicted."""
+    figure = _figure(9.0, 1.9 * len(target))
+    for axes, true, guess in zip(
+        figure.subplots(len(target), 1, squeeze=False)[:, 0], target, prediction, strict=True
+    ):
+        axes.plot(true.reshape(-1), linewidth=0.6, color="black", label="target")
+        axes.plot(guess.reshape(-1), linewidth=0.6, color="#d1603d", label="predicted", alpha=0.8)
+        axes.legend(loc="upper right", fontsize=7)
+        axes.tick_params(labelsize=7)
     return figure
 
 

@@ -11,7 +11,7 @@ import optax
 import rich.table
 
 from perceiver_jax import config as config_lib
-from perceiver_jax.tasks import metrics, plots
+from perceiver_jax.tasks import metrics, plots, targets
 
 NUM_WORST = 5  # Examples that are named as predicted worst.
 
@@ -43,7 +43,7 @@ class Regression:
 
     Args:
       target: Name of the field of numbers, and of the output that predicts them.
-      field: That field.
+      fields: Of the data set.
       loss: 'squared', 'absolute' or 'huber'; the mean over the numbers of an example.
       mean: Of the target, one for all numbers or one each; the model predicts the difference from
         it, divided by `std`. A new model predicts the mean.
@@ -51,7 +51,7 @@ class Regression:
 
     Attributes:
       target: As given.
-      size: Numbers that the output has to have.
+      outputs: As many numbers as the field has.
       description: What is predicted, for people.
       main_metric: MSE for the squared loss, else MAE.
       lower_is_better: True.
@@ -68,12 +68,13 @@ class Regression:
         self,
         *,
         target: str,
-        field: Any,
+        fields: Mapping[str, Any],
         loss: str = "squared",
         mean: int | float | Sequence[int | float] = 0.0,
         std: int | float | Sequence[int | float] = 1.0,
     ):
         """Checks that the settings fit the field."""
+        field = targets.find(fields, target)
         if hasattr(field, "num_classes"):
             raise config_lib.UserError(
                 f"target is {target!r}, which has classes. For classes set "
@@ -82,16 +83,17 @@ class Regression:
         config_lib.check_known("loss", loss, LOSSES)
         given = {"mean": mean, "std": std}
         config_lib.check(given, mean=_MEAN, std=_STD)
-        self.target, self.size = target, int(np.prod(field.zeros().shape))
-        self.description = f"{self.size} number{'s' if self.size > 1 else ''}"
+        size = int(np.prod(field.zeros().shape))
+        self.target, self.outputs = target, {target: size}
+        self.description = f"{size} number{'s' if size > 1 else ''}"
         for name, value in given.items():
-            if np.size(value) not in (1, self.size):
+            if np.size(value) not in (1, size):
                 raise config_lib.UserError(
-                    f"{name} is {value}; expected one number, or {self.size}. Change it."
+                    f"{name} is {value}; expected one number, or {size}. Change it."
                 )
         self.main_metric = "MSE" if loss == "squared" else "MAE"
         self._loss = LOSSES[loss]
-        self._mean, self._std = (np.broadcast_to(x, (1, self.size)) for x in (mean, std))
+        self._mean, self._std = (np.broadcast_to(x, (1, size)) for x in (mean, std))
 
     def loss(
         self, outputs: Mapping[str, Array], batch: Mapping[str, Array]
@@ -102,7 +104,7 @@ class Regression:
 
     def rows(self, outputs: Mapping[str, Array], batch: Mapping[str, Array]) -> dict[str, Array]:
         """Returns `prediction` and `target`, both [B, L] in the target's own units, and `loss`."""
-        prediction = outputs[self.target] * self._std + self._mean
+        prediction = self.predict(outputs)[self.target]
         target = batch[self.target].reshape(prediction.shape)
         return {
             "prediction": prediction,
@@ -114,9 +116,15 @@ class Regression:
         """Returns `shown` of a whole split."""
         return metrics.compute(self.shown, rows)
 
-    def render(self, rows: Rows, names: Sequence[str]) -> Iterator[tuple[str, Any]]:
+    def predict(self, outputs: Mapping[str, Array]) -> dict[str, Array]:
+        """Returns the numbers [B, L] in the target's own units."""
+        return {self.target: outputs[self.target] * self._std + self._mean}
+
+    def render(
+        self, rows: Rows, names: Mapping[str, Sequence[str]], examples: Any
+    ) -> Iterator[tuple[str, Any]]:
         """Yields predictions against targets, the errors of each number, the worst examples."""
-        del names
+        del names, examples
         prediction, target = rows["prediction"], rows["target"]
         yield "predictions.png", plots.draw_predictions(prediction, target)
         lines = []

@@ -1,6 +1,6 @@
 """What the trainer asks of a task, and all that it knows of one; `perceiver_jax/tasks` has some."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 from jaxtyping import Array, Float
@@ -8,6 +8,8 @@ import numpy as np
 
 Arrays = Mapping[str, Array]
 Rows = Mapping[str, np.ndarray]
+# count -> the batch of so many examples, and what `predict` makes of their outputs.
+Examples = Callable[[int], tuple[Rows, Rows]]
 
 
 @runtime_checkable
@@ -31,16 +33,15 @@ class Task(Protocol):
     """What the outputs of a model and the fields of a batch mean to each other.
 
     Attributes:
-      target: Name of the field that is predicted, and of the output that predicts it.
-      size: Numbers that this output has to have.
+      outputs: By name of each output that is trained, how many numbers it has to have: of an
+        example, or of each place where the inputs say how many places there are.
       description: What is predicted, for people.
       main_metric: Name of the metric that says which of two models is better.
       lower_is_better: Whether the lower one is.
       shown: The metrics that are shown, in their order, by name; the files have all.
     """
 
-    target: str
-    size: int
+    outputs: Mapping[str, int]
     description: str
     main_metric: str
     lower_is_better: bool
@@ -60,12 +61,18 @@ class Task(Protocol):
     def metrics(self, rows: Rows) -> dict[str, float]:
         """Returns the metrics of a whole split, one row an example; on the host."""
 
-    def render(self, rows: Rows, names: Sequence[str]) -> Iterator[tuple[str, Any]]:
+    def predict(self, outputs: Arrays) -> dict[str, Array]:
+        """Returns what a person wants of outputs, by name: probabilities, numbers with units."""
+
+    def render(
+        self, rows: Rows, names: Mapping[str, Sequence[str]], examples: Examples
+    ) -> Iterator[tuple[str, Any]]:
         """Yields what a person wants to see of an evaluation.
 
         Args:
           rows: Of the whole split.
-          names: Of the classes; none where there are no classes.
+          names: Of the classes, by name of the label.
+          examples: Gives the first so many examples of the split.
 
         Yields:
           Names of files and what goes there, text or a figure of matplotlib; and without a name

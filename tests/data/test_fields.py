@@ -18,7 +18,7 @@ def build_field(**settings):
 
 
 def test_unknown_kind_lists_the_known_and_the_nearest():
-    with pytest.raises(ValueError, match="'vido'.*'audio', 'image'.*Did you mean 'video'"):
+    with pytest.raises(ValueError, match="'vido'.*'audio', 'flow'.*Did you mean 'video'"):
         build_field(kind="vido")
 
 

@@ -10,8 +10,8 @@ import pytest
 from experiments.configs import audioset, imagenet, modelnet40
 import perceiver_jax
 from perceiver_jax import config as config_lib
+from perceiver_jax import consistency, flops, recipes, tasks
 from perceiver_jax import data as data_lib
-from perceiver_jax import flops, recipes, runs, tasks
 from perceiver_jax.training import devices, loop, optimizers
 
 IMAGENET = [
@@ -49,7 +49,7 @@ def test_every_config_builds(module, arg):
     config = module.get_config(arg)
     data, model, example, params = build(config)
     task = tasks.build_task(config.task, data.fields)
-    runs.check(config, data, task, num_devices=1)
+    consistency.check(config, data, task, num_devices=1)
     outputs = jax.eval_shape(lambda p, b: model.apply(p, None, b), params, example)
     assert outputs["label"].shape == (1, data.fields["label"].num_classes)
 

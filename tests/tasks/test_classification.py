@@ -19,7 +19,7 @@ def rendered(task, rows, names):
     """What is written, by name, and the text of what is printed."""
     console = rich.console.Console(record=True, width=100)
     files = {}
-    for name, content in task.render(rows, names):
+    for name, content in task.render(rows, {"label": names}, None):
         if name:
             files[name] = content
         else:
@@ -81,7 +81,7 @@ def test_the_metrics_are_those_that_suit_the_classes(num_classes, multi_label, m
             "config.task.label_smoothing is 1.0; .*at least 0 and less than 1",
         ),
         ({"target": "lable"}, "target is 'lable'; expected one of the data set's targets"),
-        ({"target": ["lable"]}, "target is .'lable'.; expected one of the data set's targets"),
+        ({"target": ["lable"]}, "config.task.target is .'lable'.; expected a text in quotes"),
         ({"kind": "clasification"}, "Did you mean 'classification'"),
         ({"smoothing": 0.1}, "Unknown key config.task.smoothing.*mean 'label_smoothing'"),
     ],

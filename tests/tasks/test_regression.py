@@ -84,7 +84,7 @@ def test_what_is_rendered_names_the_worst_examples_and_each_number_s_errors():
     target = np.tile(np.linspace(0, 1, 7)[:, None], (1, 3))
     rows = {"prediction": prediction, "target": target, "loss": np.zeros(7)}
     files = {}
-    for name, content in build().render(rows | {"example_id": np.arange(10, 17)}, ()):
+    for name, content in build().render(rows | {"example_id": np.arange(10, 17)}, {}, None):
         files[name] = content
     assert list(files[""].columns[0].cells)[:2] == ["example 14", "example 12"]
     numbers = json.loads(files["per_number.json"])

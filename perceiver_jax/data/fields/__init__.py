@@ -7,25 +7,45 @@ from typing import Any
 import numpy as np
 
 from perceiver_jax import config
-from perceiver_jax.data.fields import audio, image, label, number, point_cloud, video
+from perceiver_jax.data.fields import (
+    audio,
+    flow,
+    frames,
+    image,
+    indices,
+    label,
+    number,
+    point_cloud,
+    text,
+    video,
+)
 
 FIELDS = {
     "audio": audio.Audio,
+    "flow": flow.Flow,
+    "frames": frames.Frames,
     "image": image.Image,
+    "indices": indices.Indices,
     "label": label.Label,
+    "masked_text": text.MaskedText,
     "mel": audio.Mel,
     "number": number.Number,
     "point_cloud": point_cloud.PointCloud,
+    "text": text.Text,
     "video": video.Video,
 }
+
+Arrays = np.ndarray | np.generic | Mapping[str, np.ndarray]
 
 
 @typing.runtime_checkable
 class Field(typing.Protocol):
-    """How one array of an example is made from one feature of a record.
+    """How an array of an example, or several, is made from one feature of a record.
+
+    Several are a dictionary by what is put behind the field's name: '' and '_mask', say.
 
     Attributes:
-        feature: the record's feature.
+        feature: the record's feature; '' if it is made of none.
         has_windows: whether `window` matters: an example has several views to average over.
         is_target: whether it is what is to be predicted; inputs have a mask if a record may lack
             them, targets never.
@@ -35,14 +55,21 @@ class Field(typing.Protocol):
     has_windows: bool
     is_target: bool
 
-    def zeros(self) -> np.ndarray:
+    def zeros(self) -> Arrays:
         """Returns zeros of one example's shape and type."""
 
-    def read(self, value: Any, window: float, rng: np.random.Generator | None) -> np.ndarray:
+    def read(self, value: Any, window: float, rng: np.random.Generator | None) -> Arrays:
         """Decodes a window of `value`; augments it if `rng` is given (training).
 
         `window` is its place in the example: 0 is the earliest, 1 the latest.
         """
+
+
+def named(name: str, arrays: Arrays) -> dict[str, np.ndarray | np.generic]:
+    """Returns what a field's `zeros` or `read` returned by the names of a batch."""
+    if not isinstance(arrays, Mapping):
+        return {name: arrays}
+    return {name + suffix: array for suffix, array in arrays.items()}
 
 
 def windows(num_windows: int) -> list[float]:
