@@ -149,7 +149,8 @@ class Attending(hk.Module):
         return rows[:, :number]
 
 
-SETTINGS = tuple(x.name for x in dataclasses.fields(Attending) if x.name not in ("gelu", "name"))
+_GIVEN = ("gelu", "name", "streaming")  # Not by sections of outputs.
+SETTINGS = tuple(x.name for x in dataclasses.fields(Attending) if x.name not in _GIVEN)
 
 
 @dataclasses.dataclass

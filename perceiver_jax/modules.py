@@ -100,7 +100,7 @@ def build_modules(
     encode = config.build(
         encoder_lib.PerceiverEncoder, encoder, "config.model.encoder", name="encoder", gelu=gelu
     )
-    decode, shared = _outputs(outputs, decoder, gelu)
+    decode, shared = _outputs(outputs, decoder, gelu=gelu, streaming=encode.streaming)
     return Modules(reads_lib.Inputs(preprocess, join), encode, decode, shared)
 
 
@@ -127,23 +127,23 @@ def _input(name, keys):
     return config.build_from_table(inputs_lib.INPUTS, keys, where, name=name, **given)
 
 
-def _outputs(outputs, shared, gelu):
+def _outputs(outputs, shared, **given):
     """The decoders by name, and what they share.
 
     A single one is called 'decoder', of several each is a part of it.
     """
     if shared is None and len(outputs) == 1:
         ((name, keys),) = outputs.items()
-        return {name: _output(name, keys, "decoder", gelu)}, None
+        return {name: _output(name, keys, "decoder", given)}, None
 
     def make():
-        return {name: _output(name, keys, name, gelu) for name, keys in outputs.items()}
+        return {name: _output(name, keys, name, given) for name, keys in outputs.items()}
 
     if shared is None:
         with hk.name_scope("decoder"):
             return make(), None
     decoder = config.build(
-        decoder_lib.SharedDecoder, shared, "config.model.decoder", name="decoder", gelu=gelu
+        decoder_lib.SharedDecoder, shared, "config.model.decoder", name="decoder", **given
     )
     decoders = decoder.within(make)
     for name, keys in outputs.items():
@@ -162,14 +162,14 @@ def _outputs(outputs, shared, gelu):
     return decoders, decoder
 
 
-def _output(name, keys, module_name, gelu):
+def _output(name, keys, module_name, given):
     where = f"config.model.outputs.{name}"
     table = outputs_lib.OUTPUTS
-    given, keys = _with_encoding(table, keys, where, module_name)
+    encoding, keys = _with_encoding(table, keys, where, module_name)
     kind = table.get(keys.get("kind")) if hasattr(keys, "items") else None
-    if isinstance(kind, type) and issubclass(kind, outputs_lib.base.QueriedOutput):
-        given["gelu"] = gelu
-    return config.build_from_table(table, keys, where, name=module_name, **given)
+    if not (isinstance(kind, type) and issubclass(kind, outputs_lib.base.QueriedOutput)):
+        given = {}
+    return config.build_from_table(table, keys, where, name=module_name, **encoding, **given)
 
 
 def _with_encoding(table, keys, where, name):
