@@ -158,7 +158,7 @@ def cross_attend(
     """
     if input_scale is None:
         inputs = tokens.blank(inputs, mask)
-    query = _query(params, latents, num_heads)
+    query = project_queries(params, latents, num_heads)
     if streaming and num_heads == 1:
         if input_scale is None:
             input_scale = inverse_deviation(inputs)
@@ -180,6 +180,14 @@ def cross_attend(
     )
 
 
+def project_queries(
+    params: Params, x: Float[Array, "B N D"], num_heads: int
+) -> Float[Array, "B N P"]:
+    """Queries of a cross-attend block, all heads beside each other, divided by √P of one."""
+    query = linear(params["query"], layer_norm(params["query_norm"], x))
+    return query / (query.shape[-1] // num_heads) ** 0.5
+
+
 def keys_and_values(
     params: Params, inputs: Float[Array, "B M C"], num_heads: int
 ) -> tuple[Float[Array, "B M H P"], Float[Array, "B M H V"]]:
@@ -187,30 +195,6 @@ def keys_and_values(
     normed = layer_norm(params["input_norm"], inputs)
     key, value = (linear(params[name], normed) for name in ("key", "value"))
     return _split_heads(key, num_heads), _split_heads(value, num_heads)
-
-
-def decode(
-    params: Params,
-    queries: Float[Array, "B O C"],
-    key: Float[Array, "B N H P"],
-    value: Float[Array, "B N H V"],
-    query_mask: Bool[Array, "B O"] | None = None,
-    *,
-    use_query_residual: bool = False,
-    gelu: str = "tanh",
-) -> Float[Array, "B O C"]:
-    """`cross_attend` of output queries to latents whose `keys_and_values` are there already.
-
-    Queries don't see each other, so they may come in chunks, which the latents serve alike. Those
-    whose mask is False attend to nothing.
-    """
-    num_heads = key.shape[2]
-    query = _split_heads(_query(params, queries, num_heads), num_heads)
-    attended = attend(query, key, value)
-    attended = tokens.blank(attended.reshape(*attended.shape[:2], -1), query_mask)
-    attended = linear(params["output"], attended)
-    queries = queries + attended if use_query_residual else attended
-    return queries + mlp(params, queries, gelu)
 
 
 def self_attend(
@@ -410,12 +394,6 @@ def _attend_streaming(query, key, value, mask=None, chunk_size=0, scale=None):
     if scale is not None:
         key = (key * scale[:, :, None, None]).astype(key.dtype)
     return attend(query, key, key if value is None else value, mask)
-
-
-def _query(params: Params, x: jax.Array, num_heads: int) -> jax.Array:
-    """Projected queries, divided by √P."""
-    query = linear(params["query"], layer_norm(params["query_norm"], x))
-    return query / (query.shape[-1] // num_heads) ** 0.5
 
 
 def _split_heads(x: jax.Array, num_heads: int) -> jax.Array:

@@ -129,7 +129,7 @@ class Attending(hk.Module):
 
         def decode(indices):
             mask = None if queries.mask is None else take_rows(queries.mask, indices)
-            return head(attention.decode(params, take(indices), key, value, mask, **keys))
+            return head(_attend(params, take(indices), key, value, mask, **keys))
 
         numbers = num_latents * self.num_heads + 2 * queries.channels + 2 * latents.shape[-1]
         chunk_size = self.chunk_size or max(_MAX_NUMBERS // numbers, 1)
@@ -209,6 +209,18 @@ class SharedDecoder(Attending):
             )
             made[name] = decoded if name in indices else output.arrange(decoded, context)
         return made
+
+
+def _attend(params, queries, key, value, mask, use_query_residual, gelu):
+    """`attention.cross_attend`, where keys and values of the latents are there already."""
+    num_heads = key.shape[2]
+    query = attention.project_queries(params, queries, num_heads)
+    query = query.reshape(*query.shape[:2], num_heads, -1)
+    attended = attention.attend(query, key, value)
+    attended = tokens_lib.blank(attended.reshape(*attended.shape[:2], -1), mask)
+    attended = attention.linear(params["output"], attended)
+    queries = queries + attended if use_query_residual else attended
+    return queries + attention.mlp(params, queries, gelu)
 
 
 def _padded(queries: Queries, padding: jax.Array) -> Queries:
