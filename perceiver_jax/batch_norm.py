@@ -4,7 +4,7 @@ They have no gradient, and the optimizer leaves them alone. In training, which i
 is entered, Haiku's state holds their new values, for the caller to put in the place of the old.
 """
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 import contextlib
 import contextvars
 from typing import NamedTuple
@@ -21,6 +21,7 @@ EPSILON = 1e-5
 
 class _Training(NamedTuple):
     axis_name: str | None
+    frozen: Container[str]
 
 
 # None in evaluation. Read while a function is traced.
@@ -30,13 +31,14 @@ _training: contextvars.ContextVar[_Training | None] = contextvars.ContextVar(
 
 
 @contextlib.contextmanager
-def training(axis_name: str | None = None) -> Iterator[None]:
+def training(axis_name: str | None = None, frozen: Container[str] = ()) -> Iterator[None]:
     """Within it batch norms train; elsewhere they use their moving averages.
 
     Args:
       axis_name: the mapped axis that the batch is divided over; None if it is not.
+      frozen: paths of parameters; batch norms whose averages are among them don't train.
     """
-    token = _training.set(_Training(axis_name))
+    token = _training.set(_Training(axis_name, frozen))
     try:
         yield
     finally:
@@ -73,7 +75,8 @@ class BatchNorm(hk.Module):
         )
         mean, variance = averages = jax.lax.stop_gradient(averages)
         wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
-        if (mode := _training.get()) is not None:
+        mode = _training.get()
+        if mode is not None and f"{self.module_name}/{AVERAGES[0]}" not in mode.frozen:
             mean, variance, count = _statistics(wide, mask, mode.axis_name)
             rate = (1 - DECAY) * jnp.minimum(count, 1)  # A batch without examples changes nothing.
             for name, old, new in zip(AVERAGES, averages, (mean, variance), strict=True):

@@ -5,6 +5,7 @@ Every part of the package may import this; it imports nothing that takes time.
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 import difflib
+import fnmatch
 import inspect
 import math
 import numbers
@@ -126,6 +127,32 @@ def did_you_mean(got: Any, known: Iterable[str], cutoff: float = 0.6) -> str:
     """The question whether the nearest known name was meant; empty if none is near."""
     nearest = difflib.get_close_matches(str(got), known, 1, cutoff)
     return f" Did you mean {nearest[0]!r}?" if nearest else ""
+
+
+def matching(key: str, patterns: Sequence[str], paths: Iterable[str]) -> frozenset[str]:
+    """Returns the paths that patterns match; '*' stands for anything, slashes as well.
+
+    Args:
+      key: the patterns' place in the config, for messages.
+      patterns: such as 'encoder/*'.
+      paths: of parameters.
+
+    Raises:
+      UserError: if a pattern matches none of them.
+    """
+    paths, found = sorted(paths), set()
+    for pattern in patterns:
+        matched = fnmatch.filter(paths, str(pattern))
+        if not matched:
+            folders = [f"{path[: m.start()]}/*" for path in paths for m in re.finditer("/", path)]
+            known = [*dict.fromkeys(folders), *paths]
+            hint = did_you_mean(pattern, known, 0.0)
+            raise UserError(
+                f"{key} has the pattern {pattern!r}, which matches no parameter; expected such as "
+                f"{known[0]!r}.{hint}"
+            )
+        found.update(matched)
+    return frozenset(found)
 
 
 def build(constructor: Callable, keys: Any, where: str, **given: Any) -> Any:

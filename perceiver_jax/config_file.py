@@ -21,7 +21,7 @@ _ROOT = pathlib.Path(__file__).parents[1]
 
 # Words that keys had in earlier versions; only to say what a key that is gone is called now.
 _RENAMED = {"num_classes": "size", "modalities": "fields", "decoder": "outputs"}
-SECTIONS = ("experiment", "seed", "data", "model", "task", "optimizer", "train", "eval")
+SECTIONS = ("experiment", "seed", "data", "model", "task", "init", "optimizer", "train", "eval")
 
 
 def load_config(

@@ -3,7 +3,7 @@
 Recipes name layers, so this imports nothing that takes time.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 import re
 from typing import NamedTuple
 
@@ -149,6 +149,30 @@ def resolve(layers: Sequence[str], reads: Sequence[str] = ()) -> tuple[Layer, ..
             "others, or count anew."
         )
     return resolved
+
+
+def distance_to_outputs(layers: Sequence[str], num_self_attends: int) -> Callable[[str], int]:
+    """Returns a function that counts layers from a parameter, by its path, to the outputs.
+
+    Layers count in the order in which their weights are first used. Outputs have 0; what inputs,
+    their positions and the latents are made of has one more than the first layer.
+
+    Args:
+      layers: names of the weights, see `make_layers`.
+      num_self_attends: of a latent Transformer; each is a layer.
+    """
+    prefixes = []
+    for name in dict.fromkeys(layers):
+        each = [f"encoder/{name}/self_attend_{i}/" for i in range(num_self_attends)]
+        prefixes += [f"encoder/{name}/"] if kind(name) == CROSS_ATTEND else each
+
+    def distance(path: str) -> int:
+        if path.startswith("decoder"):  # Its positions are `decoder_position_encoding`.
+            return 0
+        found = (len(prefixes) - i for i, prefix in enumerate(prefixes) if path.startswith(prefix))
+        return next(found, len(prefixes) + 1)
+
+    return distance
 
 
 def num_parts(layers: Sequence[Layer]) -> int:

@@ -56,10 +56,11 @@ class Model(NamedTuple):
         have any number of them.
       decode: `decode(params, latents, batch=None) -> outputs`, what `apply` would return. Outputs
         whose queries come from an input, such as optical flow, need the batch.
-      apply_training: `apply_training(params, rng, batch, axis_name=None) -> (outputs, averages)`:
-        `apply` in training, and the new moving averages of batch norms, which take the place of
-        those in the parameters; `{}` without batch norm. Over a mapped axis of that name, batch
-        norms see all of the batch.
+      apply_training: `apply_training(params, rng, batch, axis_name=None, frozen=()) ->
+        (outputs, averages)`: `apply` in training, and the new moving averages of batch norms, which
+        take the place of those in the parameters; `{}` without batch norm. Over a mapped axis of
+        that name, batch norms see all of the batch. Those whose averages are among the frozen
+        parameters, given by their paths, normalise by them, as in evaluation.
 
     A batch may have `<output>_indices`, [B, O] or [O]: which elements of a grid, counted along its
     last axis first, are to be decoded; the output is then [B, O, F].
@@ -158,9 +159,10 @@ def _build(inputs, outputs, encoder, fusion=None, decoder=None, dtype="float32",
         own = {name: found[name] for name in sources}
         return made.encode(own, rng=dropout.fold_in(rng, _ENCODER)), found
 
-    def forward(batch, rng, is_training, compute_dtype, axis_name=None):
+    def forward(batch, rng, is_training, compute_dtype, axis_name=None, frozen=()):
         made = modules()
-        with batch_norm.training(axis_name) if is_training else contextlib.nullcontext():
+        training = batch_norm.training(axis_name, frozen)
+        with training if is_training else contextlib.nullcontext():
             latents, found = encode(made, batch, rng, is_training, compute_dtype, reads)
         return made.outputs(latents, batch, found)
 
@@ -205,13 +207,13 @@ def _build(inputs, outputs, encoder, fusion=None, decoder=None, dtype="float32",
     )
     wide = jnp.promote_types(dtype, jnp.float32)
 
-    def apply_with_state(params, rng, batch, is_training, axis_name=None):
+    def apply_with_state(params, rng, batch, is_training, axis_name=None, frozen=()):
         got = checks.shapes(params)
         used = set()
         params = _cast(params, dtype)
         with _explaining(got, batch, inputs, init):
             out, state = run.apply_with_state(
-                params, used, batch, rng, is_training, dtype, axis_name
+                params, used, batch, rng, is_training, dtype, axis_name, frozen
             )
         checks.check_used(got, used)
         return jax.tree.map(lambda x: x.astype(wide), out), state
@@ -219,8 +221,8 @@ def _build(inputs, outputs, encoder, fusion=None, decoder=None, dtype="float32",
     def apply(params, rng, batch, is_training=False):
         return apply_with_state(params, rng, batch, is_training)[0]
 
-    def apply_training(params, rng, batch, axis_name=None):
-        return apply_with_state(params, rng, batch, True, axis_name)
+    def apply_training(params, rng, batch, axis_name=None, frozen=()):
+        return apply_with_state(params, rng, batch, True, axis_name, frozen)
 
     def init(rng, batch):
         return run.init(rng, set(), batch, None, False, jnp.float32)

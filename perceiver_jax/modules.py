@@ -1,6 +1,6 @@
 """A config's model section becomes Haiku modules; `model` makes pure functions of them."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 import inspect
 from typing import Any, NamedTuple
 
@@ -102,6 +102,22 @@ def build_modules(
     )
     decode, shared = _outputs(outputs, decoder, gelu=gelu, streaming=encode.streaming)
     return Modules(reads_lib.Inputs(preprocess, join), encode, decode, shared)
+
+
+def input_grid(model: Section, name: str, shape: Sequence[int]) -> tuple[int, ...]:
+    """The inputs along each axis that a model makes of an example.
+
+    Args:
+      model: a config's model section.
+      name: of the input.
+      shape: of an example of it.
+    """
+
+    def grid():
+        child = _input(name, model["inputs"][name])
+        return child.grid(shape) if hasattr(child, "grid") else tuple(shape[:1])
+
+    return tuple(hk.transform(grid).apply({}, None))
 
 
 class _Named:

@@ -89,6 +89,11 @@ def recipe(
                 "loss": "softmax",
                 "label_smoothing": 0.0,
             },
+            # Where parameters start: at random, or those of another run, see docs/finetuning.md.
+            "init": {
+                "source": "",  # A workdir, a file or folder of weights, or a released name.
+                "exclude": (),  # Patterns of the parameters that start at random all the same.
+            },
             "train": {
                 "steps": steps,
                 "ema_decay": 0.0,  # Off.
@@ -110,6 +115,8 @@ def recipe(
                 "b1": 0.9,
                 "b2": 0.999,
                 "eps": 1e-6,
+                "frozen": (),  # Patterns of parameters that are not trained, such as "encoder/*".
+                "depth_decay": 1.0,  # Learning rate of a layer over that of the next one.
             },
             "eval": {"batch_size": batch_size, "num_windows": 1},
         }

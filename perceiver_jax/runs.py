@@ -21,7 +21,7 @@ import rich.table
 
 import perceiver_jax
 from perceiver_jax import config as config_lib
-from perceiver_jax import config_file, consistency, summary, tasks
+from perceiver_jax import config_file, consistency, layers, summary, tasks, transfer
 from perceiver_jax import data as data_lib
 from perceiver_jax import model as model_lib
 from perceiver_jax import workdir as workdir_lib
@@ -89,17 +89,25 @@ def train(
     task = tasks.build_task(config.task, data.fields)
     train_config = config_lib.build(loop.TrainConfig, config.train, "config.train")
     sharding = devices.build_sharding(train_config.parallelism)
-    optimizer, schedule = config_lib.build(
+    optimizer = config_lib.build(
         optimizers.build_optimizer,
         config.optimizer,
         "config.optimizer",
         total_steps=train_config.steps,
+        distance=layers.distance_to_outputs(
+            config.model.encoder.layers, config.model.encoder.num_self_attends
+        ),
     )
     share = {"process_index": jax.process_index(), "process_count": jax.process_count()}
     test_batches = functools.partial(
         config_lib.build, data.test_batches, config.eval, "config.eval", **share
     )
     consistency.check(config, data, task, jax.device_count())
+    example = dataclasses.replace(data, batch_size=1).zero_batch()
+    init_key, train_key = jax.random.split(jax.random.key(config.seed))
+    shapes = jax.eval_shape(model.init, init_key, example)
+    frozen = optimizer.frozen_paths(shapes)
+    start_params = transfer.make_start(config, shapes, example, workdir, console)
 
     # ---------------------------------------------------------------- data
     test_batches()  # Refuses a wrong config now, not after hours.
@@ -112,8 +120,7 @@ def train(
 
     # ---------------------------------------------------------------- state
     apply = sharding.with_whole_params(model.apply)
-    example = dataclasses.replace(data, batch_size=1).zero_batch()
-    init_key, train_key = jax.random.split(jax.random.key(config.seed))
+    apply_training = functools.partial(model.apply_training, frozen=frozen)
 
     def create_state() -> state.TrainState:
         return state.create_state(model.init(init_key, example), optimizer, train_config.ema_decay)
@@ -126,10 +133,9 @@ def train(
         at_the_end.enter_context(_quiet_absl("CRITICAL"))  # What can't be saved is said by us.
         return loop.train(
             update=steps.make_update(
-                sharding.with_whole_params(model.apply_training),
+                sharding.with_whole_params(apply_training),
                 task,
                 optimizer,
-                schedule,
                 ema_decay=train_config.ema_decay,
                 accumulate_steps=train_config.accumulate_steps,
                 axis_name=sharding.axis_name,
@@ -137,6 +143,7 @@ def train(
             eval_step=steps.make_eval_step(apply, task),
             task=task,
             create_state=create_state,
+            start_params=start_params,
             rng=train_key,
             sharding=sharding,
             train_batches=train_batches,

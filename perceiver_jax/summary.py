@@ -1,6 +1,7 @@
 """What a config builds, in numbers: inputs, weights and where they are used, size, cost."""
 
 from collections.abc import Mapping
+import math
 import pathlib
 from typing import Any
 
@@ -12,7 +13,8 @@ import rich.table
 import rich.text
 
 import perceiver_jax
-from perceiver_jax import flops
+from perceiver_jax import checks, flops
+from perceiver_jax import config as config_lib
 from perceiver_jax import layers as layers_lib
 
 
@@ -107,6 +109,8 @@ def print_summary(
     devices = f"{jax.device_count()} x {jax.devices()[0].device_kind}, {config.train.parallelism}"
     if jax.process_count() > 1:
         devices += f", {jax.process_count()} processes"
+    frozen = config_lib.matching("frozen", config.optimizer.frozen, checks.shapes(params))
+    trained = sum(math.prod(x) for p, x in checks.shapes(params).items() if p not in frozen)
     resumes = any((workdir / "checkpoints").glob("[0-9]*"))
     title = rich.text.Text(config.experiment)
     table = rich.table.Table(title=title, title_justify="left", show_header=False)
@@ -118,10 +122,12 @@ def print_summary(
         f" {task.description}",
         "training": f"{config.train.steps:,} steps of {data.batch_size} = {epochs:.4g} "
         f"epochs, {config.optimizer.name}, learning rate {config.optimizer.learning_rate:g}",
+        "trained": f"{trained:,} of {model['parameters']:,} parameters" if frozen else "",
+        "start": config.init.source,
         "devices": devices,
         "workdir": f"{workdir} ({'resumes' if resumes else 'new'})",
     }
-    for name, text in rows.items():
+    for name, text in filter(all, rows.items()):
         table.add_row(name, rich.text.Text(text, overflow="fold"))
     console.print(table)
 

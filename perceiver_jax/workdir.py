@@ -77,6 +77,20 @@ def plain(value: Any) -> Any:
     return tuple(map(plain, value)) if isinstance(value, list | tuple) else value
 
 
+def has_checkpoints(workdir: pathlib.Path) -> bool:
+    """Whether a run of the workdir has been saved."""
+    return any((workdir / "checkpoints").glob("[0-9]*"))
+
+
+def changes(saved: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, str]:
+    """Says of each key that differs what it was and what it is."""
+    return {
+        key: f"{saved.get(key, 'absent')!r} -> {given.get(key, 'absent')!r}"
+        for key in given | saved
+        if saved.get(key) != given.get(key)
+    }
+
+
 def check_unchanged(
     config: ml_collections.ConfigDict, workdir: pathlib.Path, accept_changes: bool = False
 ) -> list[str]:
@@ -93,12 +107,12 @@ def check_unchanged(
     Raises:
       UserError: if there are such lines, and they are not accepted.
     """
-    if not _has_checkpoints(workdir):
+    if not has_checkpoints(workdir):
         return []
-    changes = _changes(config_file.flatten(read(workdir)), config_file.flatten(config))
+    different = changes(config_file.flatten(read(workdir)), config_file.flatten(config))
     changed = [
         f"config.{key}: {change}"
-        for key, change in sorted(changes.items())
+        for key, change in sorted(different.items())
         if not any(f"{key}.".startswith(f"{known}.") for known in CHANGEABLE)
     ]
     if changed and not accept_changes:
@@ -129,10 +143,10 @@ def check_same_data(
       UserError: if there are such lines, and they are not accepted; or `data.json` can't be read.
     """
     with reading_data(workdir) as saved:
-        if saved is None or not _has_checkpoints(workdir):
+        if saved is None or not has_checkpoints(workdir):
             return []
         saved = _described({key: saved[key] for key in fingerprint})
-    changed = [f"{key}: {x}" for key, x in _changes(saved, _described(fingerprint)).items()]
+    changed = [f"{key}: {x}" for key, x in changes(saved, _described(fingerprint)).items()]
     if len(changed) > _MAX_LISTED:
         changed[_MAX_LISTED:] = [f"and {len(changed) - _MAX_LISTED} more"]
     if changed and not accept_changes:
@@ -232,8 +246,11 @@ def _upgraded(values: Any) -> dict[str, Any]:
 
     Everything that compares configs sees the new names only: it must come before.
     """
-    data, model, train = (dict(values[name]) for name in ("data", "model", "train"))
-    values = values | {"data": data, "model": model, "train": train}
+    sections = ("data", "model", "train", "optimizer")
+    data, model, train, optimizer = (dict(values[name]) for name in sections)
+    optimizer = {"frozen": (), "depth_decay": 1.0} | optimizer
+    values = {"init": {"source": "", "exclude": ()}} | values
+    values |= {"data": data, "model": model, "train": train, "optimizer": optimizer}
     model["encoder"] = {"reads": ()} | model["encoder"]
     if "modalities" in data:
         data["fields"] = data.pop("modalities") | {"label": {"kind": "label"}}
@@ -246,10 +263,6 @@ def _upgraded(values: Any) -> dict[str, Any]:
     return values
 
 
-def _has_checkpoints(workdir: pathlib.Path) -> bool:
-    return any((workdir / "checkpoints").glob("[0-9]*"))
-
-
 def _described(fingerprint: Mapping[str, Any]) -> dict[str, Any]:
     """Names each part of a fingerprint for messages."""
     classes = {f"class {i}": name for i, name in enumerate(fingerprint["classes"])}
@@ -260,12 +273,3 @@ def _described(fingerprint: Mapping[str, Any]) -> dict[str, Any]:
         for key, value in known.items()
     }
     return classes | splits
-
-
-def _changes(saved: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, str]:
-    """Says of each key that differs what it was and what it is."""
-    return {
-        key: f"{saved.get(key, 'absent')!r} -> {given.get(key, 'absent')!r}"
-        for key in given | saved
-        if saved.get(key) != given.get(key)
-    }

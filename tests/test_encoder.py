@@ -144,3 +144,19 @@ def test_a_scan_keeps_half_of_what_unrolled_layers_do_and_remat_still_less():
     scanned = kept_for_the_backward_pass(scan=True)
     assert scanned < 0.5 * unrolled
     assert kept_for_the_backward_pass(scan=True, remat=True) < 0.5 * scanned
+
+
+def test_layers_are_counted_from_the_outputs_in_the_order_of_their_first_use():
+    names = layers_lib.make_layers(2, 4)  # Which share latent_transformer_0.
+    distance = layers_lib.distance_to_outputs(names, num_self_attends=2)
+    paths = {
+        "decoder/logits/w": 0,
+        "decoder_position_encoding/position_embedding": 0,
+        "encoder/cross_attend_1/query/w": 1,
+        "encoder/latent_transformer_0/self_attend_1/mlp_norm/scale": 2,
+        "encoder/latent_transformer_0/self_attend_0/key/b": 3,
+        "encoder/cross_attend_0/key/b": 4,
+        "encoder/latents": 5,
+        "image_position_encoding/position_embedding": 5,
+    }
+    assert {path: distance(path) for path in paths} == paths

@@ -9,7 +9,15 @@ ROOT = pathlib.Path(__file__).parents[1]
 PACKAGE = ROOT / "perceiver_jax"
 NEVER = {"clu", "flax", "tensorflow", "torch"}
 # Over the parts: they see all of them, and none of them sees these.
-ROOF = {"config_file", "consistency", "pretrained", "runs", "summary", "workdir"}
+ROOF = {
+    "config_file",
+    "consistency",
+    "pretrained",
+    "runs",
+    "summary",
+    "transfer",
+    "workdir",
+}
 
 
 def _part(module: str) -> str | None:

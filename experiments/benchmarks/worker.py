@@ -16,7 +16,7 @@ import numpy as np
 from experiments.benchmarks import protocol
 import perceiver_jax
 from perceiver_jax import data as data_lib
-from perceiver_jax import flops, summary, tasks
+from perceiver_jax import flops, layers, summary, tasks
 from perceiver_jax import workdir as workdir_lib
 from perceiver_jax.data import fake
 from perceiver_jax.data.fields import label
@@ -93,9 +93,14 @@ def make_training_step(
     apply = sharding.with_whole_params(perceiver_jax.build_model(config.model).apply_training)
     field = label.Label(config.model.outputs.label.size, config.task.loss == "sigmoid")
     task = tasks.build_task(config.task, {"label": field})
-    optimizer, schedule = optimizers.build_optimizer(**config.optimizer, total_steps=keys.steps)
+    encoder = config.model.encoder
+    optimizer = optimizers.build_optimizer(
+        **config.optimizer,
+        total_steps=keys.steps,
+        distance=layers.distance_to_outputs(encoder.layers, encoder.num_self_attends),
+    )
     options = {"ema_decay": keys.ema_decay, "accumulate_steps": keys.accumulate_steps}
-    make_update = functools.partial(steps.make_update, apply, task, optimizer, schedule, **options)
+    make_update = functools.partial(steps.make_update, apply, task, optimizer, **options)
     train_state = state.create_state(params, optimizer, keys.ema_decay)
     key = jax.random.key(1)
     operations = flops.count_flops(make_update(), train_state, batch, key)

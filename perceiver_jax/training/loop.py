@@ -90,6 +90,7 @@ def train(
     eval_step: Callable[..., dict[str, jax.Array]],
     task: task_lib.Task,
     create_state: Callable[[], state_lib.TrainState],
+    start_params: Callable[[Any], Any] | None = None,
     rng: jax.Array,
     sharding: devices.Sharding,
     train_batches: TrainBatches,
@@ -115,6 +116,8 @@ def train(
       eval_step: What `steps.make_eval_step` returned.
       task: What is trained for.
       create_state: Returns the state to begin with; to be compiled.
+      start_params: Returns the parameters to begin with instead, given those, as numpy arrays; not
+        called if the run resumes.
       rng: The key that all randomness of training comes from.
       sharding: How the devices share the state; each gets an equal part of every batch.
       train_batches: Training batches; with several processes, this one's part of them.
@@ -159,6 +162,11 @@ def train(
         if checkpointer.latest_step() is None:
             with reporting.timed(console, f"initialising {count}"):
                 state = sharding.create_state(create_state)
+            if start_params is not None:
+                params = start_params(sharding.fetch_state(state.params))
+                state = state._replace(params=sharding.place_state(params))
+                if state.ema_params is not None:  # Buffers of its own: a step gives both away.
+                    state = state._replace(ema_params=sharding.place_state(params))
         else:
             with reporting.timed(console, f"reading a checkpoint of {count}"):
                 saved = checkpointer.restore(shapes)

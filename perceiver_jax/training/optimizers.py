@@ -5,9 +5,10 @@ Everything but the name goes to exactly one function of `SCHEDULES`, so that an 
 chosen schedule does not have is an error rather than ignored.
 """
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
+import haiku as hk
 import jax
 import jax.numpy as jnp
 import optax
@@ -22,6 +23,49 @@ EPSILONS = {"lamb": 1e-6, "adam": 1e-8}
 UNDECAYED = ("b", "bias", "mean", "offset", "scale", "variance")
 
 
+class Optimizer(NamedTuple):
+    """An optax.GradientTransformation of the parameters that are trained, and what belongs to it.
+
+    Attributes:
+      init: Of optax; takes the trained parameters alone.
+      update: Of optax; takes the gradients of, and returns the updates of, these alone.
+      learning_rate: The highest of all parameters, by the step.
+      frozen: Patterns of the paths of the parameters that are not trained.
+    """
+
+    init: Callable[[optax.Params], optax.OptState]
+    update: Callable[..., tuple[optax.Updates, optax.OptState]]
+    learning_rate: optax.Schedule
+    frozen: tuple[str, ...] = ()
+
+    def frozen_paths(self, params: optax.Params) -> frozenset[str]:
+        """Returns the paths of the parameters that are not trained.
+
+        Raises:
+          UserError: If a pattern matches no parameter, or all are frozen.
+        """
+        paths = [f"{module}/{name}" for module, leaves in params.items() for name in leaves]
+        kept = config.matching("config.optimizer.frozen", self.frozen, paths)
+        if len(kept) == len(paths):
+            raise config.UserError(
+                f"config.optimizer.frozen is {self.frozen}, which matches all parameters; expected "
+                "some to be trained. Freeze less."
+            )
+        return kept
+
+    def split(self, params: optax.Params) -> tuple[optax.Params, optax.Params]:
+        """Divides parameters into those that are trained and those that are frozen."""
+        kept = self.frozen_paths(params)
+        return hk.data_structures.partition(
+            lambda module, name, _: f"{module}/{name}" not in kept, params
+        )
+
+
+def merge(trained: optax.Params, frozen: optax.Params) -> optax.Params:
+    """Undoes `Optimizer.split`."""
+    return hk.data_structures.merge(trained, frozen)
+
+
 def build_optimizer(
     *,
     name: str,
@@ -33,15 +77,19 @@ def build_optimizer(
     b1: float = 0.9,
     b2: float = 0.999,
     eps: float | None = None,
-) -> tuple[optax.GradientTransformation, optax.Schedule]:
-    """Returns an optimizer and its learning rate as a function of the step.
+    frozen: Sequence[str] = (),
+    depth_decay: float = 1.0,
+    distance: Callable[[str], int] | None = None,
+) -> Optimizer:
+    """Returns an optimizer with its learning rate as a function of the step.
 
     With m and v Adam's bias-corrected moments of the clipped gradient, each array w moves by
 
         u = m / (sqrt(v) + eps) + weight_decay w
-        w <- w - learning_rate(step) r u
+        w <- w - learning_rate(step) f r u
 
-    where r = |w| / |u| for LAMB (1 where either is 0), and 1 for Adam.
+    where r = |w| / |u| for LAMB (1 where either is 0), and 1 for Adam; and f = depth_decay to the
+    power of the number of layers between w and the outputs.
 
     Weight decay spares biases and all parameters of norms; it includes latents and learned
     position embeddings, as in the authors' code. So does LAMB's ratio r, which is of every array.
@@ -56,6 +104,12 @@ def build_optimizer(
       b1: Decay of the first moment.
       b2: Decay of the second moment.
       eps: Added to the root of the second moment. None: 1e-6 for LAMB, 1e-8 for Adam.
+      frozen: Patterns of the paths of parameters that don't change: no update, no weight decay, no
+        state of the optimizer, no part in the norm of the gradient, and no backward pass where all
+        that is before them is frozen, too. '*' stands for anything, slashes as well.
+      depth_decay: f of a layer over that of the next one; 1 trains all alike.
+      distance: Gives the number of layers between a parameter, by its path, and the outputs;
+        needed where depth_decay is not 1.
 
     Raises:
       UserError: If the name is unknown, a number out of range, or the schedule not valid.
@@ -73,6 +127,7 @@ def build_optimizer(
         b1=config.BELOW_ONE,
         b2=config.BELOW_ONE,
         eps=config.POSITIVE,
+        depth_decay=config.Range(0, 1, low_included=False),
     )
     learning_rate_fn = build_schedule(
         schedule, learning_rate=learning_rate, total_steps=total_steps
@@ -80,14 +135,35 @@ def build_optimizer(
     # A checkpoint's arrays are named by their place in this chain (`opt_state/1/mu/...`): five
     # links in this order, `identity` for one that is off, or no saved run could be resumed.
     # `optax.lamb` and `optax.adamw` have another number of links.
-    optimizer = optax.chain(
+    chain = optax.chain(
         optax.clip_by_global_norm(max_grad_norm) if max_grad_norm else optax.identity(),
         optax.scale_by_adam(b1=b1, b2=b2, eps=eps),
         optax.add_decayed_weights(weight_decay, mask=decay_mask),
         optax.scale_by_trust_ratio() if name == "lamb" else optax.identity(),
-        optax.scale_by_learning_rate(learning_rate_fn),
+        _scale_by_learning_rate(learning_rate_fn, depth_decay, distance),
     )
-    return optimizer, learning_rate_fn
+    return Optimizer(chain.init, chain.update, learning_rate_fn, tuple(frozen))
+
+
+def _scale_by_learning_rate(
+    learning_rate: optax.Schedule, depth_decay: float, distance: Callable[[str], int] | None
+) -> optax.GradientTransformation:
+    """Optax's, then times the factor of each array; it keeps the same state."""
+    scale = optax.scale_by_learning_rate(learning_rate)
+    if depth_decay == 1.0:
+        return scale
+
+    def update(updates, state, params=None):
+        updates, state = scale.update(updates, state, params)
+
+        def scaled(path, x):
+            return x * depth_decay ** distance(
+                jax.tree_util.keystr(path, simple=True, separator="/")
+            )
+
+        return jax.tree_util.tree_map_with_path(scaled, updates), state
+
+    return optax.GradientTransformation(scale.init, update)
 
 
 def decay_mask(params: optax.Params) -> optax.Params:

@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from perceiver_jax.training import optimizers
+
 
 class TrainState(NamedTuple):
     """What one update takes and returns, and what a checkpoint holds.
@@ -13,7 +15,7 @@ class TrainState(NamedTuple):
     Attributes:
       step: Number of updates made so far, int32 scalar.
       params: Parameters, `{module path: {name: array}}`.
-      opt_state: State of the optimizer.
+      opt_state: State of the optimizer; frozen parameters have none.
       ema_params: Exponential moving average of the parameters; None where it is off.
     """
 
@@ -24,7 +26,7 @@ class TrainState(NamedTuple):
 
 
 def create_state(
-    params: optax.Params, optimizer: optax.GradientTransformation, ema_decay: float = 0.0
+    params: optax.Params, optimizer: optimizers.Optimizer, ema_decay: float = 0.0
 ) -> TrainState:
     """Returns the state before the first update.
 
@@ -36,7 +38,7 @@ def create_state(
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=params,
-        opt_state=optimizer.init(params),
+        opt_state=optimizer.init(optimizer.split(params)[0]),
         ema_params=jax.tree.map(jnp.copy, params) if ema_decay else None,
     )
 

@@ -11,6 +11,7 @@ import numpy as np
 import optax
 
 from perceiver_jax import config
+from perceiver_jax.training import optimizers
 from perceiver_jax.training import task as task_lib
 from perceiver_jax.training.state import TrainState
 
@@ -24,8 +25,7 @@ Update = Callable[[TrainState, Batch, Array], tuple[TrainState, dict[str, Array]
 def make_update(
     apply: ApplyTraining,
     task: task_lib.Task,
-    optimizer: optax.GradientTransformation,
-    schedule: optax.Schedule,
+    optimizer: optimizers.Optimizer,
     *,
     ema_decay: float = 0.0,
     accumulate_steps: int = 1,
@@ -35,8 +35,10 @@ def make_update(
 
     The loss is the mean over the global batch, without the examples that `batch['mask']`, if there
     is one, is False for.
-    The metrics are scalars: `loss`, what else the task reports, `grad_norm` (global, before
-    clipping), `learning_rate` and `skipped`.
+    The metrics are scalars: `loss`, what else the task reports, `grad_norm` (of all trained
+    parameters, before clipping), `learning_rate` and `skipped`.
+
+    Parameters in `optimizer.frozen`, and their moving averages, stay as they are to the bit.
 
     Some parameters are not learned, but moving averages of what a model sees (of batch norms):
     `apply` returns their new values, which take the place of the old ones.
@@ -54,7 +56,6 @@ def make_update(
         the tree of parameters: `{module path: {name: array}}`, or `{}`.
       task: What the outputs are trained for.
       optimizer: What `optimizers.build_optimizer` returned.
-      schedule: The learning rate that came with it, to report.
       ema_decay: Highest decay of the moving average of parameters, in [0, 1); 0 keeps none.
       accumulate_steps: How many parts of the batch to take one after another, adding up their
         gradients: the same update with the activations of one part in memory at a time. Batch
@@ -75,9 +76,12 @@ def make_update(
         weight = weight / total(jnp.sum(weight))
         # Resuming to the bit depends on both: the key of a step, and that of an example in it.
         keys = _example_keys(jax.random.fold_in(rng, state.step), size, axis_name)
+        # The frozen ones are constants of the loss: what only their gradients need is not computed.
+        trained, frozen = optimizer.split(state.params)
 
-        def loss_fn(params: optax.Params, part: Any) -> tuple[Array, Any]:
+        def loss_fn(trained: optax.Params, part: Any) -> tuple[Array, Any]:
             batch, keys, weight = part
+            params = optimizers.merge(trained, frozen)
             outputs, averages = apply(params, keys, batch, axis_name)
             losses, reported = task.loss(outputs, batch)
             chex.assert_equal_shape((losses, weight, *reported.values()))
@@ -86,25 +90,30 @@ def make_update(
 
         value_and_grad = jax.value_and_grad(loss_fn, has_aux=True)
         (value, (reported, averages)), grads = _sum_over_parts(
-            lambda part: value_and_grad(state.params, part),
+            lambda part: value_and_grad(trained, part),
             (dict(batch), keys, weight),
             accumulate_steps,
         )
         grads = jax.tree.map(total, grads)
-        updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
+        updates, opt_state = optimizer.update(grads, state.opt_state, trained)
         averages = jax.tree.map(lambda x: x / accumulate_steps, averages)
-        params = _put(averages, optax.apply_updates(state.params, updates))
+        trained = _put(averages, optax.apply_updates(trained, updates))
         metrics = {
             "loss": total(value),
             **{name: total(x) for name, x in reported.items()},
             "grad_norm": optax.tree.norm(grads),
-            "learning_rate": schedule(state.step),
+            "learning_rate": optimizer.learning_rate(state.step),
         }
         finite = jnp.isfinite(metrics["loss"]) & jnp.isfinite(metrics["grad_norm"])
         for average in jax.tree.leaves(averages):  # One that is infinite leaves the loss finite.
             finite &= jnp.isfinite(average).all()
         metrics["skipped"] = 1.0 - finite
-        ema_params = _moving_average(state.ema_params, params, state.step, ema_decay)
+        ema_params = state.ema_params
+        if ema_params is not None:
+            average, same = optimizer.split(ema_params)
+            average = _moving_average(average, trained, state.step, ema_decay)
+            ema_params = optimizers.merge(average, same)
+        params = optimizers.merge(trained, frozen)
         updated = TrainState(state.step, params, opt_state, ema_params)
         state = jax.tree.map(lambda new, old: jnp.where(finite, new, old), updated, state)
         return state._replace(step=state.step + 1), metrics
@@ -159,19 +168,16 @@ def _sum_over_parts(function: Callable[[Any], Any], batch: Any, num_parts: int) 
 
 
 def _put(new: optax.Params, params: optax.Params) -> optax.Params:
-    """The parameters with those of `new` in the place of theirs."""
-    replaced = {
-        module: {**params[module], **{k: x.astype(params[module][k].dtype) for k, x in own.items()}}
-        for module, own in new.items()
+    """The parameters with those of `new` in the place of theirs; others of `new` are left out."""
+    return {
+        module: {k: new.get(module, {}).get(k, x).astype(x.dtype) for k, x in leaves.items()}
+        for module, leaves in params.items()
     }
-    return {**params, **replaced}
 
 
 def _moving_average(
-    average: optax.Params | None, params: optax.Params, step: Array, highest_decay: float
-) -> optax.Params | None:
+    average: optax.Params, params: optax.Params, step: Array, highest_decay: float
+) -> optax.Params:
     """Moves the average; early on it decays faster, so as to forget the initial values."""
-    if average is None:
-        return None
     decay = jnp.minimum(highest_decay, (1.0 + step) / (10.0 + step))
     return optax.incremental_update(params, average, 1.0 - decay)

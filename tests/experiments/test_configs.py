@@ -120,9 +120,9 @@ def test_audioset_has_the_number_of_inputs_of_the_paper(arg, number):
 
 def test_imagenet_decays_its_learning_rate_at_epochs_84_102_and_114():
     config = imagenet.get_config()
-    _, schedule = optimizers.build_optimizer(**config.optimizer, total_steps=config.train.steps)
+    optimizer = optimizers.build_optimizer(**config.optimizer, total_steps=config.train.steps)
     epochs = [83, 85, 101, 103, 113, 115]
-    rates = [float(schedule(round(e / 120 * config.train.steps))) for e in epochs]
+    rates = [float(optimizer.learning_rate(round(e / 120 * config.train.steps))) for e in epochs]
     assert rates == pytest.approx([4e-3, 4e-4, 4e-4, 4e-5, 4e-5, 4e-6], rel=1e-4)
 
 

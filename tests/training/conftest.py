@@ -96,7 +96,6 @@ class Toy(NamedTuple):
 
     task: task.Task
     optimizer: object
-    schedule: object
     state: state.TrainState
     ema_decay: float
 
@@ -111,7 +110,6 @@ class Toy(NamedTuple):
             apply,
             self.task,
             self.optimizer,
-            self.schedule,
             ema_decay=self.ema_decay,
             accumulate_steps=accumulate_steps,
             axis_name=axis_name,
@@ -127,11 +125,11 @@ def toy_batch():
 def make_toy():
     def make(steps=13, ema_decay=0.9, loss="softmax", **options):
         options = {"name": "lamb", "learning_rate": 0.05, "weight_decay": 0.1} | options
-        optimizer, schedule = optimizers.build_optimizer(
+        optimizer = optimizers.build_optimizer(
             schedule={"name": "cosine"}, total_steps=steps, max_grad_norm=1.0, **options
         )
         initial = state.create_state(_toy_params(), optimizer, ema_decay)
-        return Toy(_make_task(loss), optimizer, schedule, initial, ema_decay)
+        return Toy(_make_task(loss), optimizer, initial, ema_decay)
 
     return make
 

@@ -48,15 +48,16 @@ TASK = tasks.build_task(
 )
 
 
-def _make(name="lamb", sharding=None, accumulate_steps=1):
+def _make(name="lamb", sharding=None, accumulate_steps=1, frozen=()):
     """The update and the state before it."""
-    optimizer, schedule = optimizers.build_optimizer(
+    optimizer = optimizers.build_optimizer(
         name=name,
         learning_rate=RATE,
         schedule={"name": "constant"},
         total_steps=5,
         weight_decay=0.1,
         max_grad_norm=1.0,
+        frozen=frozen,
     )
     params, _ = PURE.init(jax.random.key(0), jnp.zeros((1, 7, 9, 3)))
     apply, axis_name = _apply, None
@@ -66,7 +67,6 @@ def _make(name="lamb", sharding=None, accumulate_steps=1):
         apply,
         TASK,
         optimizer,
-        schedule,
         ema_decay=0.9,
         accumulate_steps=accumulate_steps,
         axis_name=axis_name,
@@ -131,7 +131,7 @@ def test_optimizers_leave_moving_averages_alone():
     params = {"norm": dict.fromkeys(("scale", *batch_norm.AVERAGES), jnp.array([2.0, 3.0]))}
     grads = {"norm": {"scale": jnp.ones(2)} | dict.fromkeys(batch_norm.AVERAGES, jnp.zeros(2))}
     for name in ("lamb", "adam"):
-        optimizer, _ = optimizers.build_optimizer(
+        optimizer = optimizers.build_optimizer(
             name=name,
             learning_rate=RATE,
             schedule={"name": "constant"},
@@ -173,3 +173,17 @@ def test_evaluation_is_of_the_moving_averages(on_one_device):
         step(state_.ema_params, {k: x[:n] for k, x in _make_batch().items()}) for n in (8, 1)
     )
     _assert_close(jax.tree.map(lambda x: x[:1], rows), alone)
+
+
+def test_frozen_averages_stay_and_normalise():
+    update, initial = _make(frozen=("batch_norm/*",))
+    after, _ = jax.jit(update)(initial, _make_batch(), jax.random.key(0))
+    jax.tree.map(np.testing.assert_array_equal, _averages(after.params), _averages(initial.params))
+    image = jnp.asarray(_make_batch()["image"])
+    outputs = []
+    for frozen in ((), ("batch_norm/mean", "batch_norm/variance")):
+        with batch_norm.training(None, frozen):
+            outputs.append(PURE.apply(initial.params, {}, image)[0])
+    evaluated = PURE.apply(initial.params, {}, image)[0]
+    np.testing.assert_array_equal(outputs[1], evaluated)
+    assert np.abs(outputs[0] - evaluated).max() > 0.01

@@ -49,7 +49,7 @@ def _run(optimizer, params, gradients):
 def test_two_steps_equal_the_computation_by_hand(name, ratio):
     rng = np.random.RandomState(0)
     w, gradients = rng.normal(size=(3, 5)), rng.normal(size=(2, 3, 5))
-    optimizer, _ = _build(name=name, weight_decay=0.01, max_grad_norm=2.0, eps=1e-6)
+    optimizer = _build(name=name, weight_decay=0.01, max_grad_norm=2.0, eps=1e-6)
     got = _run(optimizer, {"a": {"w": jnp.asarray(w, jnp.float32)}}, [
         {"a": {"w": jnp.asarray(g, jnp.float32)}} for g in gradients
     ])  # fmt: skip
@@ -58,7 +58,7 @@ def test_two_steps_equal_the_computation_by_hand(name, ratio):
 
 
 def test_weight_decay_spares_biases_and_norms_only():
-    optimizer, _ = _build(weight_decay=0.5)
+    optimizer = _build(weight_decay=0.5)
     params = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32) + 1.0, PARAMS)
     after = _run(optimizer, params, [jax.tree.map(jnp.zeros_like, params)])
     moved = jax.tree.map(lambda a, b: bool((a != b).any()), params, after)
@@ -73,8 +73,8 @@ def test_weight_decay_spares_biases_and_norms_only():
 def test_epsilon_defaults_to_the_authors_value_of_each_optimizer():
     grads = {"a": {"w": jnp.full((2,), 1e-7)}}
     params = jax.tree.map(jnp.ones_like, grads)
-    lamb_like = _run(_build(name="adam", eps=1e-6)[0], params, [grads])
-    adam = _run(_build(name="adam")[0], params, [grads])
+    lamb_like = _run(_build(name="adam", eps=1e-6), params, [grads])
+    adam = _run(_build(name="adam"), params, [grads])
     # m / (sqrt(v) + eps) of a gradient of 1e-7.
     np.testing.assert_allclose(1 - lamb_like["a"]["w"], 0.1 * 0.1 / 1.1, rtol=1e-4)
     np.testing.assert_allclose(1 - adam["a"]["w"], 0.1 * 1 / 1.1, rtol=1e-4)
@@ -152,3 +152,43 @@ def test_what_is_refused_is_named_by_its_path(keys, message):
 def test_numbers_out_of_range_are_errors_that_say_the_range(options, message):
     with pytest.raises(ValueError, match=message):
         _build(**options)
+
+
+def test_each_layer_learns_more_slowly_than_the_next_one():
+    distance = {"a/w": 3, "b/w": 2, "c/w": 0}
+    params = {path[0]: {"w": jnp.ones(2)} for path in distance}
+    grads = jax.tree.map(jnp.ones_like, params)
+    optimizer = _build(name="adam", depth_decay=0.5, distance=distance.__getitem__)
+    after = _run(optimizer, params, [grads])
+    moved = [1 - float(after[x]["w"][0]) for x in "abc"]
+    np.testing.assert_allclose(moved, [0.1 / 8, 0.1 / 4, 0.1], rtol=1e-5)
+
+
+def test_a_layer_s_factor_leaves_the_state_of_the_optimizer_as_it_is():
+    params = jax.tree.map(jnp.asarray, PARAMS)
+    plain = jax.eval_shape(_build().init, params)
+    scaled = jax.eval_shape(_build(depth_decay=0.5, distance=len).init, params)
+    assert jax.tree.structure(plain) == jax.tree.structure(scaled)
+
+
+@pytest.mark.parametrize(
+    ("frozen", "message"),
+    [
+        (("encoders/*",), "optimizer.frozen has the pattern 'encoders/.*', which.* mean 'encoder/"),
+        (("image",), "mean 'image/"),
+        (("encoder/*", "image/*"), "optimizer.frozen is .*, which matches all parameters"),
+    ],
+)
+def test_patterns_that_freeze_nothing_or_everything_are_refused(frozen, message):
+    with pytest.raises(config.UserError, match=message):
+        _build(frozen=frozen).split(PARAMS)
+
+
+def test_what_is_frozen_is_matched_by_its_path():
+    trained, frozen = _build(frozen=("encoder/*/b", "*_embedding")).split(PARAMS)
+    assert {module: set(leaves) for module, leaves in frozen.items()} == {
+        "encoder/self_attend_0/query": {"b"},
+        "image": {"position_embedding"},
+    }
+    assert "b" not in trained["encoder/self_attend_0/query"] and "image" not in trained
+    assert optimizers.merge(trained, frozen) == PARAMS

@@ -31,7 +31,7 @@ def test_randomness_differs_between_steps_and_between_examples(make_toy, toy_bat
         return {"label": jnp.zeros((8, 7)) + params["logits"]["b"][None]}, {}
 
     toy = make_toy()
-    update = jax.jit(steps.make_update(apply, toy.task, toy.optimizer, toy.schedule))
+    update = jax.jit(steps.make_update(apply, toy.task, toy.optimizer))
     state, _ = update(toy.state, toy_batch(8), jax.random.key(0))
     update(state, toy_batch(8), jax.random.key(0))
     jax.effects_barrier()
@@ -52,7 +52,7 @@ def test_top1_of_several_labels_asks_for_one_with_the_largest_share(make_toy, to
         return {"label": jnp.eye(5, 7) + 0.0 * params["logits"]["b"][None]}, {}
 
     toy = make_toy(loss="sigmoid")
-    update = jax.jit(steps.make_update(apply, toy.task, toy.optimizer, toy.schedule))
+    update = jax.jit(steps.make_update(apply, toy.task, toy.optimizer))
     label = np.zeros((5, 7), np.float32)
     label[0, [0, 3]] = label[1, 2] = label[2, 2] = 1.0  # Right, wrong, right, and none.
     label[4, [4, 5]] = 0.4, 0.6  # Mixed, and wrong.
@@ -65,7 +65,7 @@ def test_metrics_are_the_unclipped_gradient_norm_and_the_learning_rate(toy, toy_
     steep = toy.state._replace(params=steep)
     state, metrics = toy_update(steep, toy_batch(20), jax.random.key(0))
     assert metrics["grad_norm"] > 1.0  # Clipped to 1.
-    np.testing.assert_allclose(metrics["learning_rate"], toy.schedule(0))
+    np.testing.assert_allclose(metrics["learning_rate"], toy.optimizer.learning_rate(0))
     assert state.step == 1
 
 
@@ -113,3 +113,36 @@ def test_eight_examples_are_learnt_by_heart(make_toy, toy_batch):
     rows = jax.jit(toy.eval_step())(state.params, batch)
     np.testing.assert_array_equal(rows["scores"].argmax(axis=-1), batch["label"])
     assert rows["loss"].mean() < 0.05
+
+
+def test_what_is_frozen_stays_to_the_bit_and_has_no_state(make_toy, toy_batch):
+    toy = make_toy(frozen=("hidden/*",), ema_decay=0.9)
+    first = toy.state.params["hidden"]["w"] / 3.0  # Of which sums round.
+    toy.state.params["hidden"]["w"] = first
+    state = toy.state._replace(ema_params=jax.tree.map(jnp.copy, toy.state.params))
+    update = jax.jit(toy.update())
+    for _ in range(3):
+        state, _ = update(state, toy_batch(8), jax.random.key(0))
+    for params in (state.params, state.ema_params):
+        np.testing.assert_array_equal(params["hidden"]["w"], first)
+        assert (params["logits"]["w"] != toy.state.params["logits"]["w"]).all()
+    moments = [x.shape for x in jax.tree.leaves(state.opt_state)]
+    assert moments.count((12, 7)) == 2 and (5, 12) not in moments
+
+
+def test_the_norm_of_the_gradient_is_that_of_what_is_trained(make_toy, toy, toy_batch):
+    def norm(part):
+        some = make_toy(frozen=part)
+        return jax.jit(some.update())(some.state, toy_batch(8), jax.random.key(0))[1]["grad_norm"]
+
+    both = jax.jit(toy.update())(toy.state, toy_batch(8), jax.random.key(0))[1]["grad_norm"]
+    np.testing.assert_allclose(np.hypot(norm(("hidden/*",)), norm(("logits/*",))), both, rtol=1e-5)
+
+
+def test_the_backward_pass_through_what_is_frozen_is_not_computed(make_toy, toy_batch):
+    def products(**options):
+        toy = make_toy(**options)
+        text = jax.jit(toy.update()).lower(toy.state, toy_batch(8), jax.random.key(0))
+        return text.as_text().count("dot_general")
+
+    assert products(frozen=("hidden/*",)) == products() - 2  # By weights, and by activations.
