@@ -28,6 +28,7 @@ if TYPE_CHECKING:  # What editors follow.
         linear_positions,
     )
     from perceiver_jax.runs import Run, evaluate, load_run, train
+    from perceiver_jax.tasks.flow_colours import flow_picture
     from perceiver_jax.tokens import Tokens
 
 __version__ = "0.1.0"
@@ -45,6 +46,7 @@ _MODULES = {
     "Tokens": "tokens",
     "build_model": "model",
     "evaluate": "runs",
+    "flow_picture": "tasks.flow_colours",
     "fourier_features": "position_encoding",
     "linear_positions": "position_encoding",
     "load_config": "config_file",

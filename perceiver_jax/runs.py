@@ -21,7 +21,7 @@ import rich.table
 
 import perceiver_jax
 from perceiver_jax import config as config_lib
-from perceiver_jax import config_file, consistency, layers, summary, tasks, transfer
+from perceiver_jax import config_file, consistency, layers, predictions, summary, tasks, transfer
 from perceiver_jax import data as data_lib
 from perceiver_jax import model as model_lib
 from perceiver_jax import workdir as workdir_lib
@@ -263,19 +263,60 @@ class Run:
         inputs = {name: x for name, x in batch.items() if name in names}
         return self._apply(self.params, None, inputs)
 
-    def prepare(self, *examples: Any, num_windows: int = 1, up: str = "y") -> dict[str, np.ndarray]:
+    def predict(
+        self,
+        *examples: Any,
+        k: int = 5,
+        num_windows: int = 1,
+        batch_size: int = 8,
+        up: str = "y",
+    ) -> list[dict[str, Any]]:
+        """Returns what each example is predicted to be, by name of the output.
+
+        - Of classes: the names and probabilities of the likeliest, [(name, probability), ...].
+        - Of numbers: the numbers [L], in their own units.
+        - Of a text: the string, with its gaps (`[MASK]`, one a byte) filled.
+        - Of two frames, which may have any size: the flow [H, W, 2] from the first to the second
+          in pixels to the right and down, computed in tiles, see `tiles.blend`.
+        - Of what is reconstructed: pixels uint8, samples in [-1, 1].
+
+        Args:
+          *examples: as of `prepare`.
+          k: how many classes.
+          num_windows: of each example, over which probabilities and numbers are averaged.
+          batch_size: examples that are computed at once; of frames, it is a tile.
+          up: the vertical axis of points, 'y' or 'z'.
+
+        Raises:
+          UserError: as `prepare`.
+        """
+        return predictions.predict(
+            self, examples, k=k, num_windows=num_windows, batch_size=batch_size, up=up
+        )
+
+    def prepare(
+        self, *examples: Any, num_windows: int = 1, up: str = "y", first: int = 0
+    ) -> dict[str, np.ndarray]:
         """Returns a batch of examples as they are read in evaluation; see `data.prepare`.
 
         Args:
           *examples: each a file (path or bytes), or by name of the input files or arrays.
           num_windows: of each example, evenly spaced; 1: the middle. They follow each other.
           up: the vertical axis of points, 'y' or 'z'.
+          first: number of the first example, by which messages call it.
 
         Raises:
           UserError: if an example can't be read, or lacks an input that none lacked in training.
         """
+        hidden = self.config.model.get("fusion", {}).get("masked_in_evaluation", ())
         return data_lib.prepare(
-            examples, self.fields, num_windows=num_windows, may_lack=self.may_lack, up=up
+            examples,
+            self.fields,
+            num_windows=num_windows,
+            may_lack=self.may_lack,
+            hidden=[name for name in hidden if self.fields[name].is_target],
+            up=up,
+            first=first,
         )
 
     @functools.cached_property

@@ -12,6 +12,7 @@ NEVER = {"clu", "flax", "tensorflow", "torch"}
 ROOF = {
     "config_file",
     "consistency",
+    "predictions",
     "pretrained",
     "runs",
     "summary",

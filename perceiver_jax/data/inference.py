@@ -24,7 +24,9 @@ def prepare(
     *,
     num_windows: int = 1,
     may_lack: Collection[str] = (),
+    hidden: Collection[str] = (),
     up: str = "y",
+    first: int = 0,
 ) -> dict[str, np.ndarray]:
     """Prepares examples of a user as those of the test split are; needs no data set.
 
@@ -36,6 +38,9 @@ def prepare(
       of 16 or 32 bits;
     - of video: uint8 [T, H, W, 3], 25 frames a second, or (frames, frames a second);
     - of points: numbers [points, 3 or more];
+    - of text: a string; `[MASK]` in it is a byte that is not known, as many as are wanted. A path
+      (`pathlib.Path`) or bytes are of a file that has it;
+    - of frames: a pair of images, as above, or uint8 [2, H, W, 3];
     - of arrays: as in training. Without its `<name>_mask`, all of one counts;
     - of fields of one's own: what a record holds.
 
@@ -53,7 +58,9 @@ def prepare(
         num_windows: of each example, evenly spaced from its begin to its end; 1: the middle.
         may_lack: inputs that an example may lack, such as the audio of a silent film: those with
             masks in training.
+        hidden: targets that the model reads in training and not in evaluation; it gets zeros.
         up: the vertical axis of files and arrays of points, 'y' or 'z'; z is turned to y.
+        first: number of the first example, by which messages and `example_id` call it.
 
     Returns:
         Arrays by name of the input, [B * num_windows, ...]; `<name>_mask`, whether it is there, of
@@ -77,17 +84,44 @@ def prepare(
     fields_lib.check_windows(num_windows, inputs)
     windows = fields_lib.windows(num_windows)
     reader = _Reader(inputs, frozenset(may_lack), up == "z", windows)
-    rows = [row for rows in _side_by_side(reader.read, given) for row in rows]
-    return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
+    rows = [row for rows in _side_by_side(reader.read, given, first) for row in rows]
+    batch = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
+    for name in hidden:
+        for key, zeros in fields_lib.named(name, fields[name].zeros()).items():
+            batch[key] = np.stack([zeros] * len(rows))
+    return batch
 
 
-def _side_by_side(read: Callable[[int, Any], Any], given: list[Any]) -> list[Any]:
-    """Returns `read(i, given[i])` of all, or raises the error of the first that has one."""
+def read_pairs(examples: Sequence[Any], name: str) -> list[np.ndarray]:
+    """Reads pairs of frames whole, uint8 [2, H, W, 3], as `prepare` does before it cuts them.
+
+    Args:
+        examples: each as of `prepare`.
+        name: of the input.
+
+    Raises:
+        config.UserError: a pair can't be read.
+    """
+
+    def read(number: int, given: Any) -> np.ndarray:
+        what = f"example {number}"
+        if isinstance(given, Mapping):
+            for key in given:
+                config.check_known(f"input of {what}", key, [name])
+            given = given.get(name)
+        with raw.refusing(what, "frames"):
+            return raw.read_frames(given)
+
+    return _side_by_side(read, list(examples), 0)
+
+
+def _side_by_side(read: Callable[[int, Any], Any], given: list[Any], first: int) -> list[Any]:
+    """Returns `read(first + i, given[i])` of all, or raises the error of the first with one."""
     if len(given) == 1:
-        return [read(0, given[0])]
+        return [read(first, given[0])]
     threads = futures.ThreadPoolExecutor(isolated.num_cores())
     try:
-        return list(threads.map(read, range(len(given)), given))
+        return list(threads.map(read, range(first, first + len(given)), given))
     except BaseException as error:
         threads.shutdown(wait=False, cancel_futures=True)
         if not isinstance(error, Exception):  # From the keyboard: not after minutes.
@@ -167,10 +201,14 @@ class _Reader:
                 return raw.read_array(given, field, what)
             case "audio":
                 return raw.read_audio(given, self._with_video, what)
+            case "frames":
+                return raw.read_frames(given)
             case "image":
                 return raw.read_image(given)
             case "points":
                 return raw.read_points(given, self._num_points, self.z_up)
+            case "text":
+                return raw.read_text(given)
             case "video":
                 return raw.read_video(given, what)
         return given  # Of a kind of the user's own: what a record holds.

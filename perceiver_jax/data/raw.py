@@ -23,14 +23,18 @@ from perceiver_jax import config
 from perceiver_jax.data import errors
 from perceiver_jax.data.builders import isolated
 from perceiver_jax.data.fields import array as array_field
+from perceiver_jax.data.fields import image as image_field
+from perceiver_jax.data.fields import text as text_field
 
 # By a field's feature, what can be given for it; and what gives both audio and video.
 _EXPECTED = {
     "array": "an array as those of training, or a .npy file",
     "audio": "a file with sound, its bytes, or (samples, rate) with samples [S] or [S, channels]",
     "clip": "a video or audio file, or its bytes",
+    "frames": "two image files, their bytes, Pillow images or arrays, or uint8 [2, H, W, 3]",
     "image": "an image file, its bytes, a Pillow image or an array uint8 [H, W, 3] or [H, W]",
     "points": "a mesh (.obj, .off, .ply, .stl), a .npy file, their bytes or an array [points, 3]",
+    "text": "a string, the path of a file of UTF-8 (pathlib.Path), or its bytes",
     "video": "a video file, its bytes, or frames uint8 [T, H, W, 3], 25 a second, or else "
     "(frames, rate)",
 }
@@ -104,6 +108,36 @@ def read_image(raw: Any) -> bytes | PIL.Image.Image:
         _refuse_form(pixels)
     with errors.of_bad_data():
         return PIL.Image.fromarray(pixels[..., 0] if pixels.shape[2:] == (1,) else pixels)
+
+
+def read_frames(raw: Any) -> np.ndarray:
+    """Returns a pair of images, uint8 [2, H, W, 3].
+
+    Raises:
+        errors.BadDataError: they are not two, can't be decoded, or are of two sizes.
+    """
+    if isinstance(raw, np.ndarray) and (raw.ndim != 4 or raw.dtype != np.uint8):
+        _refuse_form(raw)
+    if is_file(raw) or not hasattr(raw, "__len__"):
+        raise errors.BadDataError("not a pair", f"one {type(raw).__name__}")
+    if len(raw) != 2:
+        raise errors.BadDataError("not a pair", f"{len(raw)} images")
+    first, second = (np.asarray(image_field.decode(read_image(one))) for one in raw)
+    if first.shape != second.shape:
+        sizes = " and ".join(f"{x.shape[1]} x {x.shape[0]}" for x in (first, second))
+        raise errors.BadDataError("two sizes", f"{sizes} pixels")
+    return np.stack([first, second])
+
+
+def read_text(raw: Any) -> np.ndarray:
+    """Returns the ids of a text's bytes, `[MASK]` one of them.
+
+    Raises:
+        errors.BadDataError: there is no such file, or it is no UTF-8.
+    """
+    if not is_file(raw):
+        raise errors.BadDataError("wrong type", type(raw).__name__)
+    return text_field.with_gaps(raw if isinstance(raw, str) else _content(raw))
 
 
 def read_points(raw: Any, num_points: int, z_up: bool) -> np.ndarray:

@@ -34,3 +34,18 @@ def flow_colours(flow: np.ndarray, longest: float) -> np.ndarray:
     hue = np.stack([np.interp(place, _CORNERS, x) for x in (_RED, _GREEN, _BLUE)], axis=-1)
     colours = np.where(length <= 1, 1 - length * (1 - hue), hue * _TOO_LONG)
     return np.where(known, colours, 0.0)
+
+
+def flow_picture(flow: np.ndarray, longest: float | None = None) -> "PIL.Image.Image":
+    """Draws a flow; see `flow_colours`.
+
+    Args:
+      flow: Pixels to the right and down [H, W, 2].
+      longest: Length in pixels that has full colour; None: the longest there is.
+    """
+    import PIL.Image  # Here, for training draws with matplotlib.
+
+    if longest is None:
+        longest = float(np.nanmax(np.hypot(flow[..., 0], flow[..., 1]), initial=0.0))
+    colours = np.rint(255 * flow_colours(flow, longest)).astype(np.uint8)
+    return PIL.Image.fromarray(colours)

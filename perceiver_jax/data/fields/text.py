@@ -16,6 +16,8 @@ PAD, BOS, EOS, MASK, CLS, SEP = range(6)
 NUM_SPECIAL = 6
 VOCAB_SIZE = 256 + NUM_SPECIAL
 
+GAP = "[MASK]"  # Of texts that a user gives: a byte that is not known.
+
 _WORD = re.compile(rb"\S+")  # Between white space of ASCII.
 
 
@@ -56,12 +58,12 @@ class Text:
         }
 
     def read(
-        self, value: bytes | str, window: float, rng: np.random.Generator | None
+        self, value: bytes | str | np.ndarray, window: float, rng: np.random.Generator | None
     ) -> dict[str, np.ndarray]:
         """Returns ids and their mask.
 
         Args:
-            value: a text.
+            value: a text, or ids of bytes; ids are cut within letters.
             window: not used, a text is read from its beginning.
             rng: not used, texts are not augmented.
 
@@ -75,8 +77,9 @@ class Text:
         """Returns the text of ids, see `decode`."""
         return decode(ids)
 
-    def _ids(self, value: bytes | str) -> Int32[np.ndarray, " n"]:
-        ids = encode(cut(value, self.max_length - 2 * self.cls_sep))
+    def _ids(self, value: bytes | str | np.ndarray) -> Int32[np.ndarray, " n"]:
+        room = self.max_length - 2 * self.cls_sep
+        ids = value[:room] if isinstance(value, np.ndarray) else encode(cut(value, room))
         return np.concatenate([[CLS], ids, [SEP]]).astype(np.int32) if self.cls_sep else ids
 
     def _filled(self, ids: np.ndarray) -> dict[str, np.ndarray]:
@@ -115,15 +118,17 @@ class MaskedText(Text):
         return arrays | {"_targets": arrays[""].copy(), "_weights": weights}
 
     def read(
-        self, value: bytes | str, window: float, rng: np.random.Generator | None
+        self, value: bytes | str | np.ndarray, window: float, rng: np.random.Generator | None
     ) -> dict[str, np.ndarray]:
         """Returns ids with gaps, their mask, targets and weights; arguments as of `Text`.
 
-        `rng` decides which words are masked; without, the text itself does.
+        `rng` decides which words are masked; without, the text itself does. Of ids no word is.
         """
         del window
         ids = self._ids(value)
         arrays = self._filled(ids) | {"_targets": self._filled(ids)[""]}
+        if isinstance(value, np.ndarray):
+            return arrays | {"_weights": (arrays[""] == MASK).astype(np.float32)}
         text = cut(value, self.max_length - 2 * self.cls_sep)
         if rng is None:
             rng = np.random.default_rng(zlib.crc32(text))
@@ -155,6 +160,21 @@ def cut(text: bytes | str, max_bytes: int) -> bytes:
 def encode(text: bytes) -> Int32[np.ndarray, " n"]:
     """Returns the id of each byte."""
     return np.frombuffer(text, np.uint8).astype(np.int32) + NUM_SPECIAL
+
+
+def with_gaps(text: bytes | str) -> Int32[np.ndarray, " n"]:
+    """Returns the id of each byte; `[MASK]` is MASK, one byte that is not known.
+
+    Raises:
+        errors.BadDataError: it is no UTF-8.
+    """
+    try:
+        text = text if isinstance(text, str) else text.decode()
+        parts = [encode(part.encode()) for part in text.split(GAP)]
+    except UnicodeError as error:
+        raise errors.BadDataError("not UTF-8", str(error)) from error
+    gap = np.array([MASK], np.int32)
+    return np.concatenate([parts[0], *(x for part in parts[1:] for x in (gap, part))])
 
 
 def decode(ids: np.ndarray) -> str:

@@ -1,0 +1,267 @@
+"""What a run predicts of files, texts, frames and clips, for people."""
+
+import pathlib
+
+import jax
+import ml_collections
+import numpy as np
+import PIL.Image
+import pytest
+
+import perceiver_jax
+from perceiver_jax import config as config_lib
+from perceiver_jax import predictions, runs, tasks, tiles
+from perceiver_jax.data.fields import FIELDS, text
+from perceiver_jax.tasks import flow_colours
+from tests.data import media
+from tests.data.photographs import photograph
+
+ENCODER = {
+    "num_latents": 5,
+    "latent_channels": 8,
+    "layers": ("cross_attend_0", "latent_transformer_0"),
+    "num_self_attends": 1,
+    "num_cross_attend_heads": 1,
+    "num_self_attend_heads": 1,
+}
+LABEL = {"kind": "label", "num_classes": 3, "multi_label": False}
+QUERY = {"num_heads": 1, "use_query_residual": False}
+
+
+def fourier(*resolution):
+    return {"kind": "fourier", "num_bands": 2, "max_resolution": resolution}
+
+
+def learned(channels):
+    return {"kind": "learned", "num_channels": channels}
+
+
+def make_run(fields, inputs, outputs, task, class_names=None, **model):
+    """A run of random parameters."""
+    fields = {
+        name: config_lib.build_from_table(FIELDS, section, name) for name, section in fields.items()
+    }
+    section = {"inputs": inputs, "outputs": outputs, "encoder": ENCODER, **model}
+    config = ml_collections.ConfigDict({"model": section, "task": task})
+    made = perceiver_jax.build_model(config.model)
+    run = runs.Run(
+        pathlib.Path("nowhere"),
+        0,
+        config,
+        made,
+        {},
+        tasks.build_task(config.task, fields),
+        fields,
+        class_names or {},
+        (),
+    )
+    example = {
+        key: np.asarray(x)[None]
+        for name, field in fields.items()
+        if name in inputs
+        for key, x in runs.fields_lib.named(name, field.zeros()).items()
+    }
+    params = jax.jit(made.init)(jax.random.key(0), example)
+    leaves, tree = jax.tree.flatten(params)
+    keys = jax.random.split(jax.random.key(1), len(leaves))
+    params = [
+        x + 0.3 * jax.random.normal(key, x.shape) for x, key in zip(leaves, keys, strict=True)
+    ]
+    object.__setattr__(run, "params", jax.tree.unflatten(tree, params))
+    return run
+
+
+@pytest.fixture(scope="module")
+def classifier():
+    return make_run(
+        {
+            "image": {"kind": "image", "image_size": 7},
+            "label": LABEL,
+        },
+        {
+            "image": {
+                "kind": "image",
+                "mean": (0.5, 0.5, 0.5),
+                "std": (0.5, 0.5, 0.5),
+                "position_encoding": fourier(7, 7),
+            }
+        },
+        {"label": {"kind": "mean_pool", "size": 3}},
+        {"kind": "classification", "target": "label"},
+        {"label": ("a cat", "a dog", "a cow")},
+    )
+
+
+@pytest.fixture(scope="module")
+def language():
+    return make_run(
+        {"text": {"kind": "masked_text", "max_length": 23, "cls_sep": True}},
+        {
+            "text": {
+                "kind": "text",
+                "vocab_size": 262,
+                "num_channels": 8,
+                "max_length": 23,
+                "position_encoding": learned(8),
+            }
+        },
+        {"text": {"kind": "text", "size": 262, "position_encoding": learned(8), **QUERY}},
+        {"kind": "masked_text", "target": "text"},
+    )
+
+
+@pytest.fixture(scope="module")
+def flow():
+    size = (7, 11)
+    return make_run(
+        {
+            "frames": {"kind": "frames", "image_size": size},
+            "flow": {"kind": "flow", "image_size": size},
+        },
+        {
+            "frames": {
+                "kind": "frames",
+                "mean": (0.5, 0.5, 0.5),
+                "std": (0.5, 0.5, 0.5),
+                "num_channels": 5,
+                "position_encoding": fourier(*size),
+            }
+        },
+        {"flow": {"kind": "flow", "reads": "frames", **QUERY}},
+        {"kind": "flow", "target": "flow"},
+    )
+
+
+@pytest.fixture(scope="module")
+def clips():
+    audio, video = fourier(960), fourier(2, 8, 8)
+    return make_run(
+        {
+            "audio": {"kind": "audio", "num_samples": 3_840},
+            "video": {"kind": "video", "num_frames": 2, "image_size": 8},
+            "label": LABEL,
+        },
+        {
+            "audio": {"kind": "audio", "patch_size": 16, "position_encoding": audio},
+            "label": {"kind": "label", "num_classes": 3},
+            "video": {
+                "kind": "video",
+                "mean": (0.0, 0.0, 0.0),
+                "std": (1.0, 1.0, 1.0),
+                "patch_size": (1, 4, 4),
+                "position_encoding": video,
+            },
+        },
+        {
+            "audio": {"kind": "grid", "index_dims": (240,), "size": 16, "position_encoding": audio},
+            "label": {"kind": "query", "size": 3, "query_channels": 8},
+            "video": {
+                "kind": "grid",
+                "index_dims": (2, 8, 8),
+                "size": 3,
+                "position_encoding": video,
+            },
+        },
+        {"kind": "autoencoding", "weights": {"audio": 1.0, "video": 0.03, "label": 1e-4}},
+        {"label": ("walking", "running", "sitting")},
+        fusion={
+            "modality_channels": 4,
+            "mask_rates": {"label": 0.5},
+            "masked_in_evaluation": ("label",),
+        },
+        decoder={"query_padding": 2, "channels": 8, "num_heads": 1},
+    )
+
+
+def test_pictures_become_the_names_of_the_likeliest_classes(classifier):
+    pictures = [photograph(number) for number in range(3)]
+    answers = classifier.predict(*pictures, k=2, batch_size=2)
+    batch = classifier.prepare(*pictures)
+    probabilities = jax.nn.softmax(classifier(batch)["label"])
+    names = classifier.class_names["label"]
+    for answer, expected in zip(answers, probabilities, strict=True):
+        (first, p), (second, q) = answer["label"]
+        order = np.argsort(-expected)
+        assert [first, second] == [names[order[0]], names[order[1]]]
+        np.testing.assert_allclose([p, q], expected[order[:2]], rtol=1e-5)
+
+
+def test_messages_count_examples_over_batches(classifier):
+    with pytest.raises(config_lib.UserError, match="Can't read example 2: empty"):
+        classifier.predict(photograph(0), photograph(1), b"", batch_size=2)
+    with pytest.raises(config_lib.UserError, match="k is 0; expected at least 1"):
+        classifier.predict(photograph(0), k=0)
+
+
+def test_at_most_all_classes_are_named_and_equal_ones_in_their_order():
+    best = predictions.likeliest(np.array([0.25, 0.5, 0.25]), ("a", "b", "c"), k=7)
+    assert best == [("b", 0.5), ("a", 0.25), ("c", 0.25)]
+
+
+def test_gaps_are_filled_and_the_rest_of_a_text_stays(language):
+    (answer, whole) = language.predict("Was is[MASK][MASK]? ä", "no gaps")
+    batch = language.prepare("Was is[MASK][MASK]? ä")
+    best = np.asarray(language(batch)["text"])[0].argmax(axis=-1)  # CLS is at 0.
+    ids = np.concatenate([text.encode(b"Was is"), best[7:9], text.encode("? ä".encode())])
+    assert answer == {"text": text.decode(ids)}
+    assert whole == {"text": "no gaps"}
+
+
+def test_frames_of_a_tile_are_what_the_model_says(flow):
+    frames = np.random.default_rng(0).integers(256, size=(2, 7, 11, 3), dtype=np.uint8)
+    (answer,) = flow.predict(frames)
+    expected = flow({"frames": frames[None]})["flow"][0]
+    np.testing.assert_allclose(answer["flow"], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_large_frames_are_computed_in_tiles_and_small_ones_continued(flow):
+    large = np.random.default_rng(0).integers(256, size=(2, 13, 17, 3), dtype=np.uint8)
+    files = tuple(PIL.Image.fromarray(x) for x in large)
+    small = large[:, :5, :8]
+    for answer, pair in zip(flow.predict(files, {"frames": small}), (large, small), strict=True):
+        expected = tiles.blend(
+            lambda tile: np.asarray(flow({"frames": tile[None]})["flow"][0]), pair, (7, 11), 3
+        )
+        assert answer["flow"].shape == (*pair.shape[1:3], 2)
+        np.testing.assert_allclose(answer["flow"], expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("pair", "message"),
+    [
+        (photograph(0), "not a pair: one bytes"),
+        ([photograph(0)] * 3, "not a pair: 3 images"),
+        ((photograph(0), photograph(0, (30, 20))), "two sizes: 75 x 50 and 30 x 20 pixels"),
+        (np.zeros((2, 7, 11, 3)), "wrong form: float64"),
+        ({"frame": 1}, "expected one of \\['frames'\\]"),
+        ({}, "not a pair"),
+    ],
+)
+def test_what_is_no_pair_is_refused(flow, pair, message):
+    with pytest.raises(config_lib.UserError, match=message):
+        flow.predict(pair)
+
+
+def test_flows_become_pictures(flow, tmp_path):
+    field = np.zeros((3, 5, 2), np.float32)
+    field[1, 2] = 3, 0
+    picture = np.asarray(perceiver_jax.flow_picture(field))
+    assert picture.shape == (3, 5, 3)
+    assert picture[1, 2].tolist() == [255, 0, 0] and picture[0, 0].tolist() == [255] * 3
+    half = np.asarray(flow_colours.flow_picture(field, longest=6.0))
+    assert half[1, 2].tolist() == [255, 128, 128]
+
+
+def test_a_clip_is_reconstructed_without_its_label(clips, tmp_path):
+    media.write_clip(tmp_path / "clip.mp4", seconds=0.5)
+    (answer,) = clips.predict(tmp_path / "clip.mp4", k=1)
+    assert sorted(answer) == ["audio", "label", "video"]
+    assert (answer["video"].shape, answer["video"].dtype) == ((2, 8, 8, 3), np.uint8)
+    assert answer["audio"].shape == (3_840,) and np.abs(answer["audio"]).max() <= 1
+    assert answer["label"][0][0] in clips.class_names["label"]
+    batch = clips.prepare(tmp_path / "clip.mp4")
+    known = clips(batch | {"label": batch["label"] + 2})
+    for name, output in clips(batch).items():
+        np.testing.assert_array_equal(output, known[name])
+    with pytest.raises(config_lib.UserError, match="num_windows is 2; expected 1"):
+        clips.predict(tmp_path / "clip.mp4", num_windows=2)
