@@ -48,7 +48,6 @@ class TextPreprocessor(hk.Module):
         """The inputs along each axis, for an example of the given shape."""
         return tuple(shape)
 
-    @hk.name_like("__call__")
     def embedding(self) -> Float[Array, "V C"]:
         """The vectors of all tokens."""
         init = hk.initializers.TruncatedNormal(self.init_scale)
@@ -86,7 +85,6 @@ class TextPreprocessor(hk.Module):
             values = values + self._positions(length).astype(values.dtype)
         return tokens.Tokens(values, mask)
 
-    @hk.name_like("__call__")
     def _positions(self, length: int) -> jax.Array:
         positions = self.position_encoding((self.max_length,))[:length]
         if positions.shape[1] != self.num_channels:
