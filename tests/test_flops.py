@@ -26,3 +26,16 @@ def test_gradients_that_nobody_asked_for_are_not_counted():
     assert count == 3 * (2 + 3) * product  # Scores and output; scores, d_weights and d_query.
     both = flops.count_flops(jax.grad(loss, argnums=(0, 1)), query, inputs)
     assert both == count + 3 * 2 * product
+
+
+def test_a_convolution_counts_as_the_products_that_it_is_and_its_gradients_as_many():
+    def convolve(x, w):
+        numbers = ("NHWC", "HWIO", "NHWC")
+        return jax.lax.conv_general_dilated(x, w, (2, 2), "SAME", dimension_numbers=numbers)
+
+    x, w = jnp.ones((5, 12, 14, 3)), jnp.ones((4, 4, 3, 11))
+    products = 2 * (5 * 6 * 7) * (4 * 4 * 3) * 11
+    assert flops.count_flops(convolve, x, w) == products
+    for argument in (0, 1):
+        gradient = jax.grad(lambda x, w: jnp.sum(jnp.square(convolve(x, w))), argument)
+        assert flops.count_flops(gradient, x, w) == 2 * products

@@ -4,6 +4,7 @@ import pathlib
 
 import haiku as hk
 import jax
+from jax import export
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -261,20 +262,65 @@ def test_learned_positions_are_projected_by_a_layer_of_their_own():
     )
 
 
-def test_all_kinds_are_read_by_a_model():
+def all_kinds():
+    """A model of all these kinds, and a function that makes batches."""
     inputs = {
         "image": {"kind": "image", **PIXELS, "stem": {"kind": "conv", "num_channels": 4}},
         "frames": {"kind": "frames", **PIXELS, "num_channels": 3, "position_encoding": FOURIER},
-        "text": {"kind": "text", "num_channels": 7, "max_length": 11},
+        "text": {
+            "kind": "text",
+            "num_channels": 7,
+            "max_length": 11,
+            "position_encoding": {"kind": "learned", "num_channels": 5, "project_to": 7},
+        },
         "label": {"kind": "label", "num_classes": 5},
     }
-    model = build(inputs, fusion={"modality_channels": 2})
-    batch = {
-        "image": make_images(2, 8, 8, 3),
-        "frames": make_images(2, 2, 3, 5, 3),
-        "text": IDS,
-        "label": np.array([1, 3], np.int32),
-    }
-    params = jax.eval_shape(model.init, jax.random.key(0), batch)
-    found = jax.eval_shape(lambda p: model.tokens(p, None, batch), params)
+
+    def make_batch(size):
+        return {
+            "image": make_images(size, 8, 8, 3),
+            "frames": make_images(size, 2, 3, 5, 3),
+            "text": np.arange(3 * size, dtype=np.int32).reshape(size, 3),
+            "label": np.arange(size, dtype=np.int32),
+        }
+
+    return build(inputs, fusion={"modality_channels": 2}), make_batch
+
+
+def test_all_kinds_are_read_by_a_model():
+    model, make_batch = all_kinds()
+    params = jax.eval_shape(model.init, jax.random.key(0), make_batch(2))
+    found = jax.eval_shape(lambda p: model.tokens(p, None, make_batch(2)), params)
     assert found.values.shape == (2, 4 + 15 + 3 + 1, 13 + 2)
+
+
+def test_all_kinds_can_be_mapped_differentiated_and_exported():
+    model, make_batch = all_kinds()
+    shapes = jax.eval_shape(model.init, jax.random.key(0), make_batch(2))
+    values = np.random.default_rng(0)
+    params = jax.tree.map(lambda x: jnp.asarray(values.uniform(0.5, 1, x.shape), x.dtype), shapes)
+
+    def encode(batch):
+        return model.tokens(params, None, batch).values
+
+    (size,) = export.symbolic_shape("b")
+    symbolic = {
+        name: jax.ShapeDtypeStruct((size, *x.shape[1:]), x.dtype)
+        for name, x in make_batch(2).items()
+    }
+    exported = export.export(jax.jit(encode), platforms=("cpu", "cuda", "tpu"))(symbolic)
+
+    def total(image, batch):
+        return jnp.sum(jnp.sin(encode(batch | {"image": image})))
+
+    @jax.jit  # All at once: to compile takes longer than to run.
+    def transformed(batch):
+        image = jnp.asarray(batch["image"])
+        _, along = jax.jvp(lambda x: total(x, batch), (image,), (jnp.ones_like(image),))
+        one_by_one = jax.vmap(lambda b: encode({k: x[None] for k, x in b.items()})[0])(batch)
+        return encode(batch), one_by_one, along, jax.grad(total)(image, batch).sum()
+
+    expected, one_by_one, along, gradient = transformed(make_batch(3))
+    np.testing.assert_allclose(exported.call(make_batch(3)), expected, atol=1e-5)
+    np.testing.assert_allclose(one_by_one, expected, atol=1e-5)
+    np.testing.assert_allclose(along, gradient, rtol=1e-3)
