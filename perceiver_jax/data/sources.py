@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 import dataclasses
 import functools
 import math
+import textwrap
 from typing import Any, ClassVar
 import zlib
 
@@ -174,7 +175,8 @@ class TfdsRecords:
             if errors.means_broken_program(error):
                 raise
             return f"record {index}"
-        return f"record {index} ({text} {record[text].decode()})"
+        shown = textwrap.shorten(record[text].decode(errors="replace"), 100, placeholder=" ...")
+        return f"record {index} ({text} {shown})"
 
     def __getstate__(self) -> dict[str, Any]:
         """Leaves out the opened files."""
