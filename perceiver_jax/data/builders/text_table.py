@@ -110,7 +110,8 @@ def _json_lines(path: pathlib.Path, flags: argparse.Namespace) -> Iterator[tuple
             continue
         known |= row.keys()
         yield line, row
-    _check_columns(path, sorted(known), flags)
+    if known:
+        _check_columns(path, sorted(known), flags)
 
 
 def _table(path: pathlib.Path, flags: argparse.Namespace) -> Iterator[tuple[int, Any]]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 import dataclasses
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from jaxtyping import UInt8
 import numpy as np
@@ -78,7 +78,7 @@ def check_size(image_size: Sequence[int]) -> None:
 
 
 def place(
-    size: Sequence[int], field: Frames, window: float, training: bool
+    size: Sequence[int], field: Any, window: float, training: bool
 ) -> tuple[slice, slice, bool]:
     """Returns which rows and columns are cut out, and whether they are mirrored.
 
