@@ -60,6 +60,9 @@ class Frames:
         first, second = (
             one if isinstance(one, np.ndarray) else np.asarray(image.decode(one)) for one in value
         )
+        if first.dtype != np.uint8 or first.ndim != 3 or first.shape[2] != 3:
+            form = f"{first.dtype} {list(first.shape)}"
+            raise errors.BadDataError("not a picture", f"{form}; expected uint8 [H, W, 3]")
         if first.shape != second.shape:
             sizes = " and ".join(f"{x.shape[1]} x {x.shape[0]}" for x in (first, second))
             raise errors.BadDataError("two sizes", f"{sizes} pixels; expected the same")
