@@ -27,6 +27,7 @@ if TYPE_CHECKING:  # What editors follow.
         fourier_features,
         linear_positions,
     )
+    from perceiver_jax.pretrained.load import load_pretrained
     from perceiver_jax.runs import Run, evaluate, load_run, train
     from perceiver_jax.tasks.flow_colours import flow_picture
     from perceiver_jax.tokens import Tokens
@@ -50,6 +51,7 @@ _MODULES = {
     "fourier_features": "position_encoding",
     "linear_positions": "position_encoding",
     "load_config": "config_file",
+    "load_pretrained": "pretrained.load",
     "load_run": "runs",
     "make_layers": "layers",
     "param_count": "model",

@@ -257,9 +257,11 @@ class Run:
 
         Args:
           batch: by the names of `config.model.inputs`, as `prepare` returns it; `<input>_mask` is
-            false for what is to be left out. Other entries are ignored.
+            false for what is to be left out, `<output>_indices` names elements of an output that
+            are to be decoded alone. Other entries are ignored.
         """
         names = {name for x in self.config.model.inputs for name in (x, f"{x}_mask")}
+        names |= {f"{name}_indices" for name in self.config.model.outputs}
         inputs = {name: x for name, x in batch.items() if name in names}
         return self._apply(self.params, None, inputs)
 

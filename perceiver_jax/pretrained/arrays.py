@@ -235,7 +235,7 @@ NAMES = [Global("numpy", "ndarray")]  # Arguments of others.
 def shown(x: Any) -> str:
     """A value in one short line, whatever it is."""
     if isinstance(x, Global):
-        return f"{x.module}.{x.name}"[:80]
+        return ascii(f"{x.module}.{x.name}"[:80])[1:-1]
     if isinstance(x, str):
         return ascii(x[:60])[1:-1]
     if x is None or isinstance(x, bool | float) or (isinstance(x, int) and abs(x) < 2**64):

@@ -101,16 +101,25 @@ def read_json(path: pathlib.Path) -> dict[str, Any]:
         ) from error
 
 
-def _read_parts(path: pathlib.Path) -> Weights:
+def parts(path: pathlib.Path) -> dict[str, str]:
+    """Returns the file that each array is in, of an index.
+
+    Raises:
+      UserError: if it names others than files beside it.
+    """
     index = read_json(path).get("weight_map")
-    names = index.values() if isinstance(index, dict) else [None]
-    for name in names:
+    for name in index.values() if isinstance(index, dict) else [None]:
         if not isinstance(name, str) or pathlib.PurePath(name).name != name:
             raise config_lib.UserError(
                 f"{path} names the file {name!r}; expected files beside it. Take it anew."
             )
+    return index
+
+
+def _read_parts(path: pathlib.Path) -> Weights:
+    index = parts(path)
     tensors = {}
-    for name in dict.fromkeys(names):
+    for name in dict.fromkeys(index.values()):
         part = read(find(path.parent / name))
         expected = {key for key, file in index.items() if file == name}
         if set(part.tensors) != expected:

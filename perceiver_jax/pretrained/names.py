@@ -4,7 +4,7 @@ One table a model, made of its config: each of its parameters once. Reading and 
 it, so that nothing is left out or used twice on the way.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 import re
 from typing import Any, NamedTuple
 
@@ -76,6 +76,11 @@ def table(section: Mapping[str, Any]) -> list[Name]:
     if single == "multimodal":
         return names + _multimodal(section)
     return names + _OUTPUTS[single]()
+
+
+def own(paths: Iterable[str]) -> list[Name]:
+    """The table of parameters that are called as they are here."""
+    return [Name(path, path, path) for path in paths]
 
 
 def read(

@@ -18,6 +18,8 @@ import numpy as np
 
 from perceiver_jax.pretrained import arrays
 
+MAX_OPCODES = 2_000_000  # Some seconds; released models have a hundredth of that.
+
 
 def load(data: memoryview, start: int = 0, *, tensors: bool = False) -> tuple[Any, int]:
     """Reads one pickle.
@@ -57,7 +59,7 @@ class _Reader:
         self.stack, self.memo, self.storages = [], {}, {}
 
     def run(self):
-        while True:
+        for _ in range(MAX_OPCODES):
             opcode = self.take(1)[0]
             if opcode == _STOP:
                 if len(self.stack) != 1:
@@ -70,6 +72,7 @@ class _Reader:
                     f"it has the opcode {_name(opcode)} at byte {self.place - 1}"
                 )
             _OPCODES[opcode](self)
+        raise arrays.RefusedError(f"it has more than {MAX_OPCODES:,} opcodes")
 
     def take(self, size):
         """The next bytes. What a file says of its size is not believed."""
@@ -122,16 +125,12 @@ class _Reader:
         return int.from_bytes(self.take(self.number(form)), "little", signed=True)
 
     def name(self, module, name):
+        if not isinstance(module, str) or not isinstance(name, str):
+            raise arrays.RefusedError("it names what is no text")
         found = arrays.Global(module, name)
-        known = (
-            found in arrays.CALLS
-            or found in arrays.NAMES
-            or (self.tensors and found in arrays.STORAGES)
-        )
-        if not isinstance(module, str) or not isinstance(name, str) or not known:
-            raise arrays.RefusedError(
-                f"it names {arrays.shown(module)}.{arrays.shown(name)}, no array or mapping"
-            )
+        listed = (arrays.CALLS, arrays.NAMES, arrays.STORAGES if self.tensors else ())
+        if not any(found in names for names in listed):
+            raise arrays.RefusedError(f"it names {arrays.shown(found)}, no array or mapping")
         self.push(found)
 
     def call(self, args):

@@ -1,4 +1,8 @@
+import pathlib
+import re
+
 import jax
+import numpy as np
 import pytest
 
 import perceiver_jax
@@ -39,3 +43,24 @@ def test_released_models_have_the_authors_number_of_parameters_each_with_one_nam
     assert sorted(x.ours for x in table) == sorted(checks.shapes(shapes))
     for there in ("port", "authors"):
         assert len({getattr(x, there) for x in table}) == len(table)
+
+
+@pytest.mark.parametrize(
+    ("fixture", "name"),
+    [
+        ("io_classifier_fourier", "vision-perceiver-fourier"),
+        ("io_classifier_learned", "vision-perceiver-learned"),
+        ("io_classifier_conv", "vision-perceiver-conv"),
+        ("io_mlm_text", "language-perceiver"),
+        ("io_flow", "optical-flow-perceiver"),
+        ("io_multimodal", "multimodal-perceiver"),
+    ],
+)
+def test_the_authors_names_are_those_of_their_modules(fixture, name):
+    saved = np.load(pathlib.Path(__file__).parents[1] / "golden" / f"{fixture}.npz")
+    theirs = {key.partition(":")[2] for key in saved.files if key.startswith(("param:", "state:"))}
+    ours = {x.authors for x in names.table(configs.released(name))}
+    # The small ones have fewer self-attends.
+    numbered = r"(.*)/self_attention(_\d+)?/(.*)"
+    ours = {x for x in ours if x in theirs or not re.fullmatch(numbered, x)}
+    assert {x for x in theirs if not names.UNUSED.fullmatch(x)} == ours

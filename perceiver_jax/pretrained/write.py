@@ -1,0 +1,140 @@
+"""Writes a model's weights: for Hugging Face's port to load, or as they are called here."""
+
+from collections.abc import Mapping
+import json
+import os
+import pathlib
+import re
+from typing import Any
+
+import numpy as np
+import safetensors.numpy
+
+from perceiver_jax import checks, runs
+from perceiver_jax import config as config_lib
+from perceiver_jax.data import description
+from perceiver_jax.pretrained import configs, convert, names
+
+Json = dict[str, Any]
+
+
+def write_port(run: runs.Run, folder: str | os.PathLike[str]) -> None:
+    """Writes what `transformers` loads, with equal logits.
+
+    `config.json`, `model.safetensors`, and how inputs are prepared: `preprocessor_config.json` of
+    pictures, `tokenizer_config.json` of texts. Flows come out of the port as those of the released
+    model do, 20 times smaller than pixels.
+
+    Args:
+      run: what `load_run` or `load_pretrained` returned.
+      folder: where; made if it is not there.
+
+    Raises:
+      UserError: if the port can't compute the model, or the folder holds something.
+    """
+    section = run.config.model
+    shapes = checks.shapes(run.params)
+    rows = [shape[0] for path, shape in shapes.items() if _is_of_pixels(path, section)]
+    port = convert.to_port(section, *rows)
+    channels = next(
+        shape[0]
+        for path, shape in shapes.items()
+        if re.fullmatch("encoder/.*/input_norm/scale", path)
+    )
+    port |= {"model_type": "perceiver", "d_model": channels} | _classes(run)
+    port["attention_probs_dropout_prob"] = 0.0  # Dropout here is of other numbers.
+    files = {}
+    for name, keys in section.inputs.items():
+        if keys.kind == "image":
+            port["image_size"] = run.fields[name].image_size
+            files["preprocessor_config.json"] = _processor(keys, run.fields[name])
+        if keys.kind == "text":
+            length = keys.max_length
+            tokenizer = {"tokenizer_class": "PerceiverTokenizer", "model_max_length": length}
+            files["tokenizer_config.json"] = tokenizer
+    tensors = names.write(run.params, names.table(section))
+    for output in section.outputs.values():
+        if output.kind == "flow":
+            for end in ("weight", "bias"):
+                last = f"perceiver.decoder.decoder.final_layer.{end}"
+                tensors[last] = tensors[last] * np.float32(output.scale / configs.FLOW_SCALE)
+    _write(folder, tensors, files | {"config.json": port})
+
+
+def write_own(run: runs.Run, folder: str | os.PathLike[str]) -> None:
+    """Writes what `load_pretrained` reads back: arrays by their paths, and both configs.
+
+    `model.safetensors` has float32 arrays by module path and name, such as `encoder/latents`;
+    `config.json` and `data.json` are those of the run.
+
+    Args:
+      run: what `load_run` or `load_pretrained` returned.
+      folder: where; made if it is not there.
+
+    Raises:
+      UserError: if the folder holds something.
+    """
+    tensors = {
+        f"{module}/{name}": np.ascontiguousarray(x, np.float32)
+        for module, leaves in run.params.items()
+        for name, x in leaves.items()
+    }
+    data = description.Description(dict(run.fields), dict(run.class_names), run.may_lack)
+    _write(folder, tensors, {"data.json": data.to_json(), "config.json": run.config.to_dict()})
+
+
+def _write(folder, tensors, files: Mapping[str, Json]):
+    folder = pathlib.Path(folder)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise config_lib.UserError(
+            f"{folder} is there already, and holds something; expected a new or an empty folder. "
+            "Choose another, or remove it."
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    # transformers refuses files that don't say which framework's layout theirs is.
+    safetensors.numpy.save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+    for name, values in files.items():
+        (folder / name).write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+
+
+def _is_of_pixels(path, section):
+    return any(
+        keys.kind == "image" and path == f"{name}_position_encoding/position_embedding"
+        for name, keys in section.inputs.items()
+    )
+
+
+def _classes(run):
+    """What the port says of classes: their names, and whether an example may have several."""
+    kind = run.config.task.kind
+    if kind == "regression":
+        return {"problem_type": "regression"}
+    found = {}
+    for name, keys in run.config.model.outputs.items():
+        if keys.kind == "query":
+            known = run.class_names.get(name) or tuple(map(str, range(keys.size)))
+            found["id2label"] = {str(i): x for i, x in enumerate(known)}
+            found["label2id"] = {x: i for i, x in enumerate(known)}
+    if kind == "classification":
+        several = run.config.task.get("loss") == "sigmoid"
+        found["problem_type"] = f"{'multi' if several else 'single'}_label_classification"
+    return found
+
+
+def _processor(keys, field):
+    """The port's settings of how pictures are prepared."""
+    size = field.image_size
+    whole = round(size * 256 / 224)  # The middle 224/256 are cut out.
+    return {
+        "image_processor_type": "PerceiverImageProcessor",
+        "do_center_crop": field.crop != "none",
+        "crop_size": {"height": whole, "width": whole},
+        "do_resize": True,
+        "size": {"height": size, "width": size},
+        "resample": 3,  # Pillow's number of bicubic.
+        "do_rescale": True,
+        "rescale_factor": 1 / 255,
+        "do_normalize": True,
+        "image_mean": list(keys.mean),
+        "image_std": list(keys.std),
+    }

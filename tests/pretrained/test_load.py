@@ -1,0 +1,211 @@
+import pickle
+import sys
+import types
+
+import haiku as hk
+import numpy as np
+import pytest
+import safetensors.numpy
+
+import perceiver_jax
+from perceiver_jax import config
+from perceiver_jax.data import imagenet_classes
+from perceiver_jax.pretrained import configs, files, hub, load, names
+
+
+def _of_authors(small):
+    """The arrays of a small model by their paths in the authors' pickles."""
+    section = configs.from_port(small.config)
+    params = {}
+    for name in names.table(section):
+        module, _, last = name.authors.rpartition("/")
+        x = small.tensors[name.port]
+        x = x if name.axes is None else x.transpose(name.axes)
+        params.setdefault(module, {})[last] = x
+    return params
+
+
+def test_a_folder_of_the_port_says_how_its_inputs_are_read(fixture, tmp_path):
+    small = fixture("learned")
+    small.config["id2label"] = {"1": "dog", "0": "cat", "2": "newt", "3": "eft", "4": "toad"}
+    run = perceiver_jax.load_pretrained(small.write(tmp_path / "model"))
+    assert run.class_names == {"label": ("cat", "dog", "newt", "eft", "toad")}
+    assert run.config.model.gelu == "exact"
+    assert run.task.main_metric == "top1"
+    batch = run.prepare(np.zeros((20, 30, 3), np.uint8))
+    assert batch["image"].shape == (1, 11, 11, 3)
+    assert repr(run) == f"Run({str(tmp_path / 'model')!r}, step=0)"
+
+
+@pytest.mark.parametrize("wrap", [dict, hk.data_structures.to_immutable_dict])
+def test_a_pickle_of_the_authors_is_told_by_its_names(wrap, fixture, tmp_path, monkeypatch):
+    small = fixture("conv")
+    monkeypatch.setitem(configs.RELEASED, "vision-perceiver-conv", small.config)
+    params = _of_authors(small)
+    state = {key: params.pop(key) for key in list(params) if key.endswith("_ema")}
+    for averages in state.values():
+        averages |= {"hidden": averages["average"] * 3, "counter": np.int32(7)}
+    path = tmp_path / "conv.pystate"
+    path.write_bytes(pickle.dumps({"params": wrap(params), "state": wrap(state)}))
+    run = perceiver_jax.load_pretrained(path)
+    assert run.config.model.gelu == "tanh"
+    assert run.config.model.inputs.image.stem.padding == "same"
+    (tmp_path / "port").mkdir()
+    as_port = perceiver_jax.load_pretrained(path, code="port")
+    assert as_port.config.model.gelu == "exact"
+    given, expected = small.cases[0]
+    np.testing.assert_allclose(as_port(given)["label"], expected["label"], atol=1e-4)
+
+
+def test_classes_of_imagenet_have_names_where_a_file_has_none(fixture):
+    assert load._class_names({"num_labels": 1000})[207] == imagenet_classes.names()[207]
+    assert load._class_names({"num_labels": 3}) == ("0", "1", "2")
+
+
+def test_learned_positions_of_the_authors_decode_without_the_residual():
+    residuals = [
+        configs.released("vision-perceiver-learned", code)["outputs"]["label"]["use_query_residual"]
+        for code in configs.CODES
+    ]
+    assert residuals == [True, False]
+
+
+def test_a_processor_says_what_pictures_are_normalised_with(fixture, tmp_path):
+    small = fixture("fourier")
+    folder = small.write(tmp_path / "model")
+    (folder / "preprocessor_config.json").write_text(
+        '{"image_mean": [0.1, 0.2, 0.3], "image_std": [0.4, 0.5, 0.6], '
+        '"size": {"height": 17, "width": 17}}'
+    )
+    run = perceiver_jax.load_pretrained(folder)
+    assert run.config.model.inputs.image.mean == (0.1, 0.2, 0.3)
+    assert run.config.model.inputs.image.std == (0.4, 0.5, 0.6)
+    assert run.fields["image"].image_size == 17
+
+
+def test_what_is_no_weights_is_refused(fixture, tmp_path):
+    with pytest.raises(config.UserError, match="Did you mean 'language-perceiver'"):
+        perceiver_jax.load_pretrained("language-perciever")
+    with pytest.raises(config.UserError, match=r"has none of model\.safetensors"):
+        perceiver_jax.load_pretrained(tmp_path)
+    path = tmp_path / "model.safetensors"
+    safetensors.numpy.save_file({"w": np.zeros(2, np.float32)}, path)
+    with pytest.raises(config.UserError, match=r"needs a config\.json beside it.*got none"):
+        perceiver_jax.load_pretrained(path)
+    (tmp_path / "config.json").write_text('{"model_type": "bert"}')
+    with pytest.raises(config.UserError, match="got one of model_type 'bert'"):
+        perceiver_jax.load_pretrained(tmp_path)
+    (tmp_path / "config.json").write_text('{"model_type": "perceiver", "architectures": ["Bert"]}')
+    with pytest.raises(config.UserError, match="expected one of .*PerceiverForMaskedLM"):
+        perceiver_jax.load_pretrained(tmp_path)
+    with pytest.raises(config.UserError, match="Unknown code 'theirs'"):
+        perceiver_jax.load_pretrained(tmp_path, code="theirs")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda x: x.pop("perceiver.embeddings.latents"), r"lacks perceiver\.embeddings\.latents"),
+        (lambda x: x.update(more=x["embedding_decoder.bias"]), "has more, which the model has no"),
+        (
+            lambda x: x.update({"embedding_decoder.bias": np.zeros(7, np.float32)}),
+            r"embedding_decoder\.bias .* has shape \(7,\); expected \(262,\)",
+        ),
+        (
+            lambda x: x.update({"embedding_decoder.bias": np.zeros(262, np.int32)}),
+            r"embedding_decoder\.bias .* is int32; expected floats",
+        ),
+        (
+            lambda x: x.update(
+                {"perceiver.input_preprocessor.embeddings.weight": np.zeros((16, 262), np.float32)}
+            ),
+            r"embeddings\.weight .* has shape \(16, 262\)",
+        ),
+    ],
+)
+def test_arrays_that_do_not_fit_are_named(change, message, fixture, tmp_path):
+    small = fixture("masked_text")
+    change(small.tensors)
+    with pytest.raises(config.UserError, match=message):
+        perceiver_jax.load_pretrained(small.write(tmp_path / "model"))
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"hidden_act": "relu"}, "Unknown hidden_act of config.json 'relu'"),
+        ({"use_query_residual": False}, "use_query_residual false"),
+        ({"qk_channels": 8, "v_channels": None}, "value channels of 8"),
+        ({"num_latents": 0}, r"num_latents of config\.json is 0; expected at least 1"),
+        ({"train_size": [7]}, r"train_size of config\.json is \[7\]; expected 2 numbers"),
+        ({"cross_attention_shape_for_attention": "v"}, "Unknown cross_attention_shape_for"),
+    ],
+)
+def test_what_the_port_can_and_models_here_can_not_is_refused(keys, message, fixture):
+    with pytest.raises(config.UserError, match=message):
+        configs.from_port(fixture("masked_text").config | keys)
+
+
+# ------------------------------------------------------------------------------- the Hub
+
+
+def _hub(monkeypatch, folder):
+    """Puts a Hub that has the files of a folder in the place of the package; returns its log."""
+    asked = []
+
+    class MissingError(Exception):
+        pass
+
+    def download(repository, file):
+        asked.append(f"{repository}/{file}")
+        if not (folder / file).is_file():
+            raise MissingError(f"no\n{file}")
+        return str(folder / file)
+
+    package = types.ModuleType("huggingface_hub")
+    package.hf_hub_download = download
+    package.errors = types.SimpleNamespace(
+        HfHubHTTPError=MissingError, EntryNotFoundError=MissingError
+    )
+    monkeypatch.setitem(sys.modules, "huggingface_hub", package)
+    monkeypatch.setitem(sys.modules, "huggingface_hub.errors", package.errors)
+    return asked
+
+
+@pytest.mark.parametrize("name", ["vision-perceiver-conv", "deepmind/vision-perceiver-conv"])
+def test_a_released_name_is_downloaded(name, fixture, tmp_path, monkeypatch):
+    asked = _hub(monkeypatch, fixture("conv").write(tmp_path / "model"))
+    run = perceiver_jax.load_pretrained(name)
+    assert run.config.model.inputs.image.stem.kind == "conv"
+    assert asked[-1] == "deepmind/vision-perceiver-conv/model.safetensors"
+
+
+def test_a_local_path_never_asks_the_hub(fixture, tmp_path, monkeypatch):
+    asked = _hub(monkeypatch, tmp_path)
+    fixture("conv").write(tmp_path / "language-perceiver")
+    monkeypatch.chdir(tmp_path)
+    perceiver_jax.load_pretrained("language-perceiver")
+    assert not asked
+
+
+def test_what_the_hub_has_not_is_said_in_one_line(tmp_path, monkeypatch):
+    _hub(monkeypatch, tmp_path)
+    with pytest.raises(config.UserError, match=r"can be downloaded: no config\.json\. Try again"):
+        hub.fetch("language-perceiver")
+
+
+def test_parts_are_downloaded_too(fixture, tmp_path, monkeypatch):
+    folder = fixture("conv").write(tmp_path / "model")
+    (folder / "model.safetensors").rename(folder / "model-1.safetensors")
+    index = folder / "model.safetensors.index.json"
+    index.write_text('{"weight_map": {"a": "model-1.safetensors"}}')
+    asked = _hub(monkeypatch, folder)
+    assert hub.fetch("vision-perceiver-conv") == folder
+    assert asked[-1].endswith("model-1.safetensors")
+    assert files.find(folder) == index
+
+
+def test_a_name_without_the_package_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    with pytest.raises(config.MissingPackageError, match=r"perceiver-haiku\[hub\]"):
+        perceiver_jax.load_pretrained("language-perceiver")

@@ -1,0 +1,45 @@
+"""Small random models equal Hugging Face's port; what it made of them is in `fixtures`."""
+
+import jax
+import numpy as np
+import pytest
+
+from experiments.benchmarks import port as port_lib
+import perceiver_jax
+from perceiver_jax.pretrained import write
+
+
+@pytest.mark.parametrize("kind", port_lib.SMALL)
+def test_logits_equal_those_of_the_port(kind, fixture, tmp_path):
+    small = fixture(kind)
+    run = perceiver_jax.load_pretrained(small.write(tmp_path / "there"))
+    for given, expected in small.cases:
+        got = run(given)
+        assert got.keys() == expected.keys()
+        for name, x in expected.items():
+            np.testing.assert_allclose(got[name], x, atol=1e-4, rtol=0, err_msg=name)
+
+
+@pytest.mark.parametrize("gelu", ["tanh", "exact"])
+def test_the_port_computes_what_a_model_of_ones_own_does(gelu, own_run, tmp_path):
+    transformers = pytest.importorskip("transformers")
+    run = own_run(gelu)
+    write.write_port(run, tmp_path / "back")
+    model = transformers.AutoModelForImageClassification.from_pretrained(tmp_path / "back").eval()
+    given = {"image": np.random.default_rng(0).standard_normal((3, 13, 13, 3), np.float32)}
+    expected = run({"picture": given["image"]})["species"]
+    got = port_lib.of_port(model, given)["label"]
+    np.testing.assert_allclose(got, expected, atol=1e-4, rtol=0)
+    assert model.config.id2label == {0: "cat", 1: "dog", 2: "newt"}
+
+
+@pytest.mark.parametrize("kind", port_lib.SMALL)
+def test_the_port_loads_what_is_written(kind, fixture, tmp_path):
+    transformers = pytest.importorskip("transformers")
+    small = fixture(kind)
+    run = perceiver_jax.load_pretrained(small.write(tmp_path / "there"))
+    write.write_port(run, tmp_path / "back")
+    load = getattr(transformers, small.config["architectures"][0]).from_pretrained
+    given, expected = small.cases[0]
+    got = port_lib.of_port(load(tmp_path / "back").eval(), given)
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=1e-5), got, expected)

@@ -1,0 +1,126 @@
+import json
+
+import jax
+import numpy as np
+import pytest
+import safetensors.numpy
+
+from experiments import convert
+from experiments.benchmarks import port as port_lib
+import perceiver_jax
+from perceiver_jax import config
+from perceiver_jax.pretrained import configs, write
+from perceiver_jax.pretrained import convert as convert_lib
+
+LAYERS = ("cross_attend_0", "latent_transformer_0")
+
+
+@pytest.mark.parametrize("name", configs.RELEASED)
+def test_what_is_released_is_written_as_it_was(name):
+    port = configs.RELEASED[name]
+    positions = 224 * 224 if name == "vision-perceiver-learned" else None
+    back = convert_lib.to_port(configs.released(name), positions)
+    expected = configs.DEFAULTS | port
+    assert {key: back.get(key, expected[key]) for key in port.keys() - {"d_model"}} == {
+        key: port[key] for key in port.keys() - {"d_model"}
+    }
+
+
+@pytest.mark.parametrize("kind", port_lib.SMALL)
+def test_tensors_come_back_as_they_were(kind, fixture, tmp_path):
+    small = fixture(kind)
+    run = perceiver_jax.load_pretrained(small.write(tmp_path / "there"))
+    write.write_port(run, tmp_path / "back")
+    back = safetensors.numpy.load_file(tmp_path / "back" / "model.safetensors")
+    assert back.keys() == small.tensors.keys()
+    for key, x in small.tensors.items():
+        np.testing.assert_array_equal(back[key], x)
+    again = json.loads((tmp_path / "back" / "config.json").read_text())
+    assert configs.from_port(again)["outputs"] == configs.from_port(small.config)["outputs"] or (
+        small.config.get("cross_attention_shape_for_attention") == "q"
+    )
+
+
+def test_flows_are_scaled_as_those_of_the_released_model(fixture, tmp_path):
+    small = fixture("flow")
+    run = perceiver_jax.load_pretrained(small.write(tmp_path / "there"))
+    run.config.model.outputs.flow.scale = 1.0
+    write.write_port(run, tmp_path / "back")
+    back = safetensors.numpy.load_file(tmp_path / "back" / "model.safetensors")
+    last = "perceiver.decoder.decoder.final_layer.weight"
+    np.testing.assert_allclose(back[last], 5 * small.tensors[last], rtol=1e-6)
+
+
+def test_a_run_of_ones_own_says_its_classes_and_how_pictures_are_prepared(own_run, tmp_path):
+    write.write_port(own_run(), tmp_path / "model")
+    said = json.loads((tmp_path / "model" / "config.json").read_text())
+    assert said["hidden_act"] == "gelu_pytorch_tanh"
+    assert said["id2label"] == {"0": "cat", "1": "dog", "2": "newt"}
+    assert (said["num_blocks"], said["num_self_attends_per_block"]) == (1, 4)
+    assert said["problem_type"] == "single_label_classification"
+    processor = json.loads((tmp_path / "model" / "preprocessor_config.json").read_text())
+    assert processor["size"] == {"height": 13, "width": 13}
+    assert processor["image_mean"] == [0.5, 0.5, 0.5]
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"encoder.layers": (*LAYERS, "cross_attend_1")}, "has 2 cross-attends, reading all, all"),
+        ({"encoder.layers": (*LAYERS, "latent_transformer_1", LAYERS[1])}, "repeats one block"),
+        ({"encoder.reads": ("picture",)}, "has 1 cross-attends, reading picture"),
+        ({"outputs.species": {"kind": "mean_pool", "size": 3}}, "outputs of mean_pool"),
+        ({"outputs.species.num_heads": 2}, r"outputs\.label\.num_heads is 2, there 1 alone"),
+        ({"outputs.species.use_query_residual": False}, "use_query_residual is False"),
+        ({"outputs.species.query_channels": 20}, "query_channels is 20, there 24 alone"),
+        ({"inputs.picture.permutation_seed": 0}, "permutation_seed is 0, there -1 alone"),
+        ({"inputs.picture.position_encoding.num_bands": 8}, "num_bands is 8, there 64 alone"),
+        (
+            {"inputs.picture.position_encoding.max_resolution": (13, 13)},
+            r"max_resolution is \(13, 13\), there \(224, 224\) alone",
+        ),
+        (
+            {"inputs.picture.stem": {"kind": "conv", "num_channels": 64}},
+            "stem.padding is 'same', there 'port' alone",
+        ),
+        (
+            {"inputs.picture.stem": {"kind": "patches", "patch_size": (4, 4)}},
+            "stem.kind is 'patches'",
+        ),
+        ({"inputs.picture.mean": (0.5,), "inputs.picture.std": (1.0,)}, "there '3 numbers' alone"),
+        ({"encoder.qk_channels": 12}, "encoder.v_channels is 12, there 24 alone"),
+    ],
+)
+def test_what_the_port_can_not_compute_is_refused_with_the_reason(changes, message, own_run):
+    model = own_run().config.model
+    with model.ignore_type(), model.unlocked():
+        for key, value in changes.items():
+            *sections, name = key.split(".")
+            part = model
+            for section in sections:
+                part = part[section]
+            part[name] = value
+    with pytest.raises(config.UserError, match=message) as caught:
+        convert_lib.to_port(model)
+    assert "--format=safetensors" in str(caught.value)
+
+
+def test_own_weights_are_read_back(own_run, tmp_path):
+    run = own_run()
+    write.write_own(run, tmp_path / "model")
+    again = perceiver_jax.load_pretrained(tmp_path / "model")
+    assert again.config.model == run.config.model
+    assert again.class_names == run.class_names
+    assert again.fields == run.fields
+    jax.tree.map(np.testing.assert_array_equal, again.params, run.params)
+
+
+def test_the_command_writes_into_a_new_folder_alone(fixture, tmp_path, capsys):
+    source = fixture("conv").write(tmp_path / "there")
+    flags = [f"--source={source}", f"--output={tmp_path / 'back'}"]
+    convert.main(flags)
+    assert f"wrote {tmp_path / 'back'}" in capsys.readouterr().out
+    with pytest.raises(SystemExit) as ended:
+        convert.main(flags)
+    assert ended.value.code == 2
+    assert "holds something; expected a new or an empty folder" in capsys.readouterr().err
