@@ -87,8 +87,7 @@ def serve(
         print(json.dumps({"error": str(error)}), file=answers)
         return
     ready = resident("VmRSS")
-    if _STATUS.exists():
-        pathlib.Path("/proc/self/clear_refs").write_text("5")  # Forgets the peak until now.
+    forget_peak()
     print(json.dumps(facts), file=answers)
     for line in sys.stdin:
         if line.strip() == "memory":
@@ -99,6 +98,12 @@ def serve(
             actions[line.strip()]()
             answer = {"seconds": time.perf_counter() - begin}
         print(json.dumps(answer), file=answers)
+
+
+def forget_peak() -> None:
+    """Makes `resident("VmHWM")` the peak from now on, where there is such a thing."""
+    if _STATUS.exists():
+        pathlib.Path("/proc/self/clear_refs").write_text("5")
 
 
 def resident(field: str) -> float | None:
