@@ -149,7 +149,8 @@ def _build(inputs, outputs, encoder, fusion=None, decoder=None, dtype="float32",
                 f"a part below {num_parts}" if num_parts else f"{name!r}, for nothing has parts"
             )
             raise config_lib.UserError(f"reads is {reads!r}; expected {allowed}. Change it.")
-        found = embed(modules(), batch, rng, is_training, [source])[0][source]
+        with batch_norm.training() if is_training else contextlib.nullcontext():
+            found = embed(modules(), batch, rng, is_training, [source])[0][source]
         return jax.tree.map(lambda x: x[part], found) if in_parts else found
 
     def encode(made, batch, rng, is_training, compute_dtype, others=()):

@@ -210,6 +210,20 @@ def test_attention_maps_are_over_what_a_stem_gives():
     assert maps[0]["image"]["weights"].shape == (2, 1, 3, 3, 5)
 
 
+def test_tokens_in_training_are_those_that_training_sees():
+    stem = {"kind": "conv", "num_channels": 4}
+    model = build({"image": {"kind": "image", **PIXELS, "stem": stem}})
+    batch = {"image": make_images(2, 12, 19, 3) * np.reshape([1, 3], (2, 1, 1, 1))}
+    shapes = jax.eval_shape(model.init, jax.random.key(0), batch)
+    params = jax.tree.map(lambda x: jnp.ones(x.shape), shapes)
+    make = jax.jit(model.tokens, static_argnames="is_training")
+    found, alone = (
+        make(params, jax.random.key(0), {"image": batch["image"][:n]}, is_training=True).values
+        for n in (2, 1)
+    )
+    assert np.abs(found[:1] - alone).max() > 0.1  # Batches of one have other statistics.
+
+
 def test_stem_is_computed_in_the_dtype_of_its_parameters():
     images = make_images(2, 12, 20, 3)
     module = image_module({"kind": "conv", "num_channels": 4}, encoding=None)
