@@ -18,7 +18,9 @@ from experiments import cli
 from perceiver_jax import config
 
 _SHOWN_CLASSES = 10
-_DECIDES = ("test_fraction", "num_points", "up")  # Flags that change what is in a set.
+_DECIDES = (
+    *("test_fraction", "num_points", "up", "text", "label", "separator", "lines", "max_length"),
+)  # Flags that change what is in a set.
 _ARCHIVES = (".7z", ".bz2", ".gz", ".rar", ".tar", ".tgz", ".xz", ".zip", ".zst")
 
 Builder = Any  # tfds.core.DatasetBuilder; importing TFDS takes seconds.
@@ -38,6 +40,7 @@ class Kind:
       overrides: what else of the recipe has to be set, given the builder.
       may_be_file: whether `--source` need not be a directory.
       by_tfds: whether the builder is TFDS's own, which shows progress and writes no report.
+      other_recipe: the config that can train on a set without classes.
     """
 
     description: str
@@ -47,6 +50,7 @@ class Kind:
     overrides: Callable[[Builder], list[str]] = lambda builder: []
     may_be_file: bool = False
     by_tfds: bool = False
+    other_recipe: str = ""
 
 
 def main(argv: list[str]) -> None:
@@ -122,12 +126,15 @@ def print_result(builder: Builder, kind: Kind, data_dir: str) -> None:
         print(f"{label.num_classes} classes: {', '.join(label.names[:_SHOWN_CLASSES])}{more}")
     print(f"in {builder.data_dir}")
     every = builder.info.features.values()
+    recipe = kind.recipe
     if not any(hasattr(getattr(feature, "feature", feature), "names") for feature in every):
+        recipe = kind.other_recipe
+    if not recipe:
         print("It has no classes. Numbers to be predicted, and other tasks: docs/new_task.md")
         return
     variant = builder.builder_config
     name = builder.name if variant is None else f"{builder.name}/{variant.name}"
-    command = ["python", "-m", "experiments.train", f"--config=experiments/configs/{kind.recipe}"]
+    command = ["python", "-m", "experiments.train", f"--config=experiments/configs/{recipe}"]
     command.append(f"--config.data.dataset={name}")
     if data_dir:
         command.append(f"--config.data.data_dir={data_dir}")
@@ -221,6 +228,29 @@ KINDS: Mapping[str, Kind] = {
         _CLASS_FOLDERS,
         "audioset.py",
         _own_clips_overrides,
+    ),
+    "text_table": Kind(
+        "texts in a table (CSV, TSV or JSON Lines), with classes in another column or without",
+        "text_table",
+        "a .csv, .tsv or .jsonl file, or a directory of such files",
+        "text.py",
+        may_be_file=True,
+        other_recipe="masked_text.py",
+    ),
+    "text_files": Kind(
+        "plain texts without classes, each line or piece of a file an example",
+        "text_files",
+        "a text file, or a directory of such files",
+        "masked_text.py",
+        may_be_file=True,
+        other_recipe="masked_text.py",
+    ),
+    "flow_folder": Kind(
+        "pairs of pictures and their optical flow (.flo, KITTI's .png, .npy)",
+        "flow_folder",
+        "a directory of pictures and flows",
+        "flow.py",
+        other_recipe="flow.py",
     ),
     "modelnet40": Kind(
         "ModelNet40, from its OFF meshes, the HDF5 release or .npz clouds",

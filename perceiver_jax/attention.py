@@ -241,8 +241,13 @@ def mlp(params: Params, x: Float[Array, "B N D"], gelu: str = "tanh") -> Float[A
     GELU is the tanh approximation, with which the authors' checkpoints were trained, unless it is
     to be 'exact', as in Hugging Face's port of them.
     """
+    return linear(params["mlp_output"], mlp_hidden(params, x, gelu))
+
+
+def mlp_hidden(params: Params, x: Float[Array, "B N D"], gelu: str) -> Float[Array, "B N F"]:
+    """All of `mlp` but its last layer."""
     hidden = linear(params["mlp_hidden"], layer_norm(params["mlp_norm"], x))
-    return linear(params["mlp_output"], jax.nn.gelu(hidden, approximate=gelu == "tanh"))
+    return jax.nn.gelu(hidden, approximate=gelu == "tanh")
 
 
 @dataclasses.dataclass

@@ -1,6 +1,6 @@
 """Output queries attend to the latents: any number of outputs (Perceiver IO, section 3)."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 import dataclasses
 from typing import Any, NamedTuple
 
@@ -14,6 +14,9 @@ from perceiver_jax import tokens as tokens_lib
 
 # Numbers that a chunk of queries may take: scores, channels and what a block keeps of them.
 _MAX_NUMBERS = 2**24
+
+
+Affine = Mapping[str, jax.Array]  # `w` and `b` of a linear layer.
 
 
 class Context(NamedTuple):
@@ -61,7 +64,8 @@ class Attending(hk.Module):
       use_query_residual: whether queries are added to what they attended to.
       chunk_size: queries that are decoded at a time, so that memory does not grow with their
         number; 0 = automatic.
-      streaming: absorb the projections (one head, and fewer queries than latents); same numbers.
+      streaming: multiply weights by each other first where that saves work, see `decode`; the same
+        numbers.
       gelu: see `attention.mlp`.
     """
 
@@ -92,45 +96,79 @@ class Attending(hk.Module):
         self,
         latents: Float[Array, "B N D"],
         queries: Queries,
-        head: Callable[[Float[Array, "B n C"]], Float[Array, "B n F"]],
+        head: Sequence[Affine],
         indices: Int[Array, "*B O"] | None = None,
     ) -> Float[Array, "B O F"]:
         """Decodes all queries, or those of the given indices.
 
+        Queries are often many and their outputs small. Then products of weights pay, exactly:
+
+        - of the keys and the queries' projection, q = x Wq + bq: q k = x (Wq k) + bq k; and of the
+          values and the output's projection, (A v) Wo = A (v Wo). For one head.
+        - of the MLP's last layer and all layers of the head, nothing being in between.
+
         Args:
           latents: the final ones.
           queries: of the output.
-          head: what becomes of decoded queries; in chunks as well, for there may be no room for all
-            of their channels.
+          head: linear layers that decoded queries go through; in chunks as well, for there may not
+            be room for all of their channels.
           indices: which queries; None: all of them.
         """
-        block = attention.CrossAttention(
+        params = attention.CrossAttention(
             self.num_heads,
             self.qk_channels or latents.shape[-1],
             self.v_channels,
             self.widening_factor,
             name="cross_attend",
-        )
-        params = block.parameters(queries.channels, latents.shape[-1])
+        ).parameters(queries.channels, latents.shape[-1])
         batch_size, num_latents = latents.shape[:2]
         number = queries.number if indices is None else indices.shape[-1]
-        keys = {"use_query_residual": self.use_query_residual, "gelu": self.gelu}
 
         def take(indices):
-            query = queries.take(indices).astype(latents.dtype)
-            return jnp.broadcast_to(query, (batch_size, *query.shape[1:]))
+            return queries.take(indices).astype(latents.dtype)
 
-        few = number < num_latents and queries.mask is None
-        if self.streaming and self.num_heads == 1 and few:
+        one_head = self.streaming and self.num_heads == 1
+        if one_head and number < num_latents and queries.mask is None:
             query = take(jnp.arange(number) if indices is None else indices)
-            return head(attention.cross_attend(params, query, latents, **keys))
+            query = jnp.broadcast_to(query, (batch_size, *query.shape[1:]))
+            residual = {"use_query_residual": self.use_query_residual}
+            decoded = attention.cross_attend(params, query, latents, gelu=self.gelu, **residual)
+            return _through(head, decoded)
 
         key, value = attention.keys_and_values(params, latents, self.num_heads)
+        width = key.shape[-1]
+        plain = width * (queries.channels + num_latents)
+        absorbed = one_head and number > num_latents and num_latents * queries.channels < plain
+        if absorbed:
+            key, value = _absorb(params, key, value)
+        composed = self.streaming and number > queries.channels
+        last = [_compose([params["mlp_output"], *head])] if composed else [*head]
+        around = _compose(head) if composed else None
 
         def decode(indices):
+            query = take(indices)  # [1, n, C] if the same for all examples, else [B, n, C].
             mask = None if queries.mask is None else take_rows(queries.mask, indices)
-            return head(_attend(params, take(indices), key, value, mask, **keys))
+            projected = (
+                _with_one(attention.layer_norm(params["query_norm"], query)) / width**0.5
+                if absorbed
+                else attention.project_queries(params, query, self.num_heads)
+            )
+            projected = jnp.broadcast_to(projected, (batch_size, *projected.shape[1:]))
+            projected = projected.reshape(*projected.shape[:2], self.num_heads, -1)
+            x = attention.attend(projected, key, value)
+            x = tokens_lib.blank(x.reshape(*x.shape[:2], -1), mask)
+            x = (
+                x + jnp.expand_dims(params["output"]["b"], (0, 1))
+                if absorbed
+                else attention.linear(params["output"], x)
+            )
+            x = query + x if self.use_query_residual else x
+            hidden = attention.mlp_hidden(params, x, self.gelu)
+            if not composed:
+                return _through(last, x + attention.linear(params["mlp_output"], hidden))
+            return x @ around["w"] + _through(last, hidden)
 
+        # Two arrays of scores, and what a block keeps of queries.
         numbers = num_latents * self.num_heads + 2 * queries.channels + 2 * latents.shape[-1]
         chunk_size = self.chunk_size or max(_MAX_NUMBERS // numbers, 1)
         if chunk_size >= number:
@@ -200,27 +238,35 @@ class SharedDecoder(Attending):
         made = {}
         for name, output in outputs.items():
             padded = _padded(queries[name], output.padding(width - queries[name].channels))
-            head = output.head(self.channels, context, "output")
-            decoded = self.decode(
-                latents,
-                padded,
-                lambda x, head=head: head(attention.linear(project, x)),
-                indices.get(name),
-            )
+            head = [project, output.head(self.channels, context, "output")]
+            decoded = self.decode(latents, padded, head, indices.get(name))
             made[name] = decoded if name in indices else output.arrange(decoded, context)
         return made
 
 
-def _attend(params, queries, key, value, mask, use_query_residual, gelu):
-    """`attention.cross_attend`, where keys and values of the latents are there already."""
-    num_heads = key.shape[2]
-    query = attention.project_queries(params, queries, num_heads)
-    query = query.reshape(*query.shape[:2], num_heads, -1)
-    attended = attention.attend(query, key, value)
-    attended = tokens_lib.blank(attended.reshape(*attended.shape[:2], -1), mask)
-    attended = attention.linear(params["output"], attended)
-    queries = queries + attended if use_query_residual else attended
-    return queries + attention.mlp(params, queries, gelu)
+def _through(head, x):
+    for layer in head:
+        x = attention.linear(layer, x)
+    return x
+
+
+def _compose(layers):
+    """The linear layer that equals several after each other."""
+    first, *others = layers
+    for layer in others:
+        first = {"w": first["w"] @ layer["w"], "b": first["b"] @ layer["w"] + layer["b"]}
+    return first
+
+
+def _absorb(params, key, value):
+    """Keys and values [B, N, 1, .] of normed queries, with a channel for the queries' bias."""
+    query, output = params["query"], params["output"]
+    bias = jnp.sum(key * jnp.expand_dims(query["b"], (0, 1, 2)), axis=-1, keepdims=True)
+    return jnp.concatenate([key @ query["w"].T, bias], axis=-1), value @ output["w"]
+
+
+def _with_one(x):
+    return jnp.concatenate([x, jnp.ones((*x.shape[:-1], 1), x.dtype)], axis=-1)
 
 
 def _padded(queries: Queries, padding: jax.Array) -> Queries:

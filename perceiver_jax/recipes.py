@@ -43,6 +43,64 @@ def recipe(
       steps: of the whole training.
       eval_every: steps.
     """
+    return recipe_of(
+        experiment,
+        dataset=dataset,
+        fields={name: data for name, (data, _) in inputs.items()} | {"label": {"kind": "label"}},
+        model={
+            "inputs": {name: model for name, (_, model) in inputs.items()},
+            "encoder": {
+                "num_latents": 512,
+                "latent_channels": 1024,
+                "layers": layers,
+                "reads": (),  # All inputs fused.
+                "num_self_attends": 6,
+                "num_cross_attend_heads": 1,
+                "num_self_attend_heads": 8,
+                "dropout_rate": 0.0,
+                "latent_init_scale": 0.02,
+                "streaming": True,
+                "chunk_size": 0,  # Automatic.
+                "scan": True,
+                "remat": False,
+            },
+            "outputs": {"label": {"kind": "mean_pool", "size": num_classes}},
+        },
+        task=classes("label"),
+        batch_size=batch_size,
+        steps=steps,
+        eval_every=eval_every,
+    )
+
+
+def classes(target: str) -> dict[str, Any]:
+    """The section `task` of one class an example; `target` is its field and its output."""
+    return {"kind": "classification", "target": target, "loss": "softmax", "label_smoothing": 0.0}
+
+
+def recipe_of(
+    experiment: str,
+    *,
+    dataset: str,
+    fields: Mapping[str, Any],
+    model: Mapping[str, Any],
+    task: Mapping[str, Any],
+    batch_size: int,
+    steps: int,
+    eval_every: int,
+) -> ml_collections.ConfigDict:
+    """Returns a config that has every key, for any model and task.
+
+    Args:
+      experiment: names the default workdir.
+      dataset: its name in TFDS.
+      fields: the section of that name, what is read of a record.
+      model: the section, such as that of a released model; its dtype becomes bfloat16.
+      task: the section.
+      batch_size: of training, and of evaluation to begin with.
+      steps: of the whole training.
+      eval_every: steps.
+    """
     return ml_collections.ConfigDict(
         {
             "experiment": experiment,
@@ -58,37 +116,12 @@ def recipe(
                 "max_bad_records": 0,  # Left out because they can't be decoded, before a run ends.
                 "mixup_alpha": 0.0,  # Off.
                 "cutmix_alpha": 0.0,  # Off.
-                "fields": {name: data for name, (data, _) in inputs.items()}
-                | {"label": {"kind": "label"}},
+                "fields": dict(fields),
             },
-            "model": {
-                "inputs": {name: model for name, (_, model) in inputs.items()},
-                "encoder": {
-                    "num_latents": 512,
-                    "latent_channels": 1024,
-                    "layers": layers,
-                    "reads": (),  # All inputs fused.
-                    "num_self_attends": 6,
-                    "num_cross_attend_heads": 1,
-                    "num_self_attend_heads": 8,
-                    "dropout_rate": 0.0,
-                    "latent_init_scale": 0.02,
-                    "streaming": True,
-                    "chunk_size": 0,  # Automatic.
-                    "scan": True,
-                    "remat": False,
-                },
-                "outputs": {"label": {"kind": "mean_pool", "size": num_classes}},
-                # Of matrix products. Parameters, optimizer, norms' statistics, softmax, logits and
-                # loss are float32 in any case.
-                "dtype": "bfloat16",
-            },
-            "task": {
-                "kind": "classification",
-                "target": "label",  # The field to predict, and the output that predicts it.
-                "loss": "softmax",
-                "label_smoothing": 0.0,
-            },
+            # Of matrix products. Parameters, optimizer, norms' statistics, softmax, logits and
+            # loss are float32 in any case.
+            "model": dict(model) | {"dtype": "bfloat16"},
+            "task": dict(task),
             # Where parameters start: at random, or those of another run, see docs/finetuning.md.
             "init": {
                 "source": "",  # A workdir, a file or folder of weights, or a released name.
@@ -132,6 +165,19 @@ def on_cpu(
     config.model.encoder.scan = False  # Compiles longer, but steps of small layers are faster.
     config.optimizer.update(name="adam", learning_rate=learning_rate, eps=1e-8)
     config.optimizer.schedule = {"name": "cosine", "warmup_steps": warmup_steps}
+
+
+def shrink_encoder(
+    config: ml_collections.ConfigDict, *, num_latents: int, latent_channels: int
+) -> None:
+    """Makes the encoder of a released model one for a few CPU cores, of 2 x 2 self-attends."""
+    config.model.encoder.update(
+        num_latents=num_latents,
+        latent_channels=latent_channels,
+        layers=layers_lib.make_layers(1, 2),
+        num_self_attends=2,
+        num_self_attend_heads=4,
+    )
 
 
 def read_one_after_the_other(config: ml_collections.ConfigDict, rounds: int) -> None:

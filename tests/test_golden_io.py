@@ -183,8 +183,11 @@ def test_a_masked_language_model():
     fixture.check(config, batch, {"text": data["out"]}, {"text": data["cotangent"]})
 
 
-@pytest.mark.parametrize("chunk_size", [0, 7])
-def test_optical_flow(chunk_size):
+FORMS = pytest.mark.parametrize("chunk_size, streaming", [(0, True), (7, True), (7, False)])
+
+
+@FORMS
+def test_optical_flow(chunk_size, streaming):
     decoder = f"flow_decoder/~/{BASIC}"
     more = {
         f"{decoder}/output": "decoder/output",
@@ -200,7 +203,7 @@ def test_optical_flow(chunk_size):
     scale = float(data["meta:flow_scale_factor"] / data["meta:rescale_factor"])
     config = {
         "inputs": {"frames": frames},
-        "encoder": encoder(data),
+        "encoder": encoder(data, streaming=streaming),
         "outputs": {"flow": {"kind": "flow", "scale": scale, "chunk_size": chunk_size}},
         "dtype": "float64",
     }
@@ -313,12 +316,12 @@ def test_a_multimodal_autoencoder_of_chosen_points():
     )
 
 
-@pytest.mark.parametrize("chunk_size", [0, 7])
-def test_a_multimodal_autoencoder_of_all_points(chunk_size):
+@FORMS
+def test_a_multimodal_autoencoder_of_all_points(chunk_size, streaming):
     fixture = multimodal_fixture()
     data = fixture.data
     config, batch = multimodal(data, half_open=False, chunk_size=chunk_size)
-    fixture.grads = {}
+    config["encoder"]["streaming"] = streaming
     model = perceiver_jax.build_model(config)
     with jax.enable_x64():
         out = jax.jit(model.apply)(fixture.params, None, batch)

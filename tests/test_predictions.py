@@ -1,6 +1,7 @@
 """What a run predicts of files, texts, frames and clips, for people."""
 
 import pathlib
+import types
 
 import jax
 import ml_collections
@@ -191,6 +192,28 @@ def test_messages_count_examples_over_batches(classifier):
         classifier.predict(photograph(0), photograph(1), b"", batch_size=2)
     with pytest.raises(config_lib.UserError, match="k is 0; expected at least 1"):
         classifier.predict(photograph(0), k=0)
+
+
+def test_windows_are_averaged_and_batches_have_one_size():
+    sizes = []
+
+    class Stub:
+        config = ml_collections.ConfigDict(
+            {"model": {"inputs": {"x": {}}, "outputs": {"label": {"kind": "mean_pool"}}}}
+        )
+        task = types.SimpleNamespace(predict=lambda outputs: outputs)
+        fields, class_names = {}, {"label": ("a", "b")}
+
+        def prepare(self, *examples, num_windows, up, first):
+            return {"x": np.array([e + w / 8 for e in examples for w in range(num_windows)])}
+
+        def __call__(self, batch):
+            sizes.append(len(batch["x"]))
+            return {"label": np.stack([batch["x"], 1 - batch["x"]], axis=1)}
+
+    answers = predictions.predict(Stub(), [0.5, 0.25, 0.0], num_windows=3, batch_size=2)
+    assert sizes == [6, 6]  # The last is filled up: nothing is compiled for it.
+    assert [dict(answer["label"])["a"] for answer in answers] == [0.625, 0.375, 0.125]
 
 
 def test_at_most_all_classes_are_named_and_equal_ones_in_their_order():

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from perceiver_jax import config
-from perceiver_jax.data import examples, pipeline, sources
+from perceiver_jax.data import errors, examples, pipeline, sources
 from perceiver_jax.data import fields as fields_lib
 from perceiver_jax.data.fields import array as array_field
 from perceiver_jax.data.fields import label, number
@@ -35,6 +35,7 @@ def from_arrays(
     class_names: Sequence[str] | np.ndarray | Mapping[str, Sequence[str]] | None = None,
     augment: Mapping[str, array_field.Augment] | None = None,
     num_workers: int | np.integer = 0,
+    fields: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> pipeline.Data:
     """Makes a `Data`, as the trainer takes it, of arrays in memory.
 
@@ -55,14 +56,23 @@ def from_arrays(
             that returns an array of the same shape, and for uint8 of the same type; in training
             only.
         num_workers: number of processes that augment; with 0, threads of this one do.
+        fields: of inputs and targets that are no arrays as they are, how examples are read, as in
+            `config.data.fields`: {'text': {'kind': 'masked_text', 'max_length': 512}} of a list of
+            texts; the same of frames, pairs uint8 [E, 2, H, W, 3], and of flow [E, H, W, 2].
 
     Raises:
         config.UserError: the arrays do not fit each other, or hold what can't be learned from.
     """
     config.check(locals(), batch_size=config.AT_LEAST_ONE, num_workers=pipeline.WORKERS)
-    train, numbers = _split(inputs, targets, "")
-    test, test_numbers = _split(test_inputs, test_targets, "test_")
+    kinds = {
+        name: config.build_from_table(fields_lib.FIELDS, keys, f"fields[{name!r}]")
+        for name, keys in _by_name("fields", fields or {}, "a section", "field").items()
+    }
+    train, numbers = _split(inputs, targets, "", kinds)
+    test, test_numbers = _split(test_inputs, test_targets, "test_", kinds)
     for name in sorted(train.keys() | test.keys()):
+        if name in kinds:
+            continue
         forms = [
             f"{'numbers ' if name in predicted else ''}{split[name].dtype} "
             f"[{', '.join(['E', *map(str, split[name].shape[1:])])}]"
@@ -83,7 +93,7 @@ def from_arrays(
     names = {
         name: _class_names(given.pop(name, None), train[name], test[name])
         for name in target_names
-        if name not in numbers
+        if name not in numbers and name not in kinds
     }
     if given:
         raise config.UserError(
@@ -96,52 +106,71 @@ def from_arrays(
                 f"Got augment of {name!r} of type {type(function).__name__}; expected a function "
                 "of an array and a random generator. Correct it."
             )
-    fields: dict[str, fields_lib.Field] = {
+    made: dict[str, fields_lib.Field] = {
         name: array_field.Array(name, array.shape[1:], array.dtype, augment.pop(name, None))
         for name, array in train.items()
-        if name not in target_names
+        if name not in target_names and name not in kinds
     }
     if augment:
         raise config.UserError(
-            f"Got augment for {sorted(augment)}; expected some of {sorted(fields)}."
+            f"Got augment for {sorted(augment)}; expected some of {sorted(made)}."
         )
+    made |= kinds
     for name in target_names:
+        if name in kinds:
+            continue
         size = train[name].shape[1:]
         if name in numbers:
-            fields[name] = number.Number(*size)
+            made[name] = number.Number(*size)
         else:
             make = array_field.MultiHot if size else label.Label
-            fields[name] = make(len(names[name]), multi_label=bool(size))
+            made[name] = make(len(names[name]), multi_label=bool(size))
     store = sources.InMemory("arrays", {"train": train, "test": test}, target_names, names)
     # Python's own numbers can be written as JSON, numpy's can't.
-    return pipeline.Data(store, "train", "test", int(batch_size), int(num_workers), fields)
+    return pipeline.Data(store, "train", "test", int(batch_size), int(num_workers), made)
 
 
-def _split(inputs: Any, targets: Any, prefix: str) -> tuple[dict[str, np.ndarray], set[str]]:
+def _split(
+    inputs: Any, targets: Any, prefix: str, kinds: Mapping[str, fields_lib.Field]
+) -> tuple[dict[str, np.ndarray], set[str]]:
     """Returns the arrays of a split, targets first, and which of them are numbers to be predicted.
 
     Args:
         inputs: by name.
         targets: theirs; labels, or by name.
         prefix: of the arguments' names, for messages.
+        kinds: fields of what is no array as it is.
     """
     if isinstance(targets, Mapping):
         named = _by_name(f"{prefix}targets", targets, "an array", "target")
         whats = {name: f"{prefix}targets[{name!r}]" for name in named}
     else:
         named, whats = {"label": targets}, {"label": f"{prefix}labels"}
-    if not named:
+    own = {name: field.feature for name, field in kinds.items() if field.feature}
+    if not named and not own:
         raise config.UserError(
             "Got no targets; expected at least one array. Give targets={'name': array}."
         )
     arrays, numbers = {}, set()
     for name, what in whats.items():
+        if name in own:
+            arrays[name] = _examples(what, named[name], kinds[name])
+            continue
         array = array_field.from_values(what, named[name])
         is_float = array.dtype.kind not in "biu" and array_field.is_numbers(array.dtype)
         if is_float and isinstance(targets, Mapping):
             numbers.add(name)
         arrays[name] = _numbers(array, what) if name in numbers else _labels(array, what)
-    (first, *others), count = named, len(next(iter(arrays.values())))
+    for name in own.keys() - named.keys():
+        if name not in inputs:
+            raise config.UserError(
+                f"Got fields[{name!r}] and no such input or target; expected one of "
+                f"{sorted({*inputs, *named})}. Leave it out, or give its examples."
+            )
+    for name, values in _by_name(f"{prefix}inputs", inputs, "an array", "input").items():
+        if name in own and name not in named:
+            arrays[name] = _examples(f"{prefix}inputs[{name!r}]", values, kinds[name])
+    (first, *others), count = arrays, len(next(iter(arrays.values())))
     counted = f"{count} of {first!r}" if isinstance(targets, Mapping) else f"{count} labels"
     reserved = sorted({*_RESERVED, *named})
     for name in named.keys() & _RESERVED:
@@ -151,12 +180,14 @@ def _split(inputs: Any, targets: Any, prefix: str) -> tuple[dict[str, np.ndarray
         )
     for name in others:
         _check_count(name, arrays[name], count, counted)
-    for name, values in _by_name(f"{prefix}inputs", inputs, "an array", "input").items():
+    for name, values in inputs.items():
         if name in reserved or f"{name}{array_field.MASK}" in named:
             raise config.UserError(
                 f"Got an input {name!r}, which each batch has already; expected another name than "
                 f"{', '.join(reserved)}. Rename it."
             )
+        if name in own:
+            continue
         what = f"{prefix}inputs[{name!r}]"
         array = array_field.from_values(what, values)
         array_field.check_numbers(what, array)
@@ -177,7 +208,7 @@ def _split(inputs: Any, targets: Any, prefix: str) -> tuple[dict[str, np.ndarray
         else:
             array = array_field.as_kept(array)
         arrays[name] = array
-    for name in inputs:
+    for name in inputs.keys() - own.keys():
         _refuse(
             ~array_field.is_finite(arrays[name], arrays.get(f"{name}{array_field.MASK}"), name),
             f"NaN, infinity or more than float32 can hold in {prefix}inputs[{name!r}]",
@@ -188,6 +219,33 @@ def _split(inputs: Any, targets: Any, prefix: str) -> tuple[dict[str, np.ndarray
             "Got no inputs; expected at least one array. Give inputs={'name': array}."
         )
     return arrays, numbers
+
+
+def _examples(what: str, values: Any, field: fields_lib.Field) -> np.ndarray:
+    """Returns examples [E] that a field reads, such as texts; some are read to see whether it can.
+
+    Raises:
+        config.UserError: it can't.
+    """
+    if isinstance(values, str | bytes | Mapping) or not hasattr(values, "__len__"):
+        raise config.UserError(
+            f"Got {what} of type {type(values).__name__}; expected a list, an example each. Make "
+            "it one."
+        )
+    array = values if isinstance(values, np.ndarray) and values.dtype.kind in "uif" else None
+    if array is None:
+        array = np.empty(len(values), object)
+        array[:] = list(values)
+    for index in sources.spread(len(array)):
+        try:
+            with errors.of_bad_data():
+                field.read(array[index], 0.5, None)
+        except errors.BadDataError as error:
+            raise config.UserError(
+                f"Got {what} whose example {index} can't be read: {error}. Correct it, or leave it "
+                "out."
+            ) from error
+    return array
 
 
 def _check_count(name: str, array: np.ndarray, count: int, counted: str) -> int:

@@ -17,7 +17,14 @@ import tensorflow_datasets as tfds
 
 from perceiver_jax import config as config_lib
 from perceiver_jax.data import errors
-from perceiver_jax.data.builders import atari_clips, base, furniture11, mnist5k
+from perceiver_jax.data.builders import (
+    atari_clips,
+    base,
+    docstrings,
+    furniture11,
+    mnist5k,
+    moving_digits,
+)
 
 _DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO)
 _MADE_FROM = "made_from.json"  # Beside the records.
@@ -67,10 +74,22 @@ def _atari(config: atari_clips.Config) -> Dataset:
 DATASETS = {
     "atari_clips": _atari(atari_clips.FULL),
     "atari_clips/tiny": _atari(atari_clips.TINY),
+    "docstrings": Dataset(docstrings.SIZES, len(docstrings.CLASSES), builder=docstrings.Docstrings),
+    # Prepared from a folder, of which a tenth is to test on: 400,000 pairs in the paper.
+    "autoflow": Dataset({"train": 360_000, "test": 40_000}, mini="flow.py:mini"),
+    "c4": Dataset({"train": 364_868_892, "validation": 364_608}, mini="masked_text.py:mini"),
     "furniture11": Dataset(
         furniture11.SIZES, len(furniture11.CLASSES), builder=furniture11.Furniture11
     ),
     "mnist5k": Dataset(mnist5k.SIZES, len(mnist5k.CLASSES), builder=mnist5k.Mnist5k),
+    "moving_digits": Dataset(moving_digits.SIZES, builder=moving_digits.MovingDigits),
+    "glue/sst2": Dataset({"train": 67_349, "validation": 872}, num_classes=2, mini="text.py:mini"),
+    "kinetics700_2020": Dataset(
+        {"train": 545_793, "validation": 34_256},
+        num_classes=700,
+        may_lack=("audio", "video"),
+        mini="multimodal.py:mini",
+    ),
     "imagenet2012": Dataset(
         {"train": 1_281_167, "validation": 50_000},
         1_000,

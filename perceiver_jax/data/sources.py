@@ -4,6 +4,7 @@ from collections.abc import Iterable, Mapping
 import dataclasses
 import functools
 import math
+import textwrap
 from typing import Any, ClassVar
 import zlib
 
@@ -174,7 +175,8 @@ class TfdsRecords:
             if errors.means_broken_program(error):
                 raise
             return f"record {index}"
-        return f"record {index} ({text} {record[text].decode()})"
+        shown = textwrap.shorten(record[text].decode(errors="replace"), 100, placeholder=" ...")
+        return f"record {index} ({text} {shown})"
 
     def __getstate__(self) -> dict[str, Any]:
         """Leaves out the opened files."""
@@ -212,16 +214,20 @@ class InMemory:
 
     def num_examples(self, split: str) -> int:
         """Returns the size of a split."""
-        return len(self.splits[split][self.targets[0]])
+        return len(next(iter(self.splits[split].values())))
 
     def fingerprint(self, split: str) -> dict[str, Any]:
         """Returns what tells a split from another one, or the same in another order.
 
-        Not the inputs: they may be computed anew, with other last bits.
+        Of the inputs texts alone: numbers may be computed anew, with other last bits.
         """
-        crc = 0
+        crc, arrays = 0, self.splits[split]
         for name in sorted(self.targets):  # In an order of their own: runs have saved the sum.
-            crc = zlib.crc32(self.splits[split][name].tobytes(), crc)
+            if arrays[name].dtype != object:
+                crc = zlib.crc32(arrays[name].tobytes(), crc)
+        for name in sorted(arrays):
+            if arrays[name].dtype == object:  # Whose bytes are addresses.
+                crc = zlib.crc32(repr(arrays[name].tolist()).encode(errors="replace"), crc)
         return {"examples": self.num_examples(split), "labels": f"{crc:08x}"}
 
     def describe(self) -> dict[str, dict[str, str]]:

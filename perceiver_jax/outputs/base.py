@@ -1,6 +1,5 @@
 """What outputs that have queries share: each decodes its own, or several share one decoder."""
 
-from collections.abc import Callable
 import dataclasses
 from typing import ClassVar
 
@@ -29,7 +28,7 @@ class QueriedOutput(decoder.Attending):
         """Decodes all elements [B, *X, F], or those of the given indices [B, O, F]."""
         queries = self.queries(context)
         head = self.head(queries.channels, context, self.linear_name)
-        decoded = self.decode(latents, queries, head, indices)
+        decoded = self.decode(latents, queries, [head], indices)
         return decoded if indices is not None else self.arrange(decoded, context)
 
     def queries(self, context: decoder.Context) -> decoder.Queries:
@@ -37,12 +36,11 @@ class QueriedOutput(decoder.Attending):
         raise NotImplementedError
 
     @hk.name_like("__call__")
-    def head(self, channels: int, context: decoder.Context, name: str) -> Callable:
-        """Returns the function of decoded queries [B, n, channels] that gives [B, n, F]."""
+    def head(self, channels: int, context: decoder.Context, name: str) -> decoder.Affine:
+        """The linear layer that gives [B, n, F] of decoded queries [B, n, channels]."""
         del context
         init = hk.initializers.TruncatedNormal(channels**-0.5)
-        params = attention.Linear(name, init).parameters(channels, self.size)
-        return lambda decoded: attention.linear(params, decoded)
+        return attention.Linear(name, init).parameters(channels, self.size)
 
     @hk.name_like("__call__")
     def padding(self, channels: int) -> jax.Array:

@@ -36,9 +36,9 @@ class FlowDecoder(base.QueriedOutput):
         )
 
     def head(self, channels, context, name):
-        """The linear layer, and the scale."""
-        project = super().head(channels, context, name)
-        return lambda decoded: project(decoded) * self.scale
+        """The linear layer, scaled."""
+        layer = super().head(channels, context, name)
+        return {key: x * self.scale for key, x in layer.items()}
 
     def arrange(
         self, decoded: Float[Array, "B O F"], context: decoder.Context

@@ -6,7 +6,7 @@ import dataclasses
 import haiku as hk
 import jax.numpy as jnp
 
-from perceiver_jax import config, decoder, kernels
+from perceiver_jax import config, decoder
 from perceiver_jax.outputs import base
 
 
@@ -49,7 +49,7 @@ class TextDecoder(base.QueriedOutput):
         return queries._replace(mask=mask)
 
     @hk.name_like("__call__")
-    def head(self, channels: int, context: decoder.Context, name: str) -> Callable:
+    def head(self, channels: int, context: decoder.Context, name: str) -> decoder.Affine:
         """Products with the embedding."""
         embedding = context.inputs[self.reads].embedding()  # [V, C]
         if embedding.shape != (self.size, channels):
@@ -59,10 +59,4 @@ class TextDecoder(base.QueriedOutput):
                 f"{self.reads!r}. Change them."
             )
         bias = hk.get_parameter("bias", [self.size], init=jnp.zeros)
-
-        def logits(decoded):
-            table = embedding.astype(decoded.dtype)
-            products = kernels.einsum("bnc,vc->bnv", decoded, table)
-            return products + jnp.expand_dims(bias, (0, 1)).astype(products.dtype)
-
-        return logits
+        return {"w": embedding.T.astype(bias.dtype), "b": bias}

@@ -7,7 +7,16 @@ import itertools
 import jax
 import pytest
 
-from experiments.configs import audioset, imagenet, modelnet40
+from experiments.configs import (
+    audioset,
+    flow,
+    imagenet,
+    imagenet_io,
+    masked_text,
+    modelnet40,
+    multimodal,
+    text,
+)
 import perceiver_jax
 from perceiver_jax import config as config_lib
 from perceiver_jax import consistency, flops, recipes, tasks
@@ -30,9 +39,13 @@ CONFIGS = [
     pytest.param(
         module, ",".join(filter(None, [mini, arg])), id=f"{module.__name__[20:]}:{mini},{arg}"
     )
-    for module, args in ((imagenet, IMAGENET), (audioset, AUDIOSET), (modelnet40, MODELNET40))
+    for module, args in (
+        *((imagenet, IMAGENET), (audioset, AUDIOSET), (modelnet40, MODELNET40)),
+        *((imagenet_io, ["", "learned", "conv"]), (multimodal, ["", "latents=196"])),
+        *((module, [""]) for module in (flow, masked_text, text)),
+    )
     for arg, mini in itertools.product(args, ["", "mini"])
-    if (arg, mini) != ("cpu", "mini")
+    if (arg, mini) not in (("cpu", "mini"), ("latents=196", "mini"))
 ]
 
 
@@ -51,7 +64,9 @@ def test_every_config_builds(module, arg):
     task = tasks.build_task(config.task, data.fields)
     consistency.check(config, data, task, num_devices=1)
     outputs = jax.eval_shape(lambda p, b: model.apply(p, None, b), params, example)
-    assert outputs["label"].shape == (1, data.fields["label"].num_classes)
+    wanted = {name: x.shape for name, x in example.items() if name in task.outputs}
+    losses = jax.eval_shape(lambda x, b: task.loss(x, b)[0], outputs, example)
+    assert (losses.shape, set(outputs)) == ((1,), set(wanted))
 
     devices.build_sharding(loop.TrainConfig(**config.train).parallelism)
     optimizers.build_optimizer(**config.optimizer, total_steps=config.train.steps)

@@ -52,7 +52,8 @@ def choose_name(flags: argparse.Namespace) -> str:
     Raises:
         UserError: TFDS allows no such name.
     """
-    own = flags.source.resolve().name.lower()
+    source = flags.source.resolve()
+    own = (source.stem if source.is_file() else source.name).lower()
     name = flags.name or re.sub("[^a-z0-9]+", "_", own).strip("_")
     if not re.fullmatch("[a-z][a-z0-9_]*", name):
         raise config.UserError(
@@ -84,11 +85,7 @@ def find(
         UserError: there are no such files, or the folders can't be understood, or nothing is left
             to test on, or a class occurs in testing only.
     """
-    if not 0 <= test_fraction < 1:
-        raise config.UserError(
-            f"Got --test_fraction={test_fraction:g}; expected a number between 0 and 1, the part "
-            "of the files to test on, such as 0.1."
-        )
+    check_test_fraction(test_fraction)
     found = tree.walk(source, suffixes)
     wanted, skipped = found.files, list(found.skipped)
     layout = folder_names.understand(source, wanted, found.folders)
@@ -97,7 +94,7 @@ def find(
         raise config.UserError(_explain_nothing(source, suffixes, skipped))
     splits = _without_empty(source, splits, layout)
     if list(splits) == ["train"]:
-        splits = _split(splits["train"], test_fraction)
+        splits = divide(splits["train"], test_fraction)
         if not splits["test"]:
             raise config.UserError(
                 f"None of the {what} in {source} is for the test split, for there are "
@@ -129,6 +126,15 @@ def find(
             "what is no example of its class, such as masks."
         )
     return Files(tuple(classes), splits, skipped, f"{note} {_note_empty(found, layout)}".strip())
+
+
+def check_test_fraction(test_fraction: float) -> None:
+    """Refuses what is no part of the files."""
+    if not 0 <= test_fraction < 1:
+        raise config.UserError(
+            f"Got --test_fraction={test_fraction:g}; expected a number between 0 and 1, the part "
+            "of the files to test on, such as 0.1."
+        )
 
 
 def _once(files: list[tree.Parts], found: tree.Tree, skipped: list[report.Row]) -> list[tree.Parts]:
@@ -193,7 +199,8 @@ def _without_empty(
     return full
 
 
-def _split(files: list[tuple[str, str]], test_fraction: float) -> dict[str, list[tuple[str, str]]]:
+def divide(files: list[tuple[str, str]], test_fraction: float) -> dict[str, list[tuple[str, str]]]:
+    """Divides pairs of a name and a class into a `train` and a `test` split, by names' hashes."""
     by_hash = sorted(files, key=lambda pair: _hash(pair[0]))
     kept = {label: (name, label) for name, label in by_hash}  # Of each class the last.
     test = {pair for pair in by_hash if _hash(pair[0]) < test_fraction} - set(kept.values())

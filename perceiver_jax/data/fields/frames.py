@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 import dataclasses
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from jaxtyping import UInt8
 import numpy as np
@@ -60,6 +60,9 @@ class Frames:
         first, second = (
             one if isinstance(one, np.ndarray) else np.asarray(image.decode(one)) for one in value
         )
+        if first.dtype != np.uint8 or first.ndim != 3 or first.shape[2] != 3:
+            form = f"{first.dtype} {list(first.shape)}"
+            raise errors.BadDataError("not a picture", f"{form}; expected uint8 [H, W, 3]")
         if first.shape != second.shape:
             sizes = " and ".join(f"{x.shape[1]} x {x.shape[0]}" for x in (first, second))
             raise errors.BadDataError("two sizes", f"{sizes} pixels; expected the same")
@@ -78,7 +81,7 @@ def check_size(image_size: Sequence[int]) -> None:
 
 
 def place(
-    size: Sequence[int], field: Frames, window: float, training: bool
+    size: Sequence[int], field: Any, window: float, training: bool
 ) -> tuple[slice, slice, bool]:
     """Returns which rows and columns are cut out, and whether they are mirrored.
 

@@ -39,10 +39,21 @@ class Mnist5k(base.EmbeddedBuilder):
 
     def _generate_examples(self, split: str) -> Iterator[tuple[str, dict]]:
         with np.load(_PATH) as arrays:
-            images, labels = arrays["image"], arrays["label"]
-        for i, (image, label) in enumerate(zip(images, labels, strict=True)):
-            if (i % 5 == 4) == (split == "test"):
+            digits, labels = arrays["image"], arrays["label"]
+        for i, (image, label) in enumerate(zip(digits, labels, strict=True)):
+            if _is_test(i) == (split == "test"):
                 yield f"{i:04d}", {"image": _encode_png(image), "label": int(label)}
+
+
+def images(split: str) -> np.ndarray:
+    """Returns the digits of a split as an array, uint8 [E, 28, 28]."""
+    with np.load(_PATH) as arrays:
+        chosen = _is_test(np.arange(len(arrays["image"]))) == (split == "test")
+        return arrays["image"][chosen]
+
+
+def _is_test(number):
+    return number % 5 == 4
 
 
 def _encode_png(image: np.ndarray) -> bytes:
