@@ -31,7 +31,7 @@ _EXPECTED = {
     "array": "an array as those of training, or a .npy file",
     "audio": "a file with sound, its bytes, or (samples, rate) with samples [S] or [S, channels]",
     "clip": "a video or audio file, or its bytes",
-    "frames": "two image files, their bytes, Pillow images or arrays, or uint8 [2, H, W, 3]",
+    "frames": "a pair (first, second) of image files, their bytes, Pillow images or arrays",
     "image": "an image file, its bytes, a Pillow image or an array uint8 [H, W, 3] or [H, W]",
     "points": "a mesh (.obj, .off, .ply, .stl), a .npy file, their bytes or an array [points, 3]",
     "text": "a string, the path of a file of UTF-8 (pathlib.Path), or its bytes",
