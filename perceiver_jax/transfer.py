@@ -130,12 +130,10 @@ def load(source: str) -> Any:
     Raises:
       UserError: if there is no such, or it can't be read.
     """
-    if not pathlib.Path(source).exists():
-        raise config_lib.UserError(
-            f"config.init.source is {source!r}, which is not there; expected the workdir of a "
-            "training run. Correct the path."
-        )
-    return perceiver_jax.load_run(source)
+    try:
+        return perceiver_jax.load_pretrained(source)
+    except config_lib.UserError as error:
+        raise config_lib.UserError(f"config.init.source: {error}") from error
 
 
 def transfer(
@@ -161,8 +159,10 @@ def transfer(
     """
     old, new = _flat(source.params), checks.shapes(params)
     excluded = config_lib.matching("config.init.exclude", config.init.exclude, new)
-    examples = {name: field.zeros()[None] for name, field in source.fields.items()}
-    there, here = (source.config.model, examples), (config.model, example)
+    pictures = [name for name, keys in source.config.model.inputs.items() if keys.kind == "image"]
+    sizes = {name: np.shape(source.fields[name].zeros()) for name in pictures}
+    there = (source.config.model, sizes)
+    here = (config.model, {name: np.shape(x)[1:] for name, x in example.items()})
     taken, interpolated, anew, not_found, wrong = {}, {}, {}, [], {}
     for path, shape in new.items():
         kinds = [_output_kind(path, model) for model, _ in (there, here)]
@@ -195,7 +195,7 @@ def transfer(
             "the source, and exclude less."
         )
     record = {
-        "source": f"{config.init.source} (step {source.step})" if source.step else str(source),
+        "source": config.init.source + (f" (step {source.step})" if source.step else ""),
         "taken": sorted(taken.keys() - interpolated.keys()),
         "interpolated": interpolated,
         "anew": anew,
@@ -224,7 +224,7 @@ def _fit_positions(path, x, shape, there, here):
       path: of the parameter.
       x: in the source.
       shape: in the new model.
-      there: config.model of the source, and a batch of it.
+      there: config.model of the source, and the shapes of an example's pictures.
       here: of the new model.
     """
     found = _POSITIONS.fullmatch(path)
@@ -246,11 +246,11 @@ def _section(name, model):
     return model.inputs.get(name) or model.outputs.get(name) or only
 
 
-def _grid(name, model, example):
+def _grid(name, model, sizes):
     """Rows and columns that learned positions are of; other numbers if they are of no picture."""
     section = _section(name, model)
     if name in model.inputs and section.kind == "image":
-        return modules.input_grid(model, name, example[name].shape[1:])
+        return modules.input_grid(model, name, sizes[name])
     return tuple(section.get("index_dims", ()))
 
 

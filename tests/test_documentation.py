@@ -4,6 +4,7 @@ import json
 import pathlib
 import re
 import runpy
+import shlex
 import sys
 import types
 
@@ -24,8 +25,10 @@ DOCS = ROOT / "docs"
 MODALITY, TASK, NOTEBOOK, STREAMING, LOOK = (
     DOCS / f"{x}.md" for x in ("new_modality", "new_task", "notebook", "streaming", "look_inside")
 )
+FINETUNING = DOCS / "finetuning.md"
 FILE = re.compile(r"^`(\S+\.py)`:\n\n```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
 CODE = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
+SHELL = re.compile(r"^```\n(.*?)^```", re.MULTILINE | re.DOTALL)
 LINE = re.compile(r"^```python\n    \"(\w+)\": (\w+)\.(\w+),\n```", re.MULTILINE)
 # Fewer steps, and weights that compile sooner, than the page has.
 QUICK = (
@@ -166,3 +169,51 @@ def test_the_pictures_of_the_page_on_attention_are_drawn(tmp_path, monkeypatch):
     weights = names["first"]["video"]["weights"], names["first"]["audio"]["weights"]
     total = sum(np.sum(x, axis=tuple(range(3, x.ndim))) for x in weights)
     np.testing.assert_allclose(total, 1, atol=1e-5)
+
+
+SMALL = {
+    "model.encoder.layers": ("cross_attend_0", "latent_transformer_0"),
+    "model.encoder.num_latents": 3,
+    "model.encoder.latent_channels": 16,
+    "model.encoder.num_self_attends": 1,
+    "optimizer.schedule.warmup_steps": 1,
+    "eval.batch_size": 20,
+}
+
+
+def test_digits_are_fine_tuned_as_the_page_says(tmp_path, monkeypatch, capsys):
+    from experiments import prepare_data, train
+
+    (tmp_path / "experiments").symlink_to(ROOT / "experiments")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TFDS_DATA_DIR", str(tmp_path / "data"))
+    monkeypatch.setattr("tensorflow_datasets.core.constants.DATA_DIR", str(tmp_path / "data"))
+    page = FINETUNING.read_text()
+    for long, short in (
+        ("steps=3000", "steps=2"),
+        ("steps=400", "steps=2"),
+        ("batch_size=25", "batch_size=24"),  # For four devices.
+        ('"train.steps": 400', '"train.steps": 2, **SMALL'),
+        ('split = "test" if', 'if i % 500 > 20: continue\n    split = "test" if'),
+    ):
+        assert long in page
+        page = page.replace(long, short)
+    names = {"SMALL": SMALL}
+    first, last = CODE.findall(page)
+    exec(compile(first, "finetuning.md", "exec"), names)
+    small = [f"--config.{key}={x}" for key, x in SMALL.items()]
+    for line in "".join(SHELL.findall(CODE.sub("", page))).replace("\\\n", "").splitlines():
+        words = shlex.split(line)
+        if words[:3] == ["python", "-m", "experiments.prepare_data"]:
+            prepare_data.main(words[3:])
+        elif words[:3] == ["python", "-m", "experiments.train"] and "finetune.py" in line:
+            perceiver_jax.load_config(words[3].removeprefix("--config="))
+        elif words[:3] == ["python", "-m", "experiments.train"]:
+            train.main([*words[3:], *small])
+    exec(compile(last, "finetuning.md", "exec"), names)
+    printed = capsys.readouterr().out
+    assert printed.count("at random, excluded: decoder/logits/b, decoder/logits/w") == 2
+    said = [
+        json.loads((tmp_path / f"runs/{x}/init.json").read_text()) for x in ("new_digits", "frozen")
+    ]
+    assert all(record["source"] == "runs/old_digits (step 2)" for record in said)

@@ -3,6 +3,7 @@
 import types
 
 import jax
+import ml_collections
 import numpy as np
 import PIL.Image
 import pytest
@@ -12,6 +13,7 @@ import perceiver_jax
 from perceiver_jax import config as config_lib
 from perceiver_jax import config_file, transfer
 from perceiver_jax import data as data_lib
+from perceiver_jax.pretrained import configs
 from tests.experiments import tiny
 
 POSITIONS = "image_position_encoding/position_embedding"
@@ -177,3 +179,41 @@ def test_positions_of_as_many_channels_only_are_interpolated():
     config.model.inputs.image.position_encoding.num_channels = 5
     with pytest.raises(config_lib.UserError, match="10 parameters of .* have another shape"):
         take_over(source, config)
+
+
+SMALL_TEXT = {
+    "num_latents": 3,
+    "d_latents": 16,
+    "d_model": 16,
+    "num_self_attends_per_block": 1,
+    "num_self_attention_heads": 2,
+    "num_cross_attention_heads": 2,
+    "max_position_embeddings": 31,
+}
+
+
+def text_model(architecture, length):
+    """Config and shapes of a released kind of text model, a small one."""
+    port = SMALL_TEXT | {"architectures": [architecture], "max_position_embeddings": length}
+    keys = {"source": "language-perceiver", "exclude": ()}
+    config = ml_collections.ConfigDict({"model": configs.from_port(port), "init": keys})
+    model = perceiver_jax.build_model(config.model)
+    example = {"text": np.zeros((1, length), np.int32)}
+    return config, jax.eval_shape(model.init, jax.random.key(0), example), example
+
+
+def test_a_classifier_of_shorter_texts_takes_the_encoder_of_masked_text_and_the_first_positions():
+    there, shapes, _ = text_model(configs.MASKED_TEXT, 31)
+    rng = np.random.default_rng(0)
+    params = jax.tree.map(lambda x: rng.normal(size=x.shape).astype(np.float32), shapes)
+    source = types.SimpleNamespace(config=there, fields={}, params=params, step=0)
+    config, shapes, example = text_model(configs.TEXT_CLASSES, 23)
+    found = transfer.transfer(source, shapes, config, example)
+    positions = "text_position_encoding/position_embedding"
+    assert found.record["interpolated"] == {positions: "the first 23 of 31 positions"}
+    module, _, name = positions.rpartition("/")
+    np.testing.assert_array_equal(found.taken[positions], params[module][name][:23])
+    assert {"encoder/latents", "text/token_embedding"} <= set(found.record["taken"])
+    assert not any(path.startswith("decoder") for path in found.taken)
+    assert found.record["source"] == "language-perceiver"
+    assert "decoder/bias" in found.record["not_used"]

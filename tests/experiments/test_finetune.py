@@ -1,17 +1,24 @@
 """A run that starts from another one: what it takes, what stays as it was, and how it resumes."""
 
 import contextlib
+import dataclasses
 import io
 import json
 import re
 import shutil
+import types
 
 import jax
+import ml_collections
 import numpy as np
 import pytest
 
+from experiments.configs import finetune
 import perceiver_jax
 from perceiver_jax import config as config_lib
+from perceiver_jax import data as data_lib
+from perceiver_jax import transfer
+from perceiver_jax.pretrained import configs, write
 from tests.experiments import tiny
 
 IMAGENET = "experiments/configs/imagenet.py:mini"
@@ -80,7 +87,38 @@ def test_a_run_of_another_source_does_not_resume(source, tuned):
         perceiver_jax.train(load(source, **FROZEN), tuned[0], quiet=True)
 
 
+def test_plain_safetensors_are_a_source_as_the_run_is_that_they_are_of(source, tmp_path):
+    run = perceiver_jax.load_run(source)
+    write.write_own(run, tmp_path / "weights")
+    for place in ("weights", "weights/model.safetensors"):
+        found = transfer.load(str(tmp_path / place))
+        jax.tree.map(np.testing.assert_array_equal, found.params, run.params)
+        assert found.config.model == run.config.model
+
+
 def test_a_source_that_is_not_there_is_refused_before_anything_is_written(tmp_path):
-    with pytest.raises(config_lib.UserError, match="config.init.source is '/nowhere'"):
+    with pytest.raises(config_lib.UserError, match="^config.init.source: There is no '/nowhere'"):
         perceiver_jax.train(load("/nowhere"), tmp_path / "run", quiet=True)
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("kind", finetune.KINDS)
+def test_all_of_a_released_model_is_taken_over_but_what_gives_the_classes(kind):
+    config = finetune.get_config(kind)
+    data = data_lib.build_data(**config.data)
+    example = dataclasses.replace(data, batch_size=1).zero_batch()
+    released = ml_collections.ConfigDict({"model": configs.released(config.init.source)})
+    shapes = [
+        jax.eval_shape(perceiver_jax.build_model(x.model).init, jax.random.key(0), example)
+        for x in (released, config)
+    ]
+    params = jax.tree.map(lambda x: np.broadcast_to(np.float32(0), x.shape), shapes[0])
+    source = types.SimpleNamespace(config=released, fields=data.fields, params=params, step=0)
+    record = transfer.transfer(source, shapes[1], config, example).record
+    assert not record["interpolated"]
+    if kind == "text":
+        at_random = {*record["not_found"], *record["anew"]}
+        assert all(path.startswith("decoder") for path in {*at_random, *record["not_used"]})
+    else:
+        assert record["anew"].keys() == {"decoder/logits/w", "decoder/logits/b"}
+        assert not record["not_found"] and not record["not_used"]
