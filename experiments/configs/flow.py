@@ -9,7 +9,7 @@ Hardware: not given. 987 GFLOP an example forward, 182,528 pixels.
 Your own pairs: python -m experiments.prepare_data flow_folder; see docs/perceiver_io.md.
 
 Arguments, after a colon:
-- mini: synthetic pairs of moving digits, a minute or two on two CPU cores.
+- mini: synthetic pairs of moving digits, minutes on two CPU cores.
 
 The model is that of the released weights; so a run can begin with them (docs/finetuning.md).
 
@@ -54,7 +54,7 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
 
 
 def _shrink(config: ml_collections.ConfigDict) -> None:
-    """The mini: 2,000 pairs, 24 x 24 of 40 x 40 pixels, which move by at most 3 to each side."""
+    """The mini: 24 x 24 pixels of 2,000 pairs; after 300 steps EPE 2.02, hardly learned yet."""
     config.experiment += "_mini"
     config.data.dataset = "moving_digits"
     for field in config.data.fields.values():

@@ -8,7 +8,7 @@ Hardware: 64 TPUv3, 4.85 steps a second, 110 epochs: 8 hours.
 Arguments, after a colon and separated by commas:
 - learned: learned positions and a 1x1 convolution, told nothing of the picture's geometry: 72.7 %.
 - conv: a 7x7 convolution with batch norm and a maximum before: 82.1 %.
-- mini: the same on 5,000 MNIST digits, a minute or two on two CPU cores.
+- mini: the same on 5,000 MNIST digits, minutes on two CPU cores.
 
 The model is that of the released weights, as the authors' code computes it; so a run can begin
 with them (docs/finetuning.md).
@@ -57,7 +57,7 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
 
 
 def _shrink(config: ml_collections.ConfigDict, kind: str) -> None:
-    """The mini: mnist5k, 4,000 digits of 28 x 28; 0.9 top-1 and more."""
+    """The mini: mnist5k, 4,000 digits of 28 x 28 to train on."""
     config.experiment += "_mini"
     image, _ = recipes.image(
         28, num_bands=8, channels=1, rotation_degrees=12.0, scale=0.15, shift=0.06
