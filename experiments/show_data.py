@@ -73,7 +73,9 @@ def show(
     labels, mixed_labels = (target_texts(data, batch) for batch in (before, after))
     out.mkdir(parents=True, exist_ok=True)
     title = f"{config.experiment}: {num} of {data.num_train:,} examples of {config.data.dataset}"
-    drawn = {name: x for name, x in data.fields.items() if name not in written(data)}
+    # Places to train, which are drawn anew for each step, are no part of an example.
+    hidden = [name for name, field in data.fields.items() if not field.feature]
+    drawn = {n: x for n, x in data.fields.items() if n not in (*written(data), *hidden)}
     for name, field in drawn.items():
         kind = config.data.fields[name].kind
         pairs = contact_sheets.Pairs(

@@ -9,7 +9,11 @@ from matplotlib import colors
 from matplotlib import figure as mpl_figure
 import numpy as np
 
+from perceiver_jax.data.fields import text as text_lib
+
 MAX_FRAMES = 10  # Of a strip.
+MAX_ARROWS = 16  # Along the longer side of a flow.
+MAX_LINES = 12  # Of a text.
 _SMALL = 64  # Images up to this side, in pixels, are shown with square pixels.
 _HEIGHT_COLOURS = "viridis"
 
@@ -85,6 +89,40 @@ def _draw_video(cell: Any, pairs: Pairs, i: int, norm: None) -> None:
     axes[-1].set_xticks(centres, [f"{t:.2f}" for t in times], size=7)
     axes[-1].tick_params(length=0)
     axes[-1].set_xlabel("seconds in the window", size=8)
+
+
+def _draw_frames(cell: Any, pairs: Pairs, i: int, norm: None) -> None:
+    for axes, title, frames in _two(cell, pairs, i):
+        _show(axes, np.concatenate(list(frames), axis=1), max(frames.shape[1:3]))
+        axes.axvline(frames.shape[2] - 0.5, color="white", lw=1.5)
+        axes.set_title(title, size=8)
+
+
+def _draw_flow(cell: Any, pairs: Pairs, i: int, norm: None) -> None:
+    longest = np.nanmax(np.linalg.norm(pairs.before[i], axis=-1), initial=1e-6)
+    for axes, title, flow in _two(cell, pairs, i):
+        step = -(-max(flow.shape[:2]) // MAX_ARROWS)
+        rows, columns = np.mgrid[: flow.shape[0] : step, : flow.shape[1] : step]
+        right, down = np.moveaxis(flow[rows, columns], -1, 0)
+        # The longest is as long as they are apart.
+        arrows = {"angles": "xy", "scale_units": "xy", "scale": longest / step, "width": 0.005}
+        axes.quiver(columns, rows, right, down, **arrows)
+        axes.set_aspect("equal")
+        axes.invert_yaxis()
+        axes.set_xticks([])
+        axes.set_yticks([])
+        axes.set_title(f"{title}, up to {longest:.3g} pixels".removeprefix(", "), size=8)
+
+
+def _draw_text(cell: Any, pairs: Pairs, i: int, norm: None) -> None:
+    for axes, title, ids in _two(cell, pairs, i):
+        gaps = np.where(ids == text_lib.MASK, text_lib.NUM_SPECIAL + ord("_"), ids)
+        text = textwrap.fill(text_lib.decode(gaps), 44)
+        text = "\n".join(text.splitlines()[:MAX_LINES])
+        options = {"size": 7, "va": "top", "family": "monospace", "parse_math": False}
+        axes.text(0, 1, text, transform=axes.transAxes, **options)
+        axes.set_axis_off()
+        axes.set_title(title, size=8)
 
 
 def _draw_mel(cell: Any, pairs: Pairs, i: int, norm: colors.Normalize) -> None:
@@ -204,6 +242,12 @@ def _shared_norm(pairs: Pairs) -> colors.Normalize:
 
 LAYOUTS = {
     "audio": Layout(_draw_audio, lambda p: f"samples: {_size(p)}", 3, (4.2, 3.4)),
+    "flow": Layout(
+        _draw_flow, lambda p: f"height x width x (right, down): {_size(p)}", 2, (6.4, 3.2)
+    ),
+    "frames": Layout(
+        _draw_frames, lambda p: f"2 frames x height x width x channels: {_size(p)}", 2, (6.4, 2.2)
+    ),
     "image": Layout(_draw_image, lambda p: f"height x width x channels: {_size(p)}", 4, (3.4, 2.1)),
     "mel": Layout(
         _draw_mel, lambda p: f"frames x mel bins: {_size(p)}", 2, (6.4, 2.6), _shared_norm
@@ -223,6 +267,8 @@ LAYOUTS = {
         (11.0, 3.2),
     ),
 }
+TEXT = Layout(_draw_text, lambda p: f"ids of bytes: {_size(p)}", 2, (6.4, 2.6))
+LAYOUTS |= {"masked_text": TEXT, "text": TEXT}
 SERIES = Layout(_draw_series, lambda p: f"steps x channels: {_size(p)}", 2, (6.4, 2.2))
 
 

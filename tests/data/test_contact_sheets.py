@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from perceiver_jax.data import contact_sheets
-from perceiver_jax.data.fields import image
+from perceiver_jax.data.fields import image, text
 
 
 @pytest.fixture
@@ -53,3 +53,30 @@ def test_a_kind_without_an_own_form_is_drawn_as_lines():
 
 def _has_image(artist):
     return bool(getattr(artist, "images", None)) and hasattr(artist, "get_xlabel")
+
+
+def test_texts_are_drawn_as_texts_with_their_gaps():
+    ids = text.with_gaps(b"one[MASK]two")[None]
+    pairs = contact_sheets.Pairs(None, ids, ids, ["x"], ["x"])
+    figure = contact_sheets.draw_sheet("masked_text", pairs, "title")
+    (axes,) = figure.subfigs[0].axes
+    assert axes.texts[0].get_text() == "one_two"
+
+
+def test_a_flow_is_drawn_as_arrows_to_the_right_and_down():
+    flow = np.full((1, 5, 7, 2), (3.0, 1.0), np.float32)
+    pairs = contact_sheets.Pairs(None, flow, flow, ["x"], ["x"])
+    figure = contact_sheets.draw_sheet("flow", pairs, "title")
+    (axes,) = figure.subfigs[0].axes
+    arrows = axes.collections[0]
+    assert (arrows.U == 3).all() and (arrows.V == 1).all() and arrows.N == 35
+    assert axes.yaxis_inverted()
+
+
+def test_two_frames_are_drawn_beside_each_other():
+    frames = np.arange(2 * 5 * 7 * 3, dtype=np.uint8).reshape(1, 2, 5, 7, 3)
+    pairs = contact_sheets.Pairs(None, frames, frames, ["x"], ["x"])
+    figure = contact_sheets.draw_sheet("frames", pairs, "title")
+    (axes,) = figure.subfigs[0].axes
+    shown = axes.images[0].get_array()
+    np.testing.assert_array_equal(shown, np.concatenate([frames[0, 0], frames[0, 1]], axis=1))
