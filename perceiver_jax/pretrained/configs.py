@@ -122,8 +122,8 @@ def architecture(port: Mapping[str, Any]) -> str:
     Raises:
       UserError: if it is none of those that are known here.
     """
-    found = port.get("architectures") or [None]
-    if found[0] not in _BUILDERS:
+    found = port.get("architectures")
+    if not isinstance(found, list | tuple) or not found or found[0] not in list(_BUILDERS):
         raise config_lib.UserError(
             f"config.json has the architectures {port.get('architectures')!r}; expected one of "
             f"{list(_BUILDERS)}. Write it with the port's save_pretrained, or add the key."
@@ -134,7 +134,9 @@ def architecture(port: Mapping[str, Any]) -> str:
 def num_labels(port: Mapping[str, Any]) -> int:
     """How many classes a `config.json` names, or counts."""
     names = port.get("id2label")
-    return len(names) if names else port.get("num_labels") or DEFAULTS["num_labels"]
+    if isinstance(names, Mapping) and names:
+        return len(names)
+    return port.get("num_labels") or DEFAULTS["num_labels"]
 
 
 def from_port(port: Mapping[str, Any], code: str = "port") -> Section:

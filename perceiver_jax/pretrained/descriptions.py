@@ -33,25 +33,62 @@ def follow_processor(
     """Takes over what a `preprocessor_config.json` says of pictures.
 
     Args:
-      processor: what is in it.
+      processor: what is in it; keys that are not take the port's defaults.
       section: `config.model`, changed in place: mean and standard deviation.
-      described: what `describe` returned, changed in place: the size of pictures.
+      described: what `describe` returned, changed in place: size and cut of pictures.
 
     Raises:
       UserError: if it prepares them in a way that there is not here.
     """
     image, field = section["inputs"]["image"], described["fields"]["image"]
     for theirs, ours in (("image_mean", "mean"), ("image_std", "std")):
-        if isinstance(processor.get(theirs), list | tuple):
-            image[ours] = tuple(processor[theirs])
-    size = processor.get("size", _PIXELS)
-    sides = {size} if isinstance(size, int) else set(dict(size).values())
-    if len(sides) != 1:
+        found = processor.get(theirs)
+        if isinstance(found, list | tuple):
+            image[ours] = tuple(found)
+        elif found is not None:
+            image[ours] = (found,) * len(image[ours])
+    for key, value in _PREPARED.items():
+        if processor.get(key, value) != value:
+            raise config_lib.UserError(
+                f"preprocessor_config.json has {key} {processor[key]!r}; expected {value!r}, for "
+                "pictures are prepared so here. Correct it, or remove the file and prepare them "
+                "yourself."
+            )
+    size = _side(processor, "size", _PIXELS)
+    if not processor.get("do_center_crop", True):
+        field["crop"] = "none"
+    elif "crop_size" in processor:
+        whole = _side(processor, "crop_size", 0)
+        if abs(size - whole * 224 / 256) >= 1:
+            raise config_lib.UserError(
+                f"preprocessor_config.json has crop_size {whole} and size {size}, and so cuts out "
+                f"the middle {size}/{whole}; expected 224/256, which is cut out here. Set "
+                f"crop_size to {round(size * 256 / 224)}, or do_center_crop to false."
+            )
+    if image["position_encoding"]["kind"] == "fourier":
+        field["image_size"] = size
+
+
+# How pictures are prepared here, whatever their size.
+_PREPARED = {
+    "do_resize": True,
+    "resample": 3,  # Pillow's number of bicubic.
+    "do_rescale": True,
+    "rescale_factor": 1 / 255,
+    "do_normalize": True,
+}
+
+
+def _side(processor, key, default):
+    """The side of a square."""
+    size = processor.get(key, default)
+    sides = list(size.values()) if isinstance(size, Mapping) else [size]
+    if not sides or any(type(x) is not int or x != sides[0] for x in sides):
         raise config_lib.UserError(
-            f"preprocessor_config.json has the size {size}; expected squares. Correct it."
+            f"preprocessor_config.json has the {key} {size!r}; expected squares, such as "
+            '{"height": 224, "width": 224}. Correct it.'
         )
-    if section["inputs"]["image"]["position_encoding"]["kind"] == "fourier":
-        field["image_size"] = sides.pop()
+    return sides[0]
 
 
 def _classes(port):

@@ -10,7 +10,7 @@ import safetensors.numpy
 import perceiver_jax
 from perceiver_jax import config
 from perceiver_jax.data import imagenet_classes
-from perceiver_jax.pretrained import configs, files, hub, load, names
+from perceiver_jax.pretrained import configs, descriptions, files, hub, load, names
 
 
 def _of_authors(small):
@@ -81,6 +81,49 @@ def test_a_processor_says_what_pictures_are_normalised_with(fixture, tmp_path):
     assert run.config.model.inputs.image.mean == (0.1, 0.2, 0.3)
     assert run.config.model.inputs.image.std == (0.4, 0.5, 0.6)
     assert run.fields["image"].image_size == 17
+
+
+def of_processor(keys):
+    port = configs.RELEASED["vision-perceiver-fourier"]
+    section, described = configs.from_port(port), descriptions.describe(port)
+    descriptions.follow_processor(keys, section, described)
+    return section["inputs"]["image"], described["fields"]["image"]
+
+
+def test_a_processor_says_whether_pictures_are_cut():
+    for cuts, crop in ((True, "centre"), (False, "none")):
+        assert of_processor({"do_center_crop": cuts})[1]["crop"] == crop
+
+
+def test_a_processor_may_have_one_number_for_all_colours():
+    assert of_processor({"image_mean": 0.25})[0]["mean"] == (0.25, 0.25, 0.25)
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {"do_normalize": False},
+        {"do_rescale": False},
+        {"do_resize": False},
+        {"rescale_factor": 2 / 255},
+        {"resample": 2},
+        {"size": 224, "crop_size": 224},
+        *({"size": size} for size in ("x", [32, 32], {}, None, 3.5, {"height": 3, "width": 4})),
+    ],
+)
+def test_a_processor_that_prepares_pictures_otherwise_is_refused(keys):
+    with pytest.raises(config.UserError, match=r"^preprocessor_config\.json has [^\n]* expected"):
+        of_processor(keys)
+
+
+@pytest.mark.parametrize(
+    "keys", [{"architectures": x} for x in (5, {"a": 1}, [[]], [], None)] + [{"id2label": 5}]
+)
+def test_a_config_of_wrong_types_is_refused(keys):
+    port = configs.RELEASED["vision-perceiver-fourier"] | keys
+    with pytest.raises(config.UserError, match=r"^config\.json has "):
+        load._class_names(port)
+        configs.from_port(port)
 
 
 def test_what_is_no_weights_is_refused(fixture, tmp_path):
