@@ -11,7 +11,7 @@ import pytest
 
 import perceiver_jax
 from perceiver_jax import config as config_lib
-from perceiver_jax import predictions, runs, tasks, tiles
+from perceiver_jax import data, predictions, runs, tasks, tiles
 from perceiver_jax.data.fields import FIELDS, text
 from perceiver_jax.tasks import flow_colours
 from tests.data import media
@@ -228,6 +228,13 @@ def test_gaps_are_filled_and_the_rest_of_a_text_stays(language):
     ids = np.concatenate([text.encode(b"Was is"), best[7:9], text.encode("? ä".encode())])
     assert answer == {"text": text.decode(ids)}
     assert whole == {"text": "no gaps"}
+
+
+def test_a_text_that_can_not_be_read_is_not_taken_for_the_name_of_a_file():
+    fields = {"letter": text.Text(5)}
+    with pytest.raises(config_lib.UserError, match="^Can't read example 0: not UTF-8") as raised:
+        data.prepare(["\ud800 " + 99 * "x"], fields)
+    assert str(raised.value).isascii()
 
 
 def test_frames_of_a_tile_are_what_the_model_says(flow):

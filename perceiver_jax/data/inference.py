@@ -149,17 +149,22 @@ class _Reader:
 
     def read(self, number: int, given: Any) -> list[dict[str, np.ndarray]]:
         """Returns the windows of example `number`."""
-        what = f"example {number}{raw.file_name(given)}"
+        what = f"example {number}{self._file_name(given, self.inputs)}"
         if isinstance(given, Mapping):
             for name in given:
                 config.check_known(f"input of {what}", name, sorted(self.inputs))
-            whats = {n: f"{what}, input {n!r}{raw.file_name(x)}" for n, x in given.items()}
+            whats = {n: f"{what}, input {n!r}{self._file_name(x, [n])}" for n, x in given.items()}
             values = self._by_name(given, whats)
         else:
             whats = dict.fromkeys(self.inputs, what)
             values = self._whole(given, what)
         self._complete(values, what)
         return [self._window(number, values, position, whats) for position in self.windows]
+
+    def _file_name(self, given: Any, names: Collection[str]) -> str:
+        """The file that inputs of these names are read from; a string can be a text itself."""
+        is_text = any(self.inputs[name].feature == "text" for name in names)
+        return "" if is_text and isinstance(given, str) else raw.file_name(given)
 
     def _whole(self, given: Any, what: str) -> Values:
         """Reads all inputs of a file, or the only one."""

@@ -115,8 +115,9 @@ def _classes(run):
             known = run.class_names.get(name) or tuple(map(str, range(keys.size)))
             found["id2label"] = {str(i): x for i, x in enumerate(known)}
             found["label2id"] = {x: i for i, x in enumerate(known)}
-    if kind == "classification":
-        several = run.config.task.get("loss") == "sigmoid"
+    several = run.config.task.get("loss") == "sigmoid"
+    # The port refuses to choose of one class.
+    if kind == "classification" and (several or len(found["id2label"]) > 1):
         found["problem_type"] = f"{'multi' if several else 'single'}_label_classification"
     return found
 

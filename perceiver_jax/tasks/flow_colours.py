@@ -5,6 +5,8 @@ Baker et al. 2007, 'A Database and Evaluation Methodology for Optical Flow'.
 
 import numpy as np
 
+from perceiver_jax import config
+
 # Where on the wheel, of 55 steps, the corners of the colour cube are; between them it is linear.
 _CORNERS = (0, 15, 21, 25, 36, 49, 55)
 _RED = (1, 1, 0, 0, 0, 1, 1)
@@ -42,9 +44,17 @@ def flow_picture(flow: np.ndarray, longest: float | None = None) -> "PIL.Image.I
     Args:
       flow: Pixels to the right and down [H, W, 2].
       longest: Length in pixels that has full colour; None: the longest there is.
+
+    Raises:
+      UserError: if it has another form.
     """
     import PIL.Image  # Here, for training draws with matplotlib.
 
+    if np.ndim(flow) != 3 or np.shape(flow)[2] != 2:
+        raise config.UserError(
+            f"The flow is of type {type(flow).__name__} and shape {np.shape(flow)}; expected "
+            "numbers [H, W, 2], such as what predict returns of one pair. Give one flow."
+        )
     if longest is None:
         longest = float(np.nanmax(np.hypot(flow[..., 0], flow[..., 1]), initial=0.0))
     colours = np.rint(255 * flow_colours(flow, longest)).astype(np.uint8)

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 
 import jax
@@ -61,6 +62,11 @@ def test_a_run_of_ones_own_says_its_classes_and_how_pictures_are_prepared(own_ru
     processor = json.loads((tmp_path / "model" / "preprocessor_config.json").read_text())
     assert processor["size"] == {"height": 13, "width": 13}
     assert processor["image_mean"] == [0.5, 0.5, 0.5]
+
+
+def test_one_class_has_no_kind_of_problem_for_the_port_refuses_it(own_run):
+    run = dataclasses.replace(own_run(), class_names={"species": ("newt",)})
+    assert "problem_type" not in write._classes(run)
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,7 @@
 import numpy as np
+import pytest
 
+from perceiver_jax import config
 from perceiver_jax.tasks import flow_colours
 
 
@@ -23,3 +25,9 @@ def test_the_shorter_the_paler_and_what_is_too_long_is_dark():
 
 def test_what_is_not_known_is_black():
     np.testing.assert_array_equal(colours((np.nan, 1)), np.zeros((1, 3)))
+
+
+@pytest.mark.parametrize("flow", [np.zeros((3, 2)), np.zeros((2, 3, 4)), np.zeros(2)])
+def test_what_is_no_flow_is_refused(flow):
+    with pytest.raises(config.UserError, match=r"expected .*\[H, W, 2\]"):
+        flow_colours.flow_picture(flow)
