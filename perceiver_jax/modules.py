@@ -39,7 +39,10 @@ class Modules(NamedTuple):
         if len(self.inputs.preprocess) == 1 and layers.ALL in found:
             found = dict.fromkeys(self.inputs.preprocess, found[layers.ALL]) | found
         context = decoder_lib.Context(self.inputs.preprocess, shapes, found)
-        indices = {name: _indices(name, self.decode[name], batch) for name in self.decode}
+        indices = {
+            name: _indices(name, decode, batch, latents.shape[0])
+            for name, decode in self.decode.items()
+        }
         indices = {name: x for name, x in indices.items() if x is not None}
         if self.shared_decoder is not None:
             return self.shared_decoder(latents, self.decode, context, indices)
@@ -203,7 +206,7 @@ def _with_encoding(table, keys, where, name):
     return {"position_encoding": given}, {k: keys[k] for k in keys if k != "position_encoding"}
 
 
-def _indices(name, decode, batch):
+def _indices(name, decode, batch, batch_size):
     """Which elements of an output a batch asks for; None: all of them."""
     key = f"{name}_indices"
     if key not in batch:
@@ -214,9 +217,10 @@ def _indices(name, decode, batch):
             f"The batch has {key!r}; the output {name!r} has no elements to choose from. Leave it "
             "out."
         )
-    if indices.ndim not in (1, 2) or not jnp.issubdtype(indices.dtype, jnp.integer):
+    is_form = indices.ndim == 1 or (indices.ndim == 2 and indices.shape[0] == batch_size)
+    if not is_form or not jnp.issubdtype(indices.dtype, jnp.integer):
         raise config.UserError(
             f"{key} has shape {indices.shape} and is {indices.dtype}; expected whole numbers "
-            "[B, O], or [O] for all examples alike. Convert it."
+            f"[B, O], of {batch_size} examples, or [O] for all of them alike. Convert it."
         )
     return indices

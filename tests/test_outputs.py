@@ -191,6 +191,7 @@ def test_a_wrong_output_is_refused_when_the_model_is_built(change, message):
     [
         ("picture", np.zeros((2, 3), np.float32), "is float32; expected whole numbers"),
         ("picture", np.zeros((2, 3, 1), int), r"shape \(2, 3, 1\)"),
+        ("picture", np.zeros((3, 5), int), "of 2 examples"),
         ("label", np.array([[0], [0]]), None),
     ],
 )
