@@ -67,12 +67,11 @@ def test_chosen_elements_are_those_of_all():
     np.testing.assert_allclose(some["sound"], out["sound"], atol=1e-5)
 
 
-@pytest.mark.parametrize("chunk_size", [1, 4, 11])
-def test_chunks_change_neither_outputs_nor_gradients(chunk_size):
+def test_chunks_change_neither_outputs_nor_gradients():
+    # 35 pixels in three chunks of 12, the last of which repeats one; 11 patches of sound in one.
+    decoder = {"channels": 13, "chunk_size": 12}
+    in_chunks = perceiver_jax.build_model(sections(decoder=decoder))
     model, params, _ = shared()
-    in_chunks = perceiver_jax.build_model(
-        sections(decoder={"channels": 13, "chunk_size": chunk_size})
-    )
 
     @functools.partial(jax.jit, static_argnums=0)
     @functools.partial(jax.grad, argnums=1, has_aux=True)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:  # What editors follow.
     from perceiver_jax.data.inference import prepare
     from perceiver_jax.data.pipeline import Data, build_data
     from perceiver_jax.data.streams import read_parts
-    from perceiver_jax.data.write_clip import write_clip
+    from perceiver_jax.data.written import write_clip
 
 _MODULES = {
     "AugmentError": "errors",
@@ -27,7 +27,7 @@ _MODULES = {
     "from_arrays": "arrays",
     "read_parts": "streams",
     "prepare": "inference",
-    "write_clip": "write_clip",
+    "write_clip": "written",
 }
 __all__ = sorted(_MODULES)
 

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from perceiver_jax import config
-from perceiver_jax.data import write_clip
+from perceiver_jax.data import written
 
 
 def clip(frames=7, height=34, width=46, samples=13_440):
@@ -16,7 +16,7 @@ def clip(frames=7, height=34, width=46, samples=13_440):
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".mov"])
 def test_what_is_written_is_read_again(tmp_path, suffix):
     video, audio = clip()
-    write_clip.write_clip(tmp_path / f"clip{suffix}", video, audio)
+    written.write_clip(tmp_path / f"clip{suffix}", video, audio)
     with av.open(tmp_path / f"clip{suffix}") as container:
         frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
         assert container.streams.video[0].average_rate == 25
@@ -28,7 +28,7 @@ def test_what_is_written_is_read_again(tmp_path, suffix):
 
 
 def test_silent_films_of_odd_sizes_are_written(tmp_path):
-    write_clip.write_clip(tmp_path / "clip.mp4", clip(height=33, width=45)[0])
+    written.write_clip(tmp_path / "clip.mp4", clip(height=33, width=45)[0])
     with av.open(tmp_path / "clip.mp4") as container:
         (stream,) = container.streams
         assert (stream.height, stream.width) == (34, 46)
@@ -43,11 +43,11 @@ def test_silent_films_of_odd_sizes_are_written(tmp_path):
 )
 def test_other_arrays_are_refused(tmp_path, video, audio, message):
     with pytest.raises(config.UserError, match=message):
-        write_clip.write_clip(tmp_path / "clip.mp4", video, audio)
+        written.write_clip(tmp_path / "clip.mp4", video, audio)
 
 
 @pytest.mark.parametrize("name", ["clip.nothing", "nowhere/clip.mp4", "clip.mp4/"])
 def test_names_that_can_not_be_written_are_refused_in_one_line(tmp_path, name):
     with pytest.raises(config.UserError, match="Can't write .*\\.mp4, .mkv") as caught:
-        write_clip.write_clip(f"{tmp_path}/{name}", clip()[0])
+        written.write_clip(f"{tmp_path}/{name}", clip()[0])
     assert "\n" not in str(caught.value)
