@@ -112,8 +112,19 @@ class Attending(hk.Module):
           queries: of the output.
           head: linear layers that decoded queries go through; in chunks as well, for there may not
             be room for all of their channels.
-          indices: which queries; None: all of them.
+          indices: which queries; None: all of them. What is decoded of one that there is not is
+            NaN: it can't be refused while a function is traced, and must not count as another.
         """
+        if indices is not None:
+            exist = (indices >= 0) & (indices < queries.number)
+            decoded = self._decode(latents, queries, head, jnp.where(exist, indices, 0))
+            return jnp.where(
+                jnp.broadcast_to(exist, decoded.shape[:2])[..., None], decoded, jnp.nan
+            )
+        return self._decode(latents, queries, head, None)
+
+    @hk.name_like("__call__")
+    def _decode(self, latents, queries, head, indices):
         params = attention.CrossAttention(
             self.num_heads,
             self.qk_channels or latents.shape[-1],

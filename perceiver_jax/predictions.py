@@ -8,6 +8,7 @@ import numpy as np
 
 from perceiver_jax import config as config_lib
 from perceiver_jax import tiles
+from perceiver_jax.data import fields as fields_lib
 from perceiver_jax.data import inference
 from perceiver_jax.data.fields import text
 
@@ -29,8 +30,14 @@ def predict(
         k=config_lib.AT_LEAST_ONE,
         batch_size=config_lib.AT_LEAST_ONE,
     )
+    if not examples:
+        raise config_lib.UserError(
+            "Got no example; expected at least one, such as a file's name. Give it."
+        )
     frames = _only_frames(run)
     if frames is not None:
+        fields_lib.check_windows(num_windows, run.fields)
+        config_lib.check_known("axis in up", up, ["y", "z"])
         pairs = inference.read_pairs(examples, frames)
         return [_of_pair(run, frames, pair) for pair in pairs]
     answers = []

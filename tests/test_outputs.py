@@ -204,3 +204,10 @@ def test_indices_are_whole_numbers(name, indices, message):
         return
     with pytest.raises(config.UserError, match=message):
         model.apply(params, None, batch)
+
+
+def test_an_element_that_there_is_not_is_nan_and_no_other():
+    model, params, out = shared()
+    some = model.apply(params, None, BATCH | {"picture_indices": np.array([35, 34, -1])})["picture"]
+    assert np.isnan(some[:, [0, 2]]).all()
+    np.testing.assert_allclose(some[:, 1], out["picture"][:, 4, 6], atol=1e-5)

@@ -295,3 +295,16 @@ def test_a_clip_is_reconstructed_without_its_label(clips, tmp_path):
         np.testing.assert_array_equal(output, known[name])
     with pytest.raises(config_lib.UserError, match="num_windows is 2; expected 1"):
         clips.predict(tmp_path / "clip.mp4", num_windows=2)
+
+
+@pytest.mark.parametrize(
+    "examples, arguments, message",
+    [
+        ((), {}, "Got no example"),
+        (((photograph(0), photograph(0)),), {"num_windows": 2}, "num_windows is 2"),
+        (((photograph(0), photograph(0)),), {"up": "q"}, "Unknown axis in up 'q'"),
+    ],
+)
+def test_arguments_that_frames_have_no_use_for_are_refused(flow, examples, arguments, message):
+    with pytest.raises(config_lib.UserError, match=message):
+        flow.predict(*examples, **arguments)
