@@ -176,10 +176,10 @@ def _check(port):
         port["cross_attention_shape_for_attention"],
         ["kv", "q"],
     )
-    if not port["use_query_residual"]:
+    if port["use_query_residual"] is not True:
         raise config_lib.UserError(
-            "config.json has use_query_residual false, which leaves the latents out of what the "
-            "cross-attend gives; expected true: here it adds them. Such a model can't be loaded."
+            f"config.json has use_query_residual {port['use_query_residual']!r}; expected true: a "
+            "cross-attend here adds the latents to what it gives. Such a model can't be loaded."
         )
     for key, default in DEFAULTS.items():
         if isinstance(default, tuple):

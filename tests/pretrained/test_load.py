@@ -177,7 +177,8 @@ def test_arrays_that_do_not_fit_are_named(change, message, fixture, tmp_path):
     ("keys", "message"),
     [
         ({"hidden_act": "relu"}, "Unknown hidden_act of config.json 'relu'"),
-        ({"use_query_residual": False}, "use_query_residual false"),
+        ({"use_query_residual": False}, "use_query_residual False"),
+        ({"use_query_residual": "7"}, "use_query_residual '7'; expected true"),
         ({"qk_channels": 8, "v_channels": None}, "value channels of 8"),
         ({"num_latents": 0}, r"num_latents of config\.json is 0; expected at least 1"),
         ({"train_size": [7]}, r"train_size of config\.json is \[7\]; expected 2 numbers"),
