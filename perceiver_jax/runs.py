@@ -352,12 +352,7 @@ def load_run(workdir: Path, step: int | None = None) -> Run:
             "from the same run."
         )
     model = perceiver_jax.build_model(config.model)
-    example = {
-        name: np.asarray(x)[None]
-        for field_name, field in known.items()
-        for name, x in fields_lib.named(field_name, field.zeros()).items()
-    }
-    trained = _read_params(workdir, model, example, step)
+    trained = _read_params(workdir, model, fields_lib.zero_batch(known), step)
     for note in trained.notes:
         _LOGGER.warning(note)
     return Run(

@@ -23,13 +23,14 @@ def write(port: Mapping[str, Any], folder: pathlib.Path, seed: int = 0) -> None:
       seed: of the weights.
     """
     section, described = configs.from_port(port), descriptions.describe(port)
-    example = {}
-    for name, keys in described["fields"].items():
-        field = fields_lib.FIELDS[keys["kind"]](**{k: x for k, x in keys.items() if k != "kind"})
-        arrays = fields_lib.named(name, field.zeros())
-        example |= {key: np.asarray(x)[None] for key, x in arrays.items()}
+    fields = {
+        name: fields_lib.FIELDS[keys["kind"]](**{k: x for k, x in keys.items() if k != "kind"})
+        for name, keys in described["fields"].items()
+    }
     model = perceiver_jax.build_model(section)
-    shapes = jax.eval_shape(model.init, jax.random.key(0), example)  # Nothing is compiled.
+    shapes = jax.eval_shape(
+        model.init, jax.random.key(0), fields_lib.zero_batch(fields)
+    )  # Nothing is compiled.
     rng = np.random.default_rng(seed)
     params = {
         module: {name: _draw(rng, name, x.shape) for name, x in leaves.items()}

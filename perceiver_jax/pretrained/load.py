@@ -7,7 +7,6 @@ from typing import Any
 
 import jax
 import ml_collections
-import numpy as np
 
 import perceiver_jax
 from perceiver_jax import checks, runs, tasks
@@ -114,12 +113,12 @@ def _of_ours(path, weights, found):
 def _run(path, config, fields, class_names, may_lack, weights, table, source):
     config = ml_collections.ConfigDict(workdir_lib.plain(dict(config)))
     model = perceiver_jax.build_model(config.model)
-    example = {
-        key: np.asarray(x)[None]
+    read = {
+        name: field
         for name, field in fields.items()
         if name in config.model.inputs or not field.is_target
-        for key, x in fields_lib.named(name, field.zeros()).items()
     }
+    example = fields_lib.zero_batch(read)
     shapes = checks.shapes(jax.eval_shape(model.init, jax.random.key(0), example))
     params = names.read(weights.tensors, table or names.own(shapes), shapes, source, weights.where)
     return runs.Run(

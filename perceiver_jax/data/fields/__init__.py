@@ -72,6 +72,15 @@ def named(name: str, arrays: Arrays) -> dict[str, np.ndarray | np.generic]:
     return {name + suffix: array for suffix, array in arrays.items()}
 
 
+def zero_batch(fields: Mapping[str, Field]) -> dict[str, np.ndarray]:
+    """Returns a batch of one example of zeros, to make a model's parameters or their shapes by."""
+    return {
+        name: np.asarray(x)[None]
+        for field_name, field in fields.items()
+        for name, x in named(field_name, field.zeros()).items()
+    }
+
+
 def windows(num_windows: int) -> list[float]:
     """Returns where windows are in an example: evenly spaced from 0, its begin, to 1; or 0.5."""
     return [i / (num_windows - 1) for i in range(num_windows)] if num_windows > 1 else [0.5]
