@@ -4,6 +4,8 @@ import setuptools
 
 ACCELERATORS = ("cuda12", "cuda13", "tpu")
 MESHES = ["h5py>=3.12", "trimesh>=5"]
+ONNX = ["jax2onnx>=0.12", "onnx>=1.18", "onnxruntime>=1.22"]
+SERVE = ["fastapi>=0.115", "prometheus-client>=0.21", "python-multipart>=0.0.20", "uvicorn>=0.34"]
 
 setuptools.setup(
     name="perceiver-haiku",  # PyPI's `perceiver-jax` is another, older project.
@@ -52,13 +54,24 @@ setuptools.setup(
         "hub": ["huggingface-hub>=0.30"],
         # Point clouds from meshes and HDF5 files.
         "meshes": MESHES,
+        # ONNX files of models, and running them.
+        "onnx": ONNX,
+        # Tables of predictions as Parquet files.
+        "parquet": ["pyarrow>=17"],
+        # The HTTP server, and its page.
+        "serve": SERVE,
         # Some of TFDS's builders, for preparing data sets alone.
         "tensorflow": ["tensorflow>=2.18"],
         "test": [
             *MESHES,
+            *ONNX,
+            *SERVE,
             "av>=18",
             "beartype>=0.20",
+            "httpx>=0.28",
             "pillow-heif>=1.0",
+            "playwright>=1.50",
+            "pyarrow>=17",
             "pytest>=8",
             "pytest-xdist>=3.6",
             "ruff>=0.12",
