@@ -10,6 +10,7 @@ PACKAGE = ROOT / "perceiver_jax"
 NEVER = {"clu", "flax", "tensorflow", "torch"}
 # Over the parts: they see all of them, and none of them sees these.
 ROOF = {
+    "attention_pictures",
     "config_file",
     "consistency",
     "predictions",
