@@ -260,10 +260,11 @@ class Run:
             false for what is to be left out, `<output>_indices` names elements of an output that
             are to be decoded alone. Other entries are ignored.
         """
-        names = {name for x in self.config.model.inputs for name in (x, f"{x}_mask")}
-        names |= {f"{name}_indices" for name in self.config.model.outputs}
-        inputs = {name: x for name, x in batch.items() if name in names}
-        return self._apply(self.params, None, inputs)
+        return self._apply(self.params, None, self._inputs(batch))
+
+    def with_latents(self, batch: Mapping[str, Any]) -> tuple[jax.Array, dict[str, jax.Array]]:
+        """Returns the final latents [B, N, D], and the outputs, which come from them."""
+        return self._apply_with_latents(self.params, self._inputs(batch))
 
     def predict(
         self,
@@ -296,6 +297,15 @@ class Run:
             self, examples, k=k, num_windows=num_windows, batch_size=batch_size, up=up
         )
 
+    def predict_each(
+        self, examples: Iterable[Any], **options: Any
+    ) -> Iterator[predictions.Predicted]:
+        """Yields what each of any number of examples is predicted to be, or why it can't be.
+
+        `predictions.predict_each` says more; its options are those of `predict`, and `latents`.
+        """
+        return predictions.predict_each(self, examples, **options)
+
     def prepare(
         self, *examples: Any, num_windows: int = 1, up: str = "y", first: int = 0
     ) -> dict[str, np.ndarray]:
@@ -310,20 +320,36 @@ class Run:
         Raises:
           UserError: if an example can't be read, or lacks an input that none lacked in training.
         """
+        return self.reader(num_windows, up).prepare(examples, first)
+
+    def reader(self, num_windows: int = 1, up: str = "y") -> data_lib.Reader:
+        """Returns what reads examples one by one, as `prepare` does."""
         hidden = self.config.model.get("fusion", {}).get("masked_in_evaluation", ())
-        return data_lib.prepare(
-            examples,
+        return data_lib.make_reader(
             self.fields,
             num_windows=num_windows,
             may_lack=self.may_lack,
             hidden=[name for name in hidden if self.fields[name].is_target],
             up=up,
-            first=first,
         )
+
+    def _inputs(self, batch: Mapping[str, Any]) -> dict[str, Any]:
+        """Of a batch, what the model reads."""
+        names = {name for x in self.config.model.inputs for name in (x, f"{x}_mask")}
+        names |= {f"{name}_indices" for name in self.config.model.outputs}
+        return {name: x for name, x in batch.items() if name in names}
 
     @functools.cached_property
     def _apply(self) -> Callable[..., dict[str, jax.Array]]:
         return jax.jit(self.model.apply)
+
+    @functools.cached_property
+    def _apply_with_latents(self) -> Callable[..., tuple[jax.Array, dict[str, jax.Array]]]:
+        def apply(params, batch):
+            latents = self.model.latents(params, batch)
+            return latents, self.model.decode(params, latents, batch)
+
+        return jax.jit(apply)
 
 
 def load_run(workdir: Path, step: int | None = None) -> Run:

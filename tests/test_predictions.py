@@ -1,9 +1,12 @@
 """What a run predicts of files, texts, frames and clips, for people."""
 
+import dataclasses
+import itertools
 import pathlib
 import types
 
 import jax
+import jax.numpy as jnp
 import ml_collections
 import numpy as np
 import PIL.Image
@@ -12,6 +15,7 @@ import pytest
 import perceiver_jax
 from perceiver_jax import config as config_lib
 from perceiver_jax import data, predictions, runs, tasks, tiles
+from perceiver_jax.data.builders import isolated
 from perceiver_jax.data.fields import FIELDS, text
 from perceiver_jax.tasks import flow_colours
 from tests.data import media
@@ -194,6 +198,73 @@ def test_messages_count_examples_over_batches(classifier):
         classifier.predict(photograph(0), k=0)
 
 
+def test_what_can_not_be_read_has_an_error_in_its_place_and_the_others_go_on(classifier, tmp_path):
+    (tmp_path / "dog.jpg").write_bytes(photograph(0)[:700])
+    refused = config_lib.UserError("line 5 is no JSON")
+    given = [b"", photograph(0), tmp_path / "dog.jpg", data.Example("cat", photograph(1))]
+    given += [data.Example("lines:5", refused), photograph(2), b"", b"", b"", b"", b""]
+    found = list(classifier.predict_each(iter(given), k=1, batch_size=2))
+    names = ["example 0", "example 1", str(tmp_path / "dog.jpg"), "cat", "lines:5", "example 5"]
+    assert [one.name for one in found] == [*names, *(f"example {i}" for i in range(6, 11))]
+    assert [i for i, one in enumerate(found) if one.error is None] == [1, 3, 5]
+    assert [one.answer for one in found if one.answer] == classifier.predict(
+        *(photograph(i) for i in range(3)), k=1, batch_size=2
+    )
+    messages = [str(one.error) for one in found if one.error]
+    assert messages[0].startswith("Can't read example 0: empty. Expected an image file")
+    assert messages[1].startswith(f"Can't read example 2 ({tmp_path}/dog.jpg): truncated")
+    assert messages[2] == "line 5 is no JSON"
+
+
+def test_examples_are_taken_as_they_are_needed(classifier):
+    taken = []
+
+    def endless():
+        for i in itertools.count():
+            taken.append(i)
+            yield photograph(0)
+
+    answers = classifier.predict_each(endless(), batch_size=2)
+    for _ in range(5):
+        next(answers)
+    assert len(taken) <= 5 + 3 * 2 + 2 * isolated.num_cores()
+    answers.close()
+
+
+@pytest.mark.parametrize("latents", ["pooled", "whole"])
+def test_latents_come_with_the_answers_they_gave(classifier, latents):
+    pictures = [photograph(number) for number in range(3)]
+    expected = classifier.model.latents(
+        classifier.params, classifier.prepare(*pictures), pooled=latents == "pooled"
+    )
+    found = list(classifier.predict_each(pictures, k=3, batch_size=2, latents=latents))
+    np.testing.assert_allclose([one.latents for one in found], expected, rtol=1e-4, atol=1e-5)
+    for one, answer in zip(found, classifier.predict(*pictures, k=3), strict=True):
+        assert [name for name, _ in one.answer["label"]] == [name for name, _ in answer["label"]]
+        probabilities = [[p for _, p in x["label"]] for x in (one.answer, answer)]
+        np.testing.assert_allclose(*probabilities, atol=1e-6)
+
+
+def test_numbers_that_are_not_finite_are_no_answer(classifier):
+    broken = dataclasses.replace(
+        classifier, params=jax.tree.map(lambda x: jnp.full_like(x, jnp.nan), classifier.params)
+    )
+    (one,) = broken.predict_each([data.Example("a cat", photograph(0))])
+    assert one.answer is None and "a cat: 'label' comes out of the model as NaN" in str(one.error)
+
+
+class Number:
+    """A kind of input of one's own: a number, of which each window is a little higher."""
+
+    feature, has_windows, is_target = "number", True, False
+
+    def zeros(self):
+        return np.zeros(1, np.float32)
+
+    def read(self, value, window, rng):
+        return np.array([value + window / 4], np.float32)
+
+
 def test_windows_are_averaged_and_batches_have_one_size():
     sizes = []
 
@@ -201,15 +272,15 @@ def test_windows_are_averaged_and_batches_have_one_size():
         config = ml_collections.ConfigDict(
             {"model": {"inputs": {"x": {}}, "outputs": {"label": {"kind": "mean_pool"}}}}
         )
-        task = types.SimpleNamespace(predict=lambda outputs: outputs)
-        fields, class_names = {}, {"label": ("a", "b")}
+        task = types.SimpleNamespace(predict=lambda outputs: outputs, outputs={"label": 2})
+        fields, class_names = {"x": Number()}, {"label": ("a", "b")}
 
-        def prepare(self, *examples, num_windows, up, first):
-            return {"x": np.array([e + w / 8 for e in examples for w in range(num_windows)])}
+        def reader(self, num_windows, up):
+            return data.make_reader(self.fields, num_windows=num_windows, up=up)
 
         def __call__(self, batch):
             sizes.append(len(batch["x"]))
-            return {"label": np.stack([batch["x"], 1 - batch["x"]], axis=1)}
+            return {"label": np.concatenate([batch["x"], 1 - batch["x"]], axis=1)}
 
     answers = predictions.predict(Stub(), [0.5, 0.25, 0.0], num_windows=3, batch_size=2)
     assert sizes == [6, 6]  # The last is filled up: nothing is compiled for it.
@@ -308,3 +379,10 @@ def test_a_clip_is_reconstructed_without_its_label(clips, tmp_path):
 def test_arguments_that_frames_have_no_use_for_are_refused(flow, examples, arguments, message):
     with pytest.raises(config_lib.UserError, match=message):
         flow.predict(*examples, **arguments)
+
+
+def test_frames_of_any_size_have_no_latents(flow):
+    with pytest.raises(config_lib.UserError, match="latents is 'whole', but frames of any size"):
+        flow.predict_each([], latents="whole")
+    with pytest.raises(config_lib.UserError, match="Unknown latents 'pool'.*Did you mean 'pooled'"):
+        flow.predict_each([], latents="pool")

@@ -12,7 +12,7 @@ if TYPE_CHECKING:  # What editors follow.
     from perceiver_jax.data.arrays import from_arrays
     from perceiver_jax.data.errors import AugmentError, BadDataError, DatasetNotFoundError
     from perceiver_jax.data.fake import fake_batches
-    from perceiver_jax.data.inference import prepare
+    from perceiver_jax.data.inference import Example, Reader, make_reader, prepare
     from perceiver_jax.data.pipeline import Data, build_data
     from perceiver_jax.data.streams import read_parts
     from perceiver_jax.data.written import write_clip
@@ -22,9 +22,12 @@ _MODULES = {
     "BadDataError": "errors",
     "Data": "pipeline",
     "DatasetNotFoundError": "errors",
+    "Example": "inference",
+    "Reader": "inference",
     "build_data": "pipeline",
     "fake_batches": "fake",
     "from_arrays": "arrays",
+    "make_reader": "inference",
     "read_parts": "streams",
     "prepare": "inference",
     "write_clip": "written",

@@ -1,9 +1,10 @@
 """Batches of a user's own examples: what a model gets of them in evaluation, without a data set."""
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+import collections
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent import futures
 import dataclasses
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -16,6 +17,18 @@ from perceiver_jax.data.fields import array as array_field
 Values = dict[str, Any]  # What is stored of an example, by name of the input; those it has.
 
 _CLIP = ("audio", "video")  # Features that a file of one kind gives.
+
+
+class Example(NamedTuple):
+    """An example with a name, by which messages call it.
+
+    Attributes:
+        name: such as 'lines.txt:17'.
+        value: as of `prepare`; or the `config.UserError` that there is instead of it.
+    """
+
+    name: str
+    value: Any
 
 
 def prepare(
@@ -69,7 +82,35 @@ def prepare(
     Raises:
         config.UserError: an example, the first that is wrong, can't be read, or lacks an input.
     """
+    reader = make_reader(fields, num_windows=num_windows, may_lack=may_lack, hidden=hidden, up=up)
+    return reader.prepare(examples, first)
+
+
+def make_reader(
+    fields: Mapping[str, fields_lib.Field],
+    *,
+    num_windows: int = 1,
+    may_lack: Collection[str] = (),
+    hidden: Collection[str] = (),
+    up: str = "y",
+) -> "Reader":
+    """Returns what reads examples one by one; arguments as of `prepare`.
+
+    Raises:
+        config.UserError: they don't fit each other.
+    """
     inputs = {name: field for name, field in fields.items() if not field.is_target}
+    for name in may_lack:
+        config.check_known("input in may_lack", name, sorted(inputs))
+    config.check_known("axis in up", up, ["y", "z"])
+    fields_lib.check_windows(num_windows, inputs)
+    windows = fields_lib.windows(num_windows)
+    zeros = {name: fields[name] for name in hidden}
+    return Reader(inputs, zeros, frozenset(may_lack), up == "z", windows)
+
+
+def check_list(examples: Iterable[Any]) -> list[Any]:
+    """Returns a list of the examples; refuses what is one example itself, and none."""
     if raw.is_file(examples) or isinstance(examples, Mapping):
         raise config.UserError(
             f"Got examples of type {type(examples).__name__}; expected a list of them. Give a "
@@ -77,79 +118,132 @@ def prepare(
         )
     given = list(examples)
     if not given:
-        raise config.UserError("Got no example; expected at least one file, or one by its inputs.")
-    for name in may_lack:
-        config.check_known("input in may_lack", name, sorted(inputs))
-    config.check_known("axis in up", up, ["y", "z"])
-    fields_lib.check_windows(num_windows, inputs)
-    windows = fields_lib.windows(num_windows)
-    reader = _Reader(inputs, frozenset(may_lack), up == "z", windows)
-    rows = [row for rows in _side_by_side(reader.read, given, first) for row in rows]
-    batch = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
-    for name in hidden:
-        for key, zeros in fields_lib.named(name, fields[name].zeros()).items():
-            batch[key] = np.stack([zeros] * len(rows))
-    return batch
+        raise config.UserError(
+            "Got no example; expected at least one file, or one by its inputs. Give it."
+        )
+    return given
 
 
-def read_pairs(examples: Sequence[Any], name: str) -> list[np.ndarray]:
-    """Reads pairs of frames whole, uint8 [2, H, W, 3], as `prepare` does before it cuts them.
+def read_pairs(examples: Iterable[Any], name: str) -> list[np.ndarray]:
+    """Reads pairs of frames one after the other, see `read_pair`."""
+    return [read_pair(i, given, name) for i, given in enumerate(examples)]
+
+
+def read_pair(number: int, given: Any, name: str) -> np.ndarray:
+    """Reads a pair of frames whole, uint8 [2, H, W, 3], as `prepare` does before it cuts them.
 
     Args:
-        examples: each as of `prepare`.
+        number: of the example.
+        given: the example, as of `prepare`.
         name: of the input.
 
     Raises:
-        config.UserError: a pair can't be read.
+        config.UserError: it can't be read.
     """
-
-    def read(number: int, given: Any) -> np.ndarray:
-        what = f"example {number}"
-        if isinstance(given, Mapping):
-            for key in given:
-                config.check_known(f"input of {what}", key, [name])
-            given = given.get(name)
-        with raw.refusing(what, "frames"):
-            return raw.read_frames(given)
-
-    return _side_by_side(read, list(examples), 0)
+    what, given = _taken(number, given)
+    if isinstance(given, Mapping):
+        for key in given:
+            config.check_known(f"input of {what}", key, [name])
+        given = given.get(name)
+    with raw.refusing(what, "frames"):
+        return raw.read_frames(given)
 
 
-def _side_by_side(read: Callable[[int, Any], Any], given: list[Any], first: int) -> list[Any]:
-    """Returns `read(first + i, given[i])` of all, or raises the error of the first with one."""
-    if len(given) == 1:
-        return [read(first, given[0])]
-    threads = futures.ThreadPoolExecutor(isolated.num_cores())
+def read_ahead(
+    read: Callable[[int, Any], Any], examples: Iterable[Any], ahead: int, first: int = 0
+) -> Iterator[tuple[Any, Any]]:
+    """Reads examples in threads, a few of them before they are asked for.
+
+    Args:
+        read: what is done with the number and the value of each.
+        examples: any number of them; they are taken one by one.
+        ahead: how many of those that are read may wait in memory; a few more are being read.
+        first: number of the first.
+
+    Yields:
+        Each example, in their order, and what `read` returned, or the `config.UserError` that it
+        raised.
+    """
+    num_threads = isolated.num_cores()
+    threads = futures.ThreadPoolExecutor(num_threads)
+    waiting: collections.deque[tuple[Any, futures.Future]] = collections.deque()
+    numbered = enumerate(examples, start=first)
     try:
-        return list(threads.map(read, range(first, first + len(given)), given))
+        while True:
+            for number, given in numbered:
+                waiting.append((given, threads.submit(read, number, given)))
+                if len(waiting) >= ahead + num_threads:
+                    break
+            if not waiting:
+                return
+            given, future = waiting.popleft()
+            try:
+                found = future.result()
+            except config.UserError as error:
+                found = error
+            yield given, found
     except BaseException as error:
         threads.shutdown(wait=False, cancel_futures=True)
-        if not isinstance(error, Exception):  # From the keyboard: not after minutes.
+        if isinstance(error, KeyboardInterrupt):  # Not after minutes.
             isolated.interrupt_kept()
         raise
     finally:
-        threads.shutdown()
+        threads.shutdown(wait=not waiting, cancel_futures=True)
 
 
 @dataclasses.dataclass(frozen=True)
-class _Reader:
+class Reader:
     """Makes what a model gets of what a user gives.
 
     Attributes:
         inputs: fields by name.
+        hidden: fields of targets that a model reads in training alone; it gets zeros of them.
         may_lack: names of those that may be lacking.
         z_up: whether the z axis of points is the vertical one.
         windows: their places in each example.
     """
 
     inputs: Mapping[str, fields_lib.Field]
+    hidden: Mapping[str, fields_lib.Field]
     may_lack: frozenset[str]
     z_up: bool
     windows: Sequence[float]
 
+    def prepare(self, examples: Iterable[Any], first: int = 0) -> dict[str, np.ndarray]:
+        """Returns a batch of examples, see `prepare`."""
+        given = check_list(examples)
+        read = [self.read(first, given[0])] if len(given) == 1 else []  # Which needs no thread.
+        for _, rows in () if read else read_ahead(self.read, given, len(given), first):
+            if isinstance(rows, Exception):
+                raise rows
+            read.append(rows)
+        return self.batch([row for rows in read for row in rows])
+
+    def name_of(self, number: int, given: Any) -> str:
+        """Returns how an example is called: its own name, its file's, or 'example 17'."""
+        if isinstance(given, Example):
+            return given.name
+        name = self._file_name(given, self.inputs)
+        return name[2:-1] or f"example {number}"
+
+    def batch(self, rows: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
+        """Returns windows of examples, one or more, as arrays [B, ...] by name."""
+        batch = {name: np.stack([row[name] for row in rows]) for name in rows[0]}
+        for name, field in self.hidden.items():
+            for key, zeros in fields_lib.named(name, field.zeros()).items():
+                batch[key] = np.stack([zeros] * len(rows))
+        return batch
+
     def read(self, number: int, given: Any) -> list[dict[str, np.ndarray]]:
-        """Returns the windows of example `number`."""
-        what = f"example {number}{self._file_name(given, self.inputs)}"
+        """Returns the windows of example `number`.
+
+        Raises:
+            config.UserError: it can't be read, or lacks an input.
+        """
+        what, value = _taken(number, given)
+        if value is given:
+            what += self._file_name(given, self.inputs)
+        given = value
         if isinstance(given, Mapping):
             for name in given:
                 config.check_known(f"input of {what}", name, sorted(self.inputs))
@@ -276,3 +370,12 @@ class _Reader:
                 example |= fields_lib.named(name, field.read(value, position, None))
         masks = {f"{name}_mask": np.bool_(name in values) for name in sorted(self.may_lack)}
         return example | masks | {"example_id": np.int32(number)}
+
+
+def _taken(number: int, given: Any) -> tuple[str, Any]:
+    """Returns how messages call an example, and its value; raises what there is instead of one."""
+    if not isinstance(given, Example):
+        return f"example {number}", given
+    if isinstance(given.value, config.UserError):
+        raise given.value
+    return given.name, given.value

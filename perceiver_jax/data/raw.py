@@ -6,6 +6,7 @@ much by it: frames become JPEG files, audio gets 16 bits.
 
 from collections.abc import Callable, Iterator, Mapping
 import contextlib
+import dataclasses
 import io
 import logging
 import math
@@ -43,6 +44,15 @@ _LOGGER = logging.getLogger(__name__)
 _MISSING = "no such file"  # Cause of a BadDataError.
 _SOUND_TYPES = ("float16", "float32", "float64", "int16", "int32", "uint8")
 _MAX_FRAME_RATE = 1_000  # A second; more are the samples of audio.
+_BOM = b"\xef\xbb\xbf"  # Which some programs put before a text.
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One of the examples of an `.npy` file, along its first axis; the others are not read."""
+
+    path: str | os.PathLike[str]
+    index: int
 
 
 def is_file(raw: Any) -> bool:
@@ -84,7 +94,12 @@ def read_array(raw: Any, field: array_field.Array, what: str) -> np.ndarray:
         errors.BadDataError: the file can't be read.
         config.UserError: it is another one than those of training.
     """
-    if is_file(raw):
+    if isinstance(raw, Row):
+        with errors.of_bad_data():
+            raw = np.array(
+                np.load(_existing(raw.path), mmap_mode="r", allow_pickle=False)[raw.index]
+            )
+    elif is_file(raw):
         file = io.BytesIO(_content(raw))
         with errors.of_bad_data():
             raw = np.load(file, allow_pickle=False)
@@ -132,12 +147,17 @@ def read_frames(raw: Any) -> np.ndarray:
 def read_text(raw: Any) -> np.ndarray:
     """Returns the ids of a text's bytes, `[MASK]` one of them.
 
+    Of a file, white space at both ends is left out, as `prepare_data text_files` does.
+
     Raises:
-        errors.BadDataError: there is no such file, or it is no UTF-8.
+        errors.BadDataError: there is no such file, it is no UTF-8, or has no letters.
     """
     if not is_file(raw):
         raise errors.BadDataError("wrong type", type(raw).__name__)
-    return text_field.with_gaps(raw if isinstance(raw, str) else _content(raw))
+    text = raw if isinstance(raw, str) else _content(raw).removeprefix(_BOM).strip()
+    if not text.strip():
+        raise errors.BadDataError("empty text")
+    return text_field.with_gaps(text)
 
 
 def read_points(raw: Any, num_points: int, z_up: bool) -> np.ndarray:

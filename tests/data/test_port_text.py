@@ -56,8 +56,8 @@ def test_no_word_is_masked_but_what_the_user_says(text_of):
 def test_files_have_texts_and_strings_are_texts(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     path = tmp_path / "text.txt"
-    path.write_text("Grüße\n", encoding="utf-8")
-    (from_file,), (from_string,) = (prepare(x)["text"] for x in (path, "Grüße\n"))
+    path.write_text("\n Grüße \n", encoding="utf-8-sig")  # As prepare_data reads files.
+    (from_file,), (from_string,) = (prepare(x)["text"] for x in (path, "Grüße"))
     np.testing.assert_array_equal(from_file, from_string)
     (name,) = prepare("text.txt")["text"]
     assert text.decode(name) == "text.txt"
