@@ -13,6 +13,7 @@ ROOF = {
     "attention_pictures",
     "config_file",
     "consistency",
+    "exporting",
     "predictions",
     "pretrained",
     "runs",

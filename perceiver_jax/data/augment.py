@@ -14,7 +14,7 @@ Range = tuple[Number, Number]
 Box = tuple[int, int, int, int]  # left, upper, right, lower in pixels
 
 _ATTEMPTS = 10
-_CENTRE_FRACTION = 224 / 256
+CENTRE_FRACTION = 224 / 256
 _GREY = np.array([0.299, 0.587, 0.114])  # ITU-R 601, as in Pillow.
 
 
@@ -62,7 +62,7 @@ def centre_box(size: tuple[int, int], before_middle: bool = False) -> Box:
             instead of to the right or down.
     """
     width, height = size
-    side = max(1, math.floor(_CENTRE_FRACTION * min(size)))
+    side = max(1, math.floor(CENTRE_FRACTION * min(size)))
     after = 0 if before_middle else 1
     left, upper = (width - side + after) // 2, (height - side + after) // 2
     return left, upper, left + side, upper + side

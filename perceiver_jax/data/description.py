@@ -29,7 +29,7 @@ class Description(NamedTuple):
         """Returns JSON values; how arrays are augmented is left out."""
         return {
             "fields": {
-                name: {"kind": _kind(name, field)} | _settings(field)
+                name: {"kind": kind(name, field)} | _settings(field)
                 for name, field in self.fields.items()
             },
             "class_names": {name: list(names) for name, names in self.class_names.items()},
@@ -65,10 +65,15 @@ def _kinds() -> dict[str, Any]:
     return {**fields_lib.FIELDS, "array": array.Array, "multi_hot": array.MultiHot}
 
 
-def _kind(name: str, field: Any) -> str:
-    for kind, known in _kinds().items():
+def kind(name: str, field: Any) -> str:
+    """Returns the kind of a field.
+
+    Raises:
+        config.UserError: it has none.
+    """
+    for kind_, known in _kinds().items():
         if type(field) is known:
-            return kind
+            return kind_
     raise config.UserError(
         f"Field {name!r} is a {type(field).__name__}, which is no kind; expected one of "
         f"{sorted(_kinds())}. Add it to perceiver_jax.data.fields.FIELDS."

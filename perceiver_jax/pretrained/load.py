@@ -107,10 +107,12 @@ def _of_ours(path, weights, found):
             "weights anew."
         ) from error
     fields, class_names, may_lack = workdir_lib.read_description(folder, config)
-    return _run(path, config, fields, class_names, may_lack, weights, None, "port")
+    exported = folder / "export.json"
+    step = files.read_json(exported).get("step", 0) if exported.is_file() else 0
+    return _run(path, config, fields, class_names, may_lack, weights, None, "port", step)
 
 
-def _run(path, config, fields, class_names, may_lack, weights, table, source):
+def _run(path, config, fields, class_names, may_lack, weights, table, source, step=0):
     config = ml_collections.ConfigDict(workdir_lib.plain(dict(config)))
     model = perceiver_jax.build_model(config.model)
     read = {
@@ -123,7 +125,7 @@ def _run(path, config, fields, class_names, may_lack, weights, table, source):
     params = names.read(weights.tensors, table or names.own(shapes), shapes, source, weights.where)
     return runs.Run(
         path,
-        0,
+        step,
         config,
         model,
         jax.device_put(params),

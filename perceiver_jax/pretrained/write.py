@@ -5,6 +5,7 @@ import json
 import os
 import pathlib
 import re
+import shutil
 from typing import Any
 
 import numpy as np
@@ -83,18 +84,30 @@ def write_own(run: runs.Run, folder: str | os.PathLike[str]) -> None:
     _write(folder, tensors, {"data.json": data.to_json(), "config.json": run.config.to_dict()})
 
 
-def _write(folder, tensors, files: Mapping[str, Json]):
+def check_empty(folder: str | os.PathLike[str]) -> None:
+    """Refuses a folder that holds something.
+
+    Raises:
+      UserError: if it does, or is no folder.
+    """
     folder = pathlib.Path(folder)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise config_lib.UserError(
             f"{folder} is there already, and holds something; expected a new or an empty folder. "
             "Choose another, or remove it."
         )
+
+
+def _write(folder, tensors, files: Mapping[str, Json]):
+    check_empty(folder)
+    folder = pathlib.Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     # transformers refuses files that don't say which framework's layout theirs is.
     safetensors.numpy.save_file(tensors, folder / "model.safetensors", {"format": "pt"})
     for name, values in files.items():
         (folder / name).write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
+    # safetensors lets nobody else read its file, whatever umask says.
+    shutil.copymode(folder / "config.json", folder / "model.safetensors")
 
 
 def _is_of_pixels(path, section):

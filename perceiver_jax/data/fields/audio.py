@@ -15,8 +15,8 @@ import soxr
 
 from perceiver_jax import config
 
-_LOG_OFFSET = 1e-4
-_LOG_MEAN, _LOG_STD = -0.4, 5.6  # Of log-mel values of atari_clips.
+LOG_OFFSET = 1e-4
+LOG_MEAN, LOG_STD = -0.4, 5.6  # Of log-mel values of atari_clips.
 
 
 @dataclasses.dataclass(frozen=True)
@@ -150,7 +150,7 @@ def log_mel(
     hann = scipy.signal.get_window("hann", window).astype(np.float32)
     power = np.abs(scipy.fft.rfft(frames * hann)) ** 2
     mel = (mel_filters(sample_rate, num_bins, window) @ power.T).T
-    return (np.log(mel + np.float32(_LOG_OFFSET)) - np.float32(_LOG_MEAN)) / np.float32(_LOG_STD)
+    return (np.log(mel + np.float32(LOG_OFFSET)) - np.float32(LOG_MEAN)) / np.float32(LOG_STD)
 
 
 @functools.cache

@@ -1,0 +1,39 @@
+"""Writes a model as a folder that runs elsewhere, without this package and without Haiku.
+
+    python -m experiments.export --workdir=WHAT --output=FOLDER
+
+The folder has programs for CPUs, CUDA and TPUs and any batch size (StableHLO), the weights
+(safetensors), how inputs are prepared and what classes are called (JSON), and a README with a
+program that runs it. `perceiver_jax.load_pretrained` and the other commands open it as well.
+"""
+
+import argparse
+import pathlib
+import sys
+
+from experiments import cli
+
+
+def main(argv: list[str]) -> None:
+    """Runs the command."""
+    parser = argparse.ArgumentParser(
+        "python -m experiments.export", description=__doc__.partition("\n")[0]
+    )
+    parser.add_argument(
+        "--workdir",
+        required=True,
+        metavar="WHAT",
+        help="a training run's workdir, a folder of weights, a released name or an exported folder",
+    )
+    parser.add_argument("--output", type=pathlib.Path, required=True, help="a new folder")
+    flags = parser.parse_args(argv)
+    with cli.user_errors_end_the_program():
+        from perceiver_jax import exporting  # Here, for they take seconds.
+        from perceiver_jax.pretrained import load
+
+        exporting.export(load.load_pretrained(flags.workdir), flags.output)
+    print(f"wrote {flags.output}")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,67 @@
+"""Runs of the recipes' kinds with small models of random weights."""
+
+import functools
+import pathlib
+
+import jax
+import numpy as np
+import pytest
+
+import perceiver_jax
+from perceiver_jax import data as data_lib
+from perceiver_jax import runs, tasks
+from perceiver_jax.data import fields as fields_lib
+
+CONFIGS = pathlib.Path(__file__).parents[2] / "experiments" / "configs"
+LAYERS = ("cross_attend_0", "latent_transformer_0", "cross_attend_0", "latent_transformer_0")
+ORDERS = ("sequential", "unrolled")  # Have layers of their own.
+SMALL = {"num_latents": 3, "latent_channels": 16, "num_self_attends": 1}
+
+
+def _draw(rng, name, shape):
+    if name == "w":  # A linear map keeps lengths.
+        return rng.normal(0, np.prod(shape[:-1]) ** -0.5, shape).astype(np.float32)
+    if name in ("scale", "variance"):
+        return rng.uniform(0.5, 1.5, shape).astype(np.float32)
+    return rng.normal(0, 0.01 if name in ("b", "bias") else 0.5, shape).astype(np.float32)
+
+
+@functools.cache
+def make_run(recipe, **changes):
+    """A run that was not trained."""
+    changes = {f"model.encoder.{key}": x for key, x in SMALL.items()} | changes
+    if not recipe.endswith(ORDERS):
+        changes = {"model.encoder.layers": LAYERS} | changes
+    config = perceiver_jax.load_config(str(CONFIGS / recipe), changes)
+    data = data_lib.build_data(**config.data)
+    model = perceiver_jax.build_model(config.model)
+    inputs = config.model.inputs
+    read = {name: x for name, x in data.fields.items() if not x.is_target or name in inputs}
+    shapes = jax.eval_shape(model.init, jax.random.key(0), fields_lib.zero_batch(read))
+    rng = np.random.default_rng(0)
+    params = {
+        module: {name: _draw(rng, name, x.shape) for name, x in leaves.items()}
+        for module, leaves in shapes.items()
+    }
+    class_names = {
+        name: tuple(f"class {i}" for i in range(field.num_classes))
+        for name, field in data.fields.items()
+        if hasattr(field, "num_classes")
+    }
+    return runs.Run(
+        pathlib.Path("nowhere"),
+        7,
+        config,
+        model,
+        jax.device_put(params),
+        tasks.build_task(config.task, data.fields),
+        data.fields,
+        class_names,
+        tuple(sorted(data.may_lack)),
+    )
+
+
+@pytest.fixture(scope="session")
+def run_of():
+    """Returns the run of a recipe, made once."""
+    return make_run
