@@ -5,14 +5,14 @@ They are computed on demand from the latents that a layer gets; the layer itself
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
 from perceiver_jax import attention, kernels, tokens
 
 # `scores` before the softmax, query times key over √P, -inf where the mask is False; and `weights`
 # after it, which sum to one over all that is read, or to zero where nothing is. Both are
-# [B, H, N, *M], float32 at least. A plain dict, for programs made by `jax.export` can return it to
-# those who don't have this package.
+# [B, H, N, *M], float32 at least; where latents are chosen, N counts these. A plain dict, for
+# programs made by `jax.export` can return it to those who don't have this package.
 AttentionMap = dict[str, jax.Array]
 
 
@@ -22,21 +22,32 @@ def of_cross_attend(
     inputs: Float[Array, "B M C"],
     mask: Bool[Array, "B M"] | None = None,
     num_heads: int = 1,
+    chosen: Int[Array, " n"] | None = None,
 ) -> AttentionMap:
-    """The map `[B, H, N, M]` of `attention.cross_attend`, of the same arguments."""
+    """The map `[B, H, N, M]` of `attention.cross_attend`, of the same arguments.
+
+    Of `chosen` latents it is `[B, H, n, M]`, for which no more memory is taken.
+    """
     inputs = tokens.blank(inputs, mask)
     query = attention.linear(params["query"], attention.layer_norm(params["query_norm"], latents))
     key = attention.linear(params["key"], attention.layer_norm(params["input_norm"], inputs))
-    return _map(query, key, mask, num_heads)
+    return _map(_take(query, chosen), key, mask, num_heads)
 
 
 def of_self_attend(
-    params: attention.Params, latents: Float[Array, "B N D"], num_heads: int = 8
+    params: attention.Params,
+    latents: Float[Array, "B N D"],
+    num_heads: int = 8,
+    chosen: Int[Array, " n"] | None = None,
 ) -> AttentionMap:
-    """The map `[B, H, N, N]` of `attention.self_attend`, of the same arguments."""
+    """The map `[B, H, N, N]` of `attention.self_attend`, or `[B, H, n, N]` of `chosen` latents."""
     normed = attention.layer_norm(params["norm"], latents)
     query, key = (attention.linear(params[name], normed) for name in ("query", "key"))
-    return _map(query, key, None, num_heads)
+    return _map(_take(query, chosen), key, None, num_heads)
+
+
+def _take(query, chosen):
+    return query if chosen is None else query[:, chosen]
 
 
 def _map(query, key, mask, num_heads):

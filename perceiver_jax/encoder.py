@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import haiku as hk
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Key
+from jaxtyping import Array, Bool, Float, Int, Key
 
 from perceiver_jax import attention, attention_maps, config, dropout, tokens
 from perceiver_jax import layers as layers_lib
@@ -170,39 +170,44 @@ class PerceiverEncoder(hk.Module):
         self,
         inputs: Mapping[str, tokens.Tokens],
         indices: Sequence[int],
+        chosen: Int[Array, " n"] | None = None,
     ) -> dict[int, dict[str, attention_maps.AttentionMap]]:
         """What the layers of the given indices attend to, without dropout.
 
         Args:
           inputs: as in `__call__`.
           indices: of layers.
+          chosen: latents whose maps are wanted; None: all.
 
         Returns:
           By index: the map of a cross-attend over all that it reads, by its source; or those of all
           self-attends, as 'self_attend_0' and so on.
         """
-        sources = {name: _source(x) for name, x in inputs.items()}
-        layers = self.resolved
-        weights = self._all_weights(layers, sources)
+        layers, maps, done = self.resolved, {}, 0
         values = next(iter(inputs.values())).values
         latents = self.initial_latents(values.shape[-3], values.dtype)
-        maps = {}
-        for index, layer in enumerate(layers[: max(indices) + 1]):
-            params, read = weights[layer.weights], _read(sources, layer)
-            if index in indices and read is None:
-                maps[index] = {}
-                for i, block in enumerate(params):
-                    name, heads = f"self_attend_{i}", self.num_self_attend_heads
-                    maps[index][name] = attention_maps.of_self_attend(block, latents, heads)
-                    latents = self._layer([block], latents, None, None, scanned=False)
-                continue
-            if index in indices:
-                found = attention_maps.of_cross_attend(
-                    params, latents, read.values, read.mask, self.num_cross_attend_heads
-                )
-                maps[index] = {layer.source: found}
-            latents = self._layer(params, latents, read, None, scanned=False)
+        for index in sorted(set(indices)):
+            latents = self.update(latents, inputs, layers[done:index])
+            maps[index], latents = self._map_layer(latents, inputs, layers[index], chosen)
+            done = index + 1
         return maps
+
+    @hk.name_like("__call__")
+    def _map_layer(self, latents, inputs, layer, chosen):
+        """What a layer attends to, and the latents after it."""
+        sources = {name: _source(x) for name, x in inputs.items()}
+        params, read = self._all_weights([layer], sources)[layer.weights], _read(sources, layer)
+        if read is not None:
+            found = attention_maps.of_cross_attend(
+                params, latents, read.values, read.mask, self.num_cross_attend_heads, chosen
+            )
+            return {layer.source: found}, self._layer(params, latents, read, None, scanned=False)
+        maps = {}
+        for i, block in enumerate(params):
+            heads = self.num_self_attend_heads
+            maps[f"self_attend_{i}"] = attention_maps.of_self_attend(block, latents, heads, chosen)
+            latents = self._layer([block], latents, None, None, scanned=False)
+        return maps, latents
 
     def _all_weights(self, layers, sources):
         """The parameters behind each name; made in the order of the layers."""

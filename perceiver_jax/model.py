@@ -42,13 +42,15 @@ class Model(NamedTuple):
         alone, or what else a cross-attend may read: 'video', 'all[2]'.
       latents: `latents(params, batch, pooled=False)`: the final latents, float32 `[B, N, D]`, or
         their mean `[B, D]`: an embedding of each example.
-      attention_maps: `attention_maps(params, batch, indices)`: what the layers of these indices in
-        `encoder.layers` attend to, one `{name: {'scores': ..., 'weights': ...}}` for each, before
-        and after the softmax. Maps of cross-attends are by input, `[B, H, N, *X]` over the input's
-        own grid (rows and columns of an image; frames, rows and columns of patches of a video;
-        frames and bins of a spectrogram; patches of audio), or over that of the part that is read;
-        the weights of all inputs of a cross-attend sum to one, and scores are -inf where a mask is
-        False. Those of a latent Transformer are `[B, H, N, N]`, by 'self_attend_0' and so on.
+      attention_maps: `attention_maps(params, batch, indices, latents=None)`: what the layers of
+        these indices in `encoder.layers` attend to, one `{name: {'scores': ..., 'weights': ...}}`
+        for each, before and after the softmax. Maps of cross-attends are by input, `[B, H, N, *X]`
+        over the input's own grid (rows and columns of an image; frames, rows and columns of
+        patches of a video; frames and bins of a spectrogram; patches of audio), or over that of
+        the part that is read; the weights of all inputs of a cross-attend sum to one, and scores
+        are -inf where a mask is False. Those of a latent Transformer are `[B, H, N, N]`, by
+        'self_attend_0' and so on. Of given latents, a list of their numbers, N counts these alone,
+        and no memory is taken for the others.
       initial_latents: `initial_latents(params, batch_size) -> latents`, where a stream begins.
       step: `step(params, latents, part) -> latents`: an unrolled model, whose layers are the same
         for one part of its inputs after the other, reads the next one. `part` is a batch of one
@@ -170,10 +172,10 @@ def _build(inputs, outputs, encoder, fusion=None, decoder=None, dtype="float32",
     def embedding(batch, compute_dtype):
         return encode(modules(), batch, None, False, compute_dtype)[0]
 
-    def map_attention(batch, indices, compute_dtype):
+    def map_attention(batch, indices, chosen, compute_dtype):
         made = modules()
         found = _with_dtype(embed(made, batch, None, False)[0], compute_dtype)
-        maps = made.encode.attention_maps(found, indices)
+        maps = made.encode.attention_maps(found, indices, chosen)
         arrays, _ = made.inputs.take(batch)
         for index in set(indices):
             if resolved[index].is_cross_attend:
@@ -240,7 +242,7 @@ def _build(inputs, outputs, encoder, fusion=None, decoder=None, dtype="float32",
             found = run_embedding.apply(_cast(params, dtype), set(), batch, dtype).astype(wide)
         return found.mean(axis=1) if pooled else found
 
-    def maps(params, batch, indices):
+    def maps(params, batch, indices, latents=None):
         known = range(len(resolved))
         try:
             given = [operator.index(index) for index in indices]
@@ -251,8 +253,9 @@ def _build(inputs, outputs, encoder, fusion=None, decoder=None, dtype="float32",
                 f"indices is {indices!r}; expected a list of layers, whole numbers from 0 to "
                 f"{known[-1]}. Give one or several; under jit they are static."
             )
+        chosen = None if latents is None else _check_chosen(latents, encoder["num_latents"])
         with _explaining(checks.shapes(params), batch, inputs, init):
-            return run_maps.apply(_cast(params, dtype), set(), batch, tuple(given), dtype)
+            return run_maps.apply(_cast(params, dtype), set(), batch, tuple(given), chosen, dtype)
 
     def initial_latents(params, batch_size):
         if isinstance(batch_size, numbers.Number):  # Else a symbol.
@@ -341,6 +344,19 @@ def _check_latents(latents, expected):
             f"The latents {got}; expected floats of shape {expected}. Begin with "
             "initial_latents(params, batch_size)."
         )
+
+
+def _check_chosen(latents, num_latents):
+    """Latents by number; those that are traced can't be checked for their range."""
+    chosen = jnp.asarray(latents)
+    is_list = chosen.ndim == 1 and chosen.size and jnp.issubdtype(chosen.dtype, jnp.integer)
+    is_traced = isinstance(chosen, jax.core.Tracer)
+    if not is_list or not (is_traced or 0 <= int(chosen.min()) <= int(chosen.max()) < num_latents):
+        raise config_lib.UserError(
+            f"latents is {latents!r}; expected a list of whole numbers from 0 to "
+            f"{num_latents - 1}. Give one or several, or None for all."
+        )
+    return chosen
 
 
 def _keys(rng, batch_size):

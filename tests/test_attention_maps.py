@@ -99,6 +99,21 @@ def test_maps_of_permuted_pixels_are_in_the_order_of_the_image():
     np.testing.assert_allclose(maps(4)["scores"], maps(-1)["scores"], atol=1e-5)
 
 
+def test_maps_of_chosen_latents_are_those_of_all_latents_in_that_order():
+    model, params, batch = unrolled(), params_of(unrolled), make_batch()
+    chosen = [3, 0]
+    everything = model.attention_maps(params, batch, (0, 1))
+    some = jax.jit(lambda x: model.attention_maps(params, batch, (0, 1), x))(np.array(chosen))
+    for whole, part in zip(jax.tree.leaves(everything), jax.tree.leaves(some), strict=True):
+        np.testing.assert_allclose(part, whole[:, :, np.array(chosen)], atol=1e-6)
+
+
+@pytest.mark.parametrize("latents", [[5], [-1], [], [[0]], 0, [0.5]])
+def test_latents_that_there_are_not_are_an_error(latents):
+    with pytest.raises(config.UserError, match="expected a list of whole numbers from 0 to 4"):
+        unrolled().attention_maps(params_of(unrolled), make_batch(), [0], latents)
+
+
 @pytest.mark.parametrize("indices", [[6], [], [[0]], np.array(0), [0.0], 0])
 def test_indices_of_no_layer_are_an_error(indices):
     with pytest.raises(
