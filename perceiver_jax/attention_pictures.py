@@ -75,7 +75,7 @@ def overlay(
 def colours(fractions: Any) -> UInt8[np.ndarray, "*X 3"]:
     """Returns the colours of the scale, from 0 (lowest) to 1 (highest)."""
     scale = _scale()
-    places = np.nan_to_num(np.clip(np.asarray(fractions, np.float32), 0, 1)) * (len(scale) - 1)
+    places = np.clip(np.nan_to_num(np.asarray(fractions, np.float32)), 0, 1) * (len(scale) - 1)
     return scale[np.rint(places).astype(int)]
 
 
@@ -87,29 +87,33 @@ def frames_shown(num_frames: int) -> list[int]:
 
 @dataclasses.dataclass(frozen=True)
 class _Paint:
-    """A map as colours.
+    """What is to be seen of a map.
 
     Attributes:
-      colours: of each cell.
-      opacity: of them.
+      shares: of each cell, from 0 (blue) to 1 (red); NaN: masked.
+      opacity: of the colours.
       best: the highest cell; None: not to be marked.
     """
 
-    colours: UInt8[np.ndarray, "*X 3"]
+    shares: Float[np.ndarray, "*X"]
     opacity: int | float
     best: tuple[int, ...] | None
 
     @property
+    def colours(self) -> UInt8[np.ndarray, "*X 3"]:
+        """Of each cell."""
+        return np.where(np.isnan(self.shares)[..., None], np.uint8(_MASKED), colours(self.shares))
+
+    @property
     def grid(self) -> tuple[int, ...]:
         """Cells along each axis."""
-        return self.colours.shape[:-1]
+        return self.shares.shape
 
     def slice(self, index: tuple[int, ...]) -> "_Paint":
         """What lies at an index of the first axes."""
         inside = self.best is not None and self.best[: len(index)] == index
-        return _Paint(
-            self.colours[index], self.opacity, self.best[len(index) :] if inside else None
-        )
+        best = self.best[len(index) :] if inside else None
+        return dataclasses.replace(self, shares=self.shares[index], best=best)
 
     def over(self, base: np.ndarray, colours: np.ndarray) -> np.ndarray:
         """Mixes colours with what is beneath."""
@@ -118,21 +122,23 @@ class _Paint:
 
 
 def _paint(
-    grid: Float[np.ndarray, "*X"], limits: tuple[Any, Any] | None, opacity: int | float, mark: bool
+    grid: Float[np.ndarray, "*X"],
+    limits: tuple[Any, Any] | None,
+    opacity: int | float,
+    mark: bool,
 ) -> _Paint:
     there = np.isfinite(grid)
     found = grid[there]
     if limits is None:
         limits = (float(found.min()), float(found.max())) if found.size else (0.0, 1.0)
     low, high = limits
-    with np.errstate(invalid="ignore"):
-        fractions = (grid - low) / max(high - low, 1e-30)
-    shown = np.where(there[..., None], colours(fractions), np.uint8(_MASKED))
     best = None
     if mark and found.size and found.max() > found.min():
         best = np.unravel_index(np.where(there, grid, -np.inf).argmax(), grid.shape)
         best = tuple(int(i) for i in best)
-    return _Paint(shown, opacity, best)
+    with np.errstate(invalid="ignore"):
+        shares = np.clip((grid - low) / max(high - low, 1e-30), 0, 1)
+    return _Paint(np.where(there, shares, np.float32(np.nan)), opacity, best)
 
 
 @functools.cache
@@ -155,13 +161,13 @@ def _draw_image(values: np.ndarray, grid: _Grid, paint: _Paint | None, side: int
 
 def _draw_frames(values: np.ndarray, grid: _Grid, paint: _Paint | None, side: int) -> Picture:
     size = _enlarged(values.shape[1:3], side)
-    return _tiled([_cells(_rgb(frame), paint, size) for frame in values], 2)
+    return tiled([_cells(_rgb(frame), paint, size) for frame in values], 2)
 
 
 def _draw_video(values: np.ndarray, grid: _Grid, paint: _Paint | None, side: int) -> Picture:
     times = len(values) if grid is None else grid[0]
     size = _enlarged(values.shape[1:3], side // 2)
-    return _tiled(
+    return tiled(
         [
             _cells(
                 _rgb(values[time * len(values) // times]),
@@ -180,7 +186,7 @@ def _draw_mel(values: np.ndarray, grid: _Grid, paint: _Paint | None, side: int) 
     picture = np.repeat(np.rint(255 * levels.T[::-1, :, None]), 3, axis=2).astype(np.uint8)
     if paint is not None:
         best = paint.best and (paint.grid[1] - 1 - paint.best[1], paint.best[0])
-        paint = _Paint(paint.colours.swapaxes(0, 1)[::-1], paint.opacity, best)
+        paint = _Paint(paint.shares.T[::-1], paint.opacity, best)
     return _cells(picture, paint, (side, side * 3 // 2))
 
 
@@ -274,7 +280,7 @@ def _slices(values: np.ndarray, grid: tuple[int, ...], paint: _Paint | None, sid
         at = tuple(i * n // m for i, n, m in zip(index, values.shape, outer, strict=False))
         of_slice = None if paint is None else paint.slice(index)
         pictures.append(_cells(_rgb(values[at], values), of_slice, size))
-    return _tiled(pictures)
+    return tiled(pictures)
 
 
 _LAYOUTS = {
@@ -345,7 +351,7 @@ def _boxed(picture: np.ndarray, cell: tuple[int, ...], grid: tuple[int, ...]) ->
     return np.asarray(image)
 
 
-def _tiled(pictures: Sequence[np.ndarray], columns: int = _COLUMNS) -> Picture:
+def tiled(pictures: Sequence[np.ndarray], columns: int = _COLUMNS) -> Picture:
     """Pictures of one size in rows, from left to right."""
     columns = min(columns, len(pictures))
     height, width, _ = pictures[0].shape
@@ -364,7 +370,10 @@ def _lines(values: np.ndarray, paint: _Paint | None, side: int) -> Picture:
     height, width = side // 2, 2 * side
     picture = np.full((height, width, 3), 255, np.uint8)
     if paint is not None:
-        stripes = _resized(paint.colours.reshape(1, -1, 3), (1, width))
+        # Where several cells are in a column of pixels, it has the colour of the highest.
+        starts = np.arange(width) * paint.shares.size // width
+        highest = np.fmax.reduceat(paint.shares.reshape(-1), starts)
+        stripes = dataclasses.replace(paint, shares=highest).colours
         picture = paint.over(picture, np.broadcast_to(stripes, picture.shape))
     if paint is None or paint.opacity < 1:
         values = np.nan_to_num(values.astype(np.float32))

@@ -10,7 +10,9 @@ PACKAGE = ROOT / "perceiver_jax"
 NEVER = {"clu", "flax", "tensorflow", "torch"}
 # Over the parts: they see all of them, and none of them sees these.
 ROOF = {
+    "attention_looks",
     "attention_pictures",
+    "attention_sheets",
     "config_file",
     "consistency",
     "exporting",
