@@ -253,6 +253,23 @@ class Data:
             read.append(reader.read(index, rng.random(), rng if augmented else None))
         return {name: np.stack([example[name] for example in read]) for name in read[0]}
 
+    def read_test(self, indices: Sequence[int] | np.ndarray) -> Batch:
+        """Reads test examples by index, as evaluation has their middle windows.
+
+        Args:
+            indices: of the examples in the test split.
+
+        Returns:
+            A batch of these examples, in this order.
+
+        Raises:
+            errors.BadDataError: one of them can't be decoded.
+        """
+        reader = self._reader(self.test_split, training=False)
+        (middle,) = fields_lib.windows(1)
+        read = [reader.read(int(index), middle, None) for index in indices]
+        return {name: np.stack([example[name] for example in read]) for name in read[0]}
+
     def zero_batch(self, process_count: int = 1) -> Batch:
         """Returns a training batch of zeros of one process; needs no data set on disk."""
         share = _share(self.batch_size, process_count)
