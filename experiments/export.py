@@ -1,10 +1,11 @@
 """Writes a model as a folder that runs elsewhere, without this package and without Haiku.
 
-    python -m experiments.export --workdir=WHAT --output=FOLDER
+    python -m experiments.export --workdir=WHAT --output=FOLDER [--onnx]
 
 The folder has programs for CPUs, CUDA and TPUs and any batch size (StableHLO), the weights
 (safetensors), how inputs are prepared and what classes are called (JSON), and a README with a
-program that runs it. `perceiver_jax.load_pretrained` and the other commands open it as well.
+program that runs it. `perceiver_jax.load_pretrained` and the other commands open it as well. With
+`--onnx` there is an ONNX file, too; of a model that can't have one it says why, and exits with 1.
 """
 
 import argparse
@@ -26,13 +27,18 @@ def main(argv: list[str]) -> None:
         help="a training run's workdir, a folder of weights, a released name or an exported folder",
     )
     parser.add_argument("--output", type=pathlib.Path, required=True, help="a new folder")
+    parser.add_argument("--onnx", action="store_true", help="write model.onnx as well")
     flags = parser.parse_args(argv)
     with cli.user_errors_end_the_program():
         from perceiver_jax import exporting  # Here, for they take seconds.
         from perceiver_jax.pretrained import load
 
-        exporting.export(load.load_pretrained(flags.workdir), flags.output)
+        problem = exporting.export(
+            load.load_pretrained(flags.workdir), flags.output, onnx=flags.onnx
+        )
     print(f"wrote {flags.output}")
+    if problem:
+        sys.exit(f"There is no ONNX file: {problem}")
 
 
 if __name__ == "__main__":

@@ -75,7 +75,7 @@ def shapes(params: Any) -> Shapes:
             "mapping of modules, each a mapping of arrays."
         )
     return {
-        f"{module}/{name}": jnp.shape(leaf)
+        f"{module}/{name}": np.shape(leaf)
         for module, leaves in params.items()
         for name, leaf in leaves.items()
     }

@@ -1,7 +1,6 @@
 """The exported folder: its files, and what they say."""
 
 from collections.abc import Mapping
-import io
 import json
 import os
 import pathlib
@@ -11,7 +10,7 @@ import jax
 import numpy as np
 
 import perceiver_jax
-from perceiver_jax.exporting import preparing, programs, readme
+from perceiver_jax.exporting import onnx_file, preparing, programs, readme
 from perceiver_jax.pretrained import write
 
 FORMAT = 1  # Of `export.json`; greater if older readers would misunderstand it.
@@ -30,7 +29,7 @@ _MEANINGS = {
 }
 
 
-def export(run: Any, folder: str | os.PathLike[str]) -> None:
+def export(run: Any, folder: str | os.PathLike[str], *, onnx: bool = False) -> str | None:
     """Writes a run as a folder that needs neither this package nor Haiku.
 
     Beside what `write.write_own` writes, from which `load_pretrained` makes a run again:
@@ -40,26 +39,42 @@ def export(run: Any, folder: str | os.PathLike[str]) -> None:
     - `export.json`: shapes, dtypes and meaning of inputs and outputs, how inputs are prepared, and
       the names of the classes;
     - `example.npz`: a batch of noise, and what the model made of it here;
-    - `README.md`: a program that uses all of it with JAX and NumPy alone.
+    - `README.md`: a program that uses all of it with JAX and NumPy alone;
+    - `model.onnx`, if it is asked for, which gives predictions and latents in ONNX runtimes.
 
     Args:
       run: what `load_run` or `load_pretrained` returned.
       folder: where; made if it is not there.
+      onnx: whether an ONNX file is made, and compared with the run in onnxruntime.
+
+    Returns:
+      Why there is no ONNX file though it is asked for, in a line; else None.
 
     Raises:
-      UserError: if the folder holds something.
+      UserError: if the folder holds something, or a package for ONNX is lacking.
     """
     write.check_empty(folder)  # Before what takes time.
     made = {name: programs.make(run, function(run)) for name, function in _FUNCTIONS.items()}
-    example = make_example(run, made["predict"].function)
+    batch, predicted = make_example(run, made["predict"].function)
     content = describe(run, {name: program.outputs for name, program in made.items()})
+    file, problem = None, None
+    if onnx:
+        try:
+            file, content["onnx"] = _make_onnx(run, batch, predicted)
+        except onnx_file.NotConvertedError as error:
+            problem = str(error)
     write.write_own(run, folder)
     folder = pathlib.Path(folder)
     for name, program in made.items():
         (folder / content["programs"][name]).write_bytes(program.serialized)
-    (folder / EXAMPLE).write_bytes(example)
+    if file is not None:
+        (folder / content["onnx"]["file"]).write_bytes(file)
+    arrays = {f"inputs/{name}": x for name, x in batch.items()}
+    arrays |= {f"outputs/{name}": x for name, x in predicted.items()}
+    np.savez_compressed(folder / EXAMPLE, **arrays)
     (folder / DESCRIPTION).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     (folder / "README.md").write_text(readme.text(content), encoding="utf-8")
+    return problem
 
 
 def describe(run: Any, outputs: Mapping[str, Any]) -> dict[str, Any]:
@@ -89,15 +104,11 @@ def describe(run: Any, outputs: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def make_example(run: Any, predict: Any) -> bytes:
-    """Returns the file of an example: 'inputs/NAME' of noise, and 'outputs/NAME'."""
+def make_example(run: Any, predict: Any) -> tuple[programs.Batch, programs.Batch]:
+    """Returns a batch of noise, of one example, and what is predicted of it."""
     rng = np.random.default_rng(0)
     batch = {name: noise(rng, zeros)[None] for name, zeros in programs.inputs(run).items()}
-    outputs = jax.device_get(jax.jit(predict)(programs.flatten(run.params), batch))
-    arrays = {f"inputs/{name}": x for name, x in batch.items()}
-    buffer = io.BytesIO()
-    np.savez_compressed(buffer, **arrays, **{f"outputs/{name}": x for name, x in outputs.items()})
-    return buffer.getvalue()
+    return batch, jax.device_get(jax.jit(predict)(programs.flatten(run.params), batch))
 
 
 def noise(rng: np.random.Generator, zeros: np.ndarray) -> np.ndarray:
@@ -108,6 +119,17 @@ def noise(rng: np.random.Generator, zeros: np.ndarray) -> np.ndarray:
         end = 256 if zeros.dtype == np.uint8 else 2
         return rng.integers(end, size=zeros.shape).astype(zeros.dtype)
     return rng.uniform(-1, 1, zeros.shape).astype(zeros.dtype)
+
+
+def _make_onnx(run, batch, predicted):
+    """The file, and what `export.json` says of it."""
+    file, names = onnx_file.convert(run), onnx_file.output_names(run, predicted)
+    if run.config.model.get("dtype", "float32") != "float32":  # The file's numbers are.
+        params = programs.flatten(run.params)
+        plain = programs.predict(onnx_file.plain_run(run))
+        predicted = jax.device_get(jax.jit(plain)(params, batch))
+    onnx_file.check(file, names, batch, predicted)
+    return file, {"file": "model.onnx", "opset": onnx_file.OPSET, "outputs": names}
 
 
 def _input(run, name, zeros):

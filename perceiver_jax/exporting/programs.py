@@ -71,6 +71,17 @@ def latents(run: Any) -> Callable[[Params, Batch], jax.Array]:
     return function
 
 
+def predict_and_latents(run: Any) -> Callable[[Params, Batch], tuple[Batch, jax.Array]]:
+    """Returns a function that gives both, and computes the latents once."""
+
+    def function(params, batch):
+        params, batch = _nested(params), complete(run, batch)
+        found = run.model.latents(params, batch)
+        return run.task.predict(run.model.decode(params, found, batch)), found
+
+    return function
+
+
 def complete(run: Any, batch: Batch) -> Batch:
     """Returns a batch with zeros for the targets that evaluation hides, as `Run.prepare` has it."""
     size = next(iter(batch.values())).shape[0]

@@ -34,6 +34,21 @@ for name, x in predicted.items():
     print(name, x.shape, "as when it was exported" if same else "NOT as when it was exported")
 """
 
+ONNX = """\
+import json
+
+import numpy as np
+import onnxruntime
+
+about = json.load(open("export.json"))
+session = onnxruntime.InferenceSession(about["onnx"]["file"])
+saved = np.load("example.npz")
+batch = {name: saved[f"inputs/{name}"] for name in about["inputs"]}
+names = about["onnx"]["outputs"]  # What the file calls them; an input may have the same name.
+for name, x in zip(names, session.run(list(names.values()), batch), strict=True):
+    print(name, x.shape)
+"""
+
 
 def text(about: Mapping[str, Any]) -> str:
     """Returns the page.
@@ -53,6 +68,7 @@ def text(about: Mapping[str, Any]) -> str:
         f"`class_names.{name}` has the names of its {len(names):,} classes.\n"
         for name, names in about["class_names"].items()
     )
+    onnx = _ONNX.format(code=ONNX, **about["onnx"]) if "onnx" in about else ""
     return f"""# {name}, after {about["step"]:,} steps
 
 Written by {about["package"]} with JAX {about["jax"]}, for {", ".join(about["platforms"])}.
@@ -66,7 +82,7 @@ flatbuffers), and in this folder:
 With the package, `perceiver_jax.load_pretrained(FOLDER)` opens the folder as a run, which also
 reads files.
 
-## Outputs
+{onnx}## Outputs
 
 `predict.stablehlo` returns, by name:
 
@@ -80,6 +96,16 @@ All of these, by name. `export.json` has the numbers under `inputs.NAME.preproce
 that are used here.
 
 {inputs}"""
+
+
+_ONNX = """## ONNX
+
+`{file}` (opset {opset}) computes predictions and latents in float32, in any runtime of ONNX:
+
+```python
+{code}```
+
+"""
 
 
 def _form(x):

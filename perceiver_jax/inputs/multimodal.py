@@ -133,7 +133,9 @@ class MultimodalPreprocessor(hk.Module):
             f"{name}_mask_token", [values.shape[-1]], init=hk.initializers.TruncatedNormal(0.02)
         )
         if rng is None:
-            hidden = jnp.full(values.shape[:1], name in self.masked_in_evaluation)
+            # Not `jnp.full`: jax2onnx has one of its own, which takes no symbol of a batch size.
+            is_hidden = jnp.array(name in self.masked_in_evaluation)
+            hidden = jnp.broadcast_to(is_hidden, values.shape[:1])
         else:
             # Streams of `_drop_stream` are numbered from 0.
             index = len(self.preprocessors) + sorted(self.preprocessors).index(name)
