@@ -222,20 +222,58 @@ def self_attend(
     Returns:
       The updated latents.
     """
-    normed = layer_norm(params["norm"], latents)
+    rows = latents.reshape(-1, latents.shape[-1])
+    rows = self_attend_rows(
+        params,
+        rows,
+        latents.shape[0],
+        num_heads=num_heads,
+        streaming=streaming,
+        dropout_rate=dropout_rate,
+        gelu=gelu,
+        rng=rng,
+    )
+    return rows.reshape(latents.shape)
+
+
+def self_attend_rows(
+    params: Params,
+    rows: Float[Array, "BN D"],
+    batch_size: int,
+    *,
+    num_heads: int = 8,
+    streaming: bool = True,
+    dropout_rate: float = 0.0,
+    gelu: str = "tanh",
+    rng: Key[Array, " B"] | None = None,
+) -> Float[Array, "BN D"]:
+    """`self_attend` of latents [B, N, D] as the matrix [B * N, D] that products take and give.
+
+    Layers that follow each other pass the matrix on. With a reshape between a sum of residual
+    branches and the products of its gradient, XLA for CPUs sums up all later branches anew for each
+    layer: of 26 layers of 1,280 channels the gradient took 1.5 times as long (JAX 0.10.2).
+    """
+
+    def drop(branch, index):
+        if dropout_rate == 0 or rng is None:
+            return branch
+        by_example = branch.reshape(batch_size, -1, branch.shape[-1])
+        dropped = dropout.dropout(by_example, dropout_rate, dropout.fold_in(rng, index))
+        return dropped.reshape(branch.shape)
+
+    normed = layer_norm(params["norm"], rows)
     query, key, value = (
-        _split_heads(linear(params[name], normed), num_heads) for name in ("query", "key", "value")
+        _split_heads(linear(params[name], normed).reshape(batch_size, -1, width), num_heads)
+        for name, width in ((name, len(params[name]["b"])) for name in ("query", "key", "value"))
     )
     query = query / query.shape[-1] ** 0.5
     attended = (_attend_streaming if streaming else attend)(query, key, value)
-    attended = linear(params["output"], attended.reshape(*attended.shape[:2], -1))
-    latents = latents + dropout.dropout(attended, dropout_rate, dropout.fold_in(rng, 0))
-    return latents + dropout.dropout(
-        mlp(params, latents, gelu), dropout_rate, dropout.fold_in(rng, 1)
-    )
+    attended = attended.reshape(rows.shape[0], -1)
+    rows = rows + drop(linear(params["output"], attended), 0)
+    return rows + drop(mlp(params, rows, gelu), 1)
 
 
-def mlp(params: Params, x: Float[Array, "B N D"], gelu: str = "tanh") -> Float[Array, "B N D"]:
+def mlp(params: Params, x: Float[Array, "*B D"], gelu: str = "tanh") -> Float[Array, "*B D"]:
     """The dense block after each attention: layer norm, linear, GELU, linear.
 
     GELU is the tanh approximation, with which the authors' checkpoints were trained, unless it is
@@ -244,7 +282,7 @@ def mlp(params: Params, x: Float[Array, "B N D"], gelu: str = "tanh") -> Float[A
     return linear(params["mlp_output"], mlp_hidden(params, x, gelu))
 
 
-def mlp_hidden(params: Params, x: Float[Array, "B N D"], gelu: str) -> Float[Array, "B N F"]:
+def mlp_hidden(params: Params, x: Float[Array, "*B D"], gelu: str) -> Float[Array, "*B F"]:
     """All of `mlp` but its last layer."""
     hidden = linear(params["mlp_hidden"], layer_norm(params["mlp_norm"], x))
     return jax.nn.gelu(hidden, approximate=gelu == "tanh")

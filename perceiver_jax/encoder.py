@@ -262,7 +262,8 @@ class PerceiverEncoder(hk.Module):
 
         attend = remat(
             functools.partial(
-                attention.self_attend,
+                attention.self_attend_rows,
+                batch_size=latents.shape[0],
                 num_heads=self.num_self_attend_heads,
                 streaming=self.streaming,
                 dropout_rate=self.dropout_rate,
@@ -271,9 +272,10 @@ class PerceiverEncoder(hk.Module):
         )
 
         # No scan: to stack the weights and their gradients takes more time and memory.
+        rows = latents.reshape(-1, latents.shape[-1])
         for index, block in enumerate(params):
-            latents = attend(block, latents, rng=dropout.fold_in(rng, index))
-        return latents
+            rows = attend(block, rows, rng=dropout.fold_in(rng, index))
+        return rows.reshape(latents.shape)
 
 
 class _Source(NamedTuple):
