@@ -324,14 +324,19 @@ class Run:
 
     def reader(self, num_windows: int = 1, up: str = "y") -> data_lib.Reader:
         """Returns what reads examples one by one, as `prepare` does."""
-        hidden = self.config.model.get("fusion", {}).get("masked_in_evaluation", ())
         return data_lib.make_reader(
             self.fields,
             num_windows=num_windows,
             may_lack=self.may_lack,
-            hidden=[name for name in hidden if self.fields[name].is_target],
+            hidden=self.hidden,
             up=up,
         )
+
+    @property
+    def hidden(self) -> list[str]:
+        """Names of the targets that the model reads in training; in evaluation they are zeros."""
+        hidden = self.config.model.get("fusion", {}).get("masked_in_evaluation", ())
+        return [name for name in hidden if self.fields[name].is_target]
 
     def _inputs(self, batch: Mapping[str, Any]) -> dict[str, Any]:
         """Of a batch, what the model reads."""

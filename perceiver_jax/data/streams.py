@@ -48,7 +48,7 @@ def read_parts(
     for name in may_lack:
         config.check_known("input in may_lack", name, sorted(inputs))
     parts = {name: _part(name, field, num_parts) for name, field in inputs.items()}
-    lengths = {round(_seconds(field), 9) for field in parts.values()}
+    lengths = {round(seconds_of(field), 9) for field in parts.values()}
     if len(lengths) != 1:
         raise config.UserError(
             f"Parts of the inputs {sorted(inputs)} last {sorted(lengths)} seconds; expected all to "
@@ -106,7 +106,8 @@ def _part(name: str, field: fields_lib.Field, num_parts: int) -> fields_lib.Fiel
     return dataclasses.replace(field, **{sizes[field.feature]: size // num_parts})
 
 
-def _seconds(field: Any) -> float:
+def seconds_of(field: fields_lib.Field) -> float:
+    """Returns how long a window of audio or video lasts."""
     if field.feature == "audio":
         return field.num_samples / field.sample_rate
     return field.num_frames / field.frames_per_second

@@ -1,10 +1,13 @@
 """What tests have processes do that read files: to die, to hang, to fail, to take memory."""
 
+import dataclasses
 import os
 import sys
 import time
 
 import filelock
+
+from perceiver_jax.data.builders import isolated
 
 
 def act(task):
@@ -27,9 +30,27 @@ def act(task):
     if name == "lock":
         with filelock.FileLock(number):
             time.sleep(60)
+    if name == "nested":
+        return os.getpid(), isolated.kept_pool(process_of).run(number)
     if name == "modules":
         return sorted(sys.modules)
     return "fine", number
+
+
+def process_of(number):
+    """Returns the process that it is called in, and what it was called with."""
+    return os.getpid(), number
+
+
+@dataclasses.dataclass(frozen=True)
+class Adding:
+    """An object that can be called."""
+
+    number: int
+
+    def __call__(self, number):
+        """Returns the sum; of 0, raises what a bug may."""
+        return self.number + number if number else 1 / 0
 
 
 def fail_to_start():

@@ -50,6 +50,17 @@ def test_a_bug_ends_it_all_with_its_traceback():
         run(("fail", 3))
 
 
+def test_objects_that_can_be_called_are_functions():
+    assert list(isolated.run_all(faults.Adding(7), [3, 5], 1)) == [10, 12]
+    with pytest.raises(isolated.BrokenError, match="(?s)Adding is broken.*ZeroDivisionError"):
+        list(isolated.run_all(faults.Adding(7), [0], 1))
+
+
+def test_what_a_process_isolates_it_does_itself():
+    ((outer, (inner, number)),) = run(("nested", 3))
+    assert outer == inner != os.getpid() and number == 3
+
+
 def test_a_process_that_does_not_start_ends_it_all_with_its_message():
     results = isolated.run_all(faults.act, [("fine", 3)], 1, faults.fail_to_start)
     with pytest.raises(

@@ -35,6 +35,7 @@ isolated.serve()
 
 _KEPT: dict[tuple[Callable[[Any], Any], int], "Pool"] = {}
 _KEPT_LOCK = threading.Lock()
+_is_limited = False  # Whether this is one of the processes.
 
 
 class BrokenError(Exception):
@@ -63,8 +64,8 @@ class Pool:
         """Starts nothing yet.
 
         Args:
-            function: of a module that can be imported; so is `initialise`. An error that it raises
-                is one of the program.
+            function: of a module that can be imported, or an object of one that can be called and
+                pickled; so is `initialise`. An error that it raises is one of the program.
             num_processes: how many tasks are done side by side.
             initialise: called in each process before its memory is limited, to import what is
                 large: an import that failed can't be repeated.
@@ -72,7 +73,8 @@ class Pool:
             max_memory: bytes of address space that a process may use.
         """
         setup = pickle.dumps((function, initialise, time_limit, max_memory))
-        name = f"{function.__module__}.{function.__qualname__}"
+        name = getattr(function, "__qualname__", type(function).__qualname__)
+        name = f"{function.__module__}.{name}"
         self._processes = [_Process(name, setup, time_limit) for _ in range(num_processes)]
         self._idle: queue.LifoQueue[_Process] = queue.LifoQueue()  # No more start than are needed.
         for process in self._processes:
@@ -150,8 +152,16 @@ def run_all(
         pool.end()
 
 
-def kept_pool(function: Callable[[Any], Any], initialise: Callable[[], None] | None = None) -> Pool:
-    """Returns the pool of a function whose processes are there until this program ends."""
+def kept_pool(
+    function: Callable[[Any], Any], initialise: Callable[[], None] | None = None
+) -> "Pool | _Here":
+    """Returns the pool of a function whose processes are there until this program ends.
+
+    In one of the processes it is that process itself: what is limited needs no limits within, and
+    processes of its own would outlive it where it is ended.
+    """
+    if _is_limited:
+        return _Here(function, initialise)
     with _KEPT_LOCK:
         if not _own_kept():
             atexit.register(_end_kept)
@@ -181,6 +191,18 @@ def num_cores() -> int:
     """Returns how many cores this process may use."""
     affinity = getattr(os, "sched_getaffinity", None)  # Linux has it.
     return len(affinity(0)) if affinity else os.cpu_count() or 1
+
+
+class _Here:
+    """What a `Pool` is within one of its processes: calls the function."""
+
+    def __init__(self, function: Callable[[Any], Any], initialise: Callable[[], None] | None):
+        self._function = function
+        if initialise:
+            initialise()
+
+    def run(self, task: Any) -> Any:
+        return self._function(task)
 
 
 class _Process:
@@ -259,6 +281,8 @@ def serve() -> None:
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
     signal.alarm(_START_LIMIT)
     requests, answers = sys.stdin.buffer, os.fdopen(os.dup(1), "wb")
+    global _is_limited
+    _is_limited = True
     function, initialise, time_limit, max_memory = pickle.load(requests)
     if initialise:
         initialise()
