@@ -14,7 +14,10 @@ setuptools.setup(
     license="Apache-2.0",
     python_requires=">=3.11",
     packages=setuptools.find_packages(include=["perceiver_jax", "perceiver_jax.*"]),
-    package_data={"": ["*.npz", "*.csv", "*.json", "*.txt", "*.md", "*.bib"]},
+    package_data={
+        "": ["*.npz", "*.csv", "*.json", "*.txt", "*.md", "*.bib"],
+        "perceiver_jax.serving": ["page/*"],
+    },
     install_requires=[
         "array-record>=0.8",
         "chex>=0.1.91",

@@ -19,6 +19,7 @@ ROOF = {
     "predictions",
     "pretrained",
     "runs",
+    "serving",
     "summary",
     "transfer",
     "workdir",
