@@ -324,13 +324,8 @@ class Run:
 
     def reader(self, num_windows: int = 1, up: str = "y") -> data_lib.Reader:
         """Returns what reads examples one by one, as `prepare` does."""
-        return data_lib.make_reader(
-            self.fields,
-            num_windows=num_windows,
-            may_lack=self.may_lack,
-            hidden=self.hidden,
-            up=up,
-        )
+        options = {"num_windows": num_windows, "may_lack": self.may_lack, "up": up}
+        return data_lib.make_reader(self.fields, hidden=self.hidden, **options)
 
     @property
     def hidden(self) -> list[str]:
