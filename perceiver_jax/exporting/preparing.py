@@ -120,19 +120,21 @@ def _video(field: video.Video) -> tuple[Json, str]:
 
 def _audio(field: audio.Audio | audio.Mel) -> tuple[Json, str]:
     numbers = {
+        "stored": {"sample_rate": 48_000, "bits": 16, "pieces_per_second": 25, "max_seconds": 60},
         "num_samples": field.num_samples,
         "sample_rate": field.sample_rate,
-        "channels": "mean",
         "window": 0.5,
         "resample": "soxr HQ",
     }
     return (
         numbers,
-        """Samples in [-1, 1], the mean of all channels. Of a file at rate r with n
-      samples take length = ceil(`num_samples` * r / `sample_rate`) samples from round(`window` *
-      max(0, n - length)); `window` is 0 for the begin of a file, 1 for its end. Resample them to
-      `sample_rate` (the library soxr, quality HQ), cut to `num_samples`, and let silence follow
-      if there are fewer.""",
+        """Samples in [-1, 1], the mean of all channels (or one of them, where they cancel
+      each other). First a sound is `stored`: resampled to `stored.sample_rate` (by the library soxr
+      with quality HQ, as `resample` says), at most `max_seconds` of it, cut or followed by silence
+      to the nearest multiple of 1 / `pieces_per_second` seconds, rounded to `bits`. Of these n
+      samples take length = ceil(`num_samples` * `stored.sample_rate` / `sample_rate`) from
+      round(`window` * max(0, n - length)) on; `window` is 0 for the begin of a sound, 1 for its
+      end. Resample them to `sample_rate`; cut them to `num_samples`, or let silence follow.""",
     )
 
 
