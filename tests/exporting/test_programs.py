@@ -1,5 +1,7 @@
 """Programs give what the run gives, for every recipe's kind, platform and batch size."""
 
+import dataclasses
+
 import jax
 from jax import export
 import numpy as np
@@ -61,6 +63,30 @@ def test_one_program_serves_any_batch_size(run_of, size):
     found = call(run, programs.make(run, programs.predict(run)), batch)["label"]
     expected = run.task.predict(run(batch))["label"]
     np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+def test_what_an_example_may_lack_is_said_by_a_mask(run_of):
+    run = dataclasses.replace(run_of("audioset.py:mini"), may_lack=("audio",))
+    given = programs.inputs(run)
+    assert given["audio_mask"].shape == () and given["audio_mask"].dtype == bool
+    batch = make_batch(np.random.default_rng(0), run, 2)
+    batch["audio_mask"] = np.array([True, False])
+    batch["audio"][1] = np.nan  # Is not looked at.
+    found = call(run, programs.make(run, programs.predict(run)), batch)["label"]
+    assert np.isfinite(found).all()
+    np.testing.assert_allclose(found, run.task.predict(run(batch))["label"], atol=1e-6)
+
+
+def test_targets_that_evaluation_hides_are_no_inputs(run_of):
+    run = run_of("multimodal.py:mini")
+    assert "label" in run.config.model.inputs
+    assert programs.inputs(run).keys() == {"audio", "video"}
+
+
+def test_half_precision_becomes_a_program_of_all_platforms(run_of):
+    run = run_of("imagenet.py:mini", **{"model.dtype": "bfloat16"})
+    program = programs.make(run, programs.predict(run))
+    assert program.outputs["label"].dtype == np.float32
 
 
 def test_latents_are_those_of_the_run(run_of):
