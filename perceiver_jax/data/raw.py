@@ -97,7 +97,7 @@ def read_array(raw: Any, field: array_field.Array, what: str) -> np.ndarray:
     if isinstance(raw, Row):
         with errors.of_bad_data():
             raw = np.array(
-                np.load(_existing(raw.path), mmap_mode="r", allow_pickle=False)[raw.index]
+                np.load(existing(raw.path), mmap_mode="r", allow_pickle=False)[raw.index]
             )
     elif is_file(raw):
         file = io.BytesIO(_content(raw))
@@ -218,7 +218,7 @@ def read_segments(
     """
     from perceiver_jax.data.builders.clips import decode, storage
 
-    request = {"path": str(_existing(path))}
+    request = {"path": str(existing(path))}
     pool = isolated.kept_pool(decode.answer, decode.initialise)
     whole = _run(pool, request)["seconds"]
     request |= {"length": length, "cut": None, "with_video": with_video}
@@ -305,7 +305,7 @@ def _is_bytes(raw: Any) -> bool:
     return isinstance(raw, bytes | bytearray | memoryview)
 
 
-def _existing(raw: str | os.PathLike) -> pathlib.Path:
+def existing(raw: str | os.PathLike) -> pathlib.Path:
     """Returns the path of a file that is there, for processes that may be in another directory.
 
     Raises:
@@ -328,7 +328,7 @@ def _existing(raw: str | os.PathLike) -> pathlib.Path:
 
 def _content(raw: Any) -> bytes:
     try:
-        content = bytes(raw) if _is_bytes(raw) else _existing(raw).read_bytes()
+        content = bytes(raw) if _is_bytes(raw) else existing(raw).read_bytes()
     except OSError as error:
         raise errors.BadDataError("can't be read", str(error)) from error
     if not content:
@@ -342,7 +342,7 @@ def _path(
 ) -> Iterator[pathlib.Path]:
     """Gives the path of a file; bytes are written to one, whose suffix is as their contents."""
     if not _is_bytes(raw):
-        yield _existing(raw)
+        yield existing(raw)
         return
     content = _content(raw)
     with tempfile.TemporaryDirectory(prefix="perceiver_") as directory:

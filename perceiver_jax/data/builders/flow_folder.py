@@ -125,11 +125,7 @@ def find(
     skipped = list(found.skipped)
     flows, pictures = [], []
     for parts in found.files:
-        suffix = pathlib.Path(parts[-1]).suffix.lower()
-        triple = _TRIPLE.fullmatch(pathlib.Path(parts[-1]).stem)
-        named = any(_FLOW_FOLDER.fullmatch(part) for part in parts[:-1])
-        is_flow = named or bool(triple and triple[2].lower() == "flow") or suffix == ".flo"
-        (flows if is_flow and suffix in SUFFIXES else pictures).append(parts)
+        (flows if _is_flow(parts) else pictures).append(parts)
     beside = _triples(pictures)
     following = _following(pictures)
     splits = collections.defaultdict(list)
@@ -158,6 +154,31 @@ def find(
         (pairs,) = splits.values()
         splits = _divide(source, pairs, test_fraction)
     return dict(splits), skipped
+
+
+def pair_up(pictures: Sequence[tree.Parts]) -> list[tuple[tree.Parts, tree.Parts]]:
+    """Returns pairs of pictures whose flow is not there, or not needed.
+
+    `NAME_img1.*` and `NAME_img2.*` (or `first` and `second`) are one; of the other pictures, each
+    and the next one of its folder are. Flows are none.
+
+    Args:
+        pictures: sorted; flows may be among them.
+    """
+    pictures = [parts for parts in pictures if not _is_flow(parts)]
+    beside = _triples(pictures)
+    named = {parts for pair in beside.values() for parts in pair}
+    following = _following([parts for parts in pictures if parts not in named])
+    return sorted([*beside.values(), *(pair for pairs in following.values() for pair in pairs)])
+
+
+def _is_flow(parts: tree.Parts) -> bool:
+    """Whether a file is a flow, by its name and those of its folders."""
+    suffix = pathlib.Path(parts[-1]).suffix.lower()
+    triple = _TRIPLE.fullmatch(pathlib.Path(parts[-1]).stem)
+    named = any(_FLOW_FOLDER.fullmatch(part) for part in parts[:-1])
+    is_flow = named or bool(triple and triple[2].lower() == "flow") or suffix == ".flo"
+    return is_flow and suffix in SUFFIXES
 
 
 def _divide(
@@ -196,7 +217,8 @@ def _triples(
         if triple:
             role = triple[2].lower().replace("_", "")
             found[_key(parts)][_ROLES.get(role, role)] = parts
-    return {key: (x["first"], x["second"]) for key, x in found.items() if len(x) == 2}
+    pairs = {key: x for key, x in found.items() if x.keys() >= {"first", "second"}}
+    return {key: (x["first"], x["second"]) for key, x in pairs.items()}
 
 
 def _following(pictures: Sequence[tree.Parts]) -> dict[tuple[str, ...], list]:
