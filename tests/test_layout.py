@@ -16,6 +16,8 @@ ROOF = {
     "config_file",
     "consistency",
     "exporting",
+    "prediction_files",
+    "prediction_shards",
     "predictions",
     "pretrained",
     "runs",

@@ -2,7 +2,6 @@
 
 import dataclasses
 import itertools
-import pathlib
 import types
 
 import jax
@@ -14,168 +13,33 @@ import pytest
 
 import perceiver_jax
 from perceiver_jax import config as config_lib
-from perceiver_jax import data, predictions, runs, tasks, tiles
+from perceiver_jax import data, predictions, tiles
 from perceiver_jax.data.builders import isolated
-from perceiver_jax.data.fields import FIELDS, text
+from perceiver_jax.data.fields import text
 from perceiver_jax.tasks import flow_colours
+from tests import random_runs
 from tests.data import media
 from tests.data.photographs import photograph
-
-ENCODER = {
-    "num_latents": 5,
-    "latent_channels": 8,
-    "layers": ("cross_attend_0", "latent_transformer_0"),
-    "num_self_attends": 1,
-    "num_cross_attend_heads": 1,
-    "num_self_attend_heads": 1,
-}
-LABEL = {"kind": "label", "num_classes": 3, "multi_label": False}
-QUERY = {"num_heads": 1, "use_query_residual": False}
-
-
-def fourier(*resolution):
-    return {"kind": "fourier", "num_bands": 2, "max_resolution": resolution}
-
-
-def learned(channels):
-    return {"kind": "learned", "num_channels": channels}
-
-
-def make_run(fields, inputs, outputs, task, class_names=None, **model):
-    """A run of random parameters."""
-    fields = {
-        name: config_lib.build_from_table(FIELDS, section, name) for name, section in fields.items()
-    }
-    section = {"inputs": inputs, "outputs": outputs, "encoder": ENCODER, **model}
-    config = ml_collections.ConfigDict({"model": section, "task": task})
-    made = perceiver_jax.build_model(config.model)
-    run = runs.Run(
-        pathlib.Path("nowhere"),
-        0,
-        config,
-        made,
-        {},
-        tasks.build_task(config.task, fields),
-        fields,
-        class_names or {},
-        (),
-    )
-    example = {
-        key: np.asarray(x)[None]
-        for name, field in fields.items()
-        if name in inputs
-        for key, x in runs.fields_lib.named(name, field.zeros()).items()
-    }
-    params = jax.jit(made.init)(jax.random.key(0), example)
-    leaves, tree = jax.tree.flatten(params)
-    keys = jax.random.split(jax.random.key(1), len(leaves))
-    params = [
-        x + 0.3 * jax.random.normal(key, x.shape) for x, key in zip(leaves, keys, strict=True)
-    ]
-    object.__setattr__(run, "params", jax.tree.unflatten(tree, params))
-    return run
 
 
 @pytest.fixture(scope="module")
 def classifier():
-    return make_run(
-        {
-            "image": {"kind": "image", "image_size": 7},
-            "label": LABEL,
-        },
-        {
-            "image": {
-                "kind": "image",
-                "mean": (0.5, 0.5, 0.5),
-                "std": (0.5, 0.5, 0.5),
-                "position_encoding": fourier(7, 7),
-            }
-        },
-        {"label": {"kind": "mean_pool", "size": 3}},
-        {"kind": "classification", "target": "label"},
-        {"label": ("a cat", "a dog", "a cow")},
-    )
+    return random_runs.classifier()
 
 
 @pytest.fixture(scope="module")
 def language():
-    return make_run(
-        {"text": {"kind": "masked_text", "max_length": 23, "cls_sep": True}},
-        {
-            "text": {
-                "kind": "text",
-                "vocab_size": 262,
-                "num_channels": 8,
-                "max_length": 23,
-                "position_encoding": learned(8),
-            }
-        },
-        {"text": {"kind": "text", "size": 262, "position_encoding": learned(8), **QUERY}},
-        {"kind": "masked_text", "target": "text"},
-    )
+    return random_runs.language()
 
 
 @pytest.fixture(scope="module")
 def flow():
-    size = (7, 11)
-    return make_run(
-        {
-            "frames": {"kind": "frames", "image_size": size},
-            "flow": {"kind": "flow", "image_size": size},
-        },
-        {
-            "frames": {
-                "kind": "frames",
-                "mean": (0.5, 0.5, 0.5),
-                "std": (0.5, 0.5, 0.5),
-                "num_channels": 5,
-                "position_encoding": fourier(*size),
-            }
-        },
-        {"flow": {"kind": "flow", "reads": "frames", **QUERY}},
-        {"kind": "flow", "target": "flow"},
-    )
+    return random_runs.flow()
 
 
 @pytest.fixture(scope="module")
 def clips():
-    audio, video = fourier(960), fourier(2, 8, 8)
-    return make_run(
-        {
-            "audio": {"kind": "audio", "num_samples": 3_840},
-            "video": {"kind": "video", "num_frames": 2, "image_size": 8},
-            "label": LABEL,
-        },
-        {
-            "audio": {"kind": "audio", "patch_size": 16, "position_encoding": audio},
-            "label": {"kind": "label", "num_classes": 3},
-            "video": {
-                "kind": "video",
-                "mean": (0.0, 0.0, 0.0),
-                "std": (1.0, 1.0, 1.0),
-                "patch_size": (1, 4, 4),
-                "position_encoding": video,
-            },
-        },
-        {
-            "audio": {"kind": "grid", "index_dims": (240,), "size": 16, "position_encoding": audio},
-            "label": {"kind": "query", "size": 3, "query_channels": 8},
-            "video": {
-                "kind": "grid",
-                "index_dims": (2, 8, 8),
-                "size": 3,
-                "position_encoding": video,
-            },
-        },
-        {"kind": "autoencoding", "weights": {"audio": 1.0, "video": 0.03, "label": 1e-4}},
-        {"label": ("walking", "running", "sitting")},
-        fusion={
-            "modality_channels": 4,
-            "mask_rates": {"label": 0.5},
-            "masked_in_evaluation": ("label",),
-        },
-        decoder={"query_padding": 2, "channels": 8, "num_heads": 1},
-    )
+    return random_runs.clips()
 
 
 def test_pictures_become_the_names_of_the_likeliest_classes(classifier):

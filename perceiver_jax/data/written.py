@@ -12,7 +12,7 @@ def write_clip(
     path: str | os.PathLike[str],
     video: np.ndarray,
     audio: np.ndarray | None = None,
-    frame_rate: int = 25,
+    frame_rate: int | fractions.Fraction = 25,
     sample_rate: int = 48_000,
 ) -> None:
     """Writes a clip with H.264 and AAC; a file of that name is overwritten.

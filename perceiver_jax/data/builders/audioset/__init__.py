@@ -6,13 +6,11 @@ Made from a folder of clips as people have them and the official lists; see docs
 import argparse
 import collections
 import pathlib
-from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
 
-from perceiver_jax import config
-from perceiver_jax.data.builders import report, tree
+from perceiver_jax.data.builders import beam, report, tree
 from perceiver_jax.data.builders.audioset import segments as segments_lib
 from perceiver_jax.data.builders.clips import builder, shards
 
@@ -39,20 +37,9 @@ def from_flags(
     flags: argparse.Namespace, data_dir: pathlib.Path
 ) -> tuple["Audioset", tfds.download.DownloadConfig]:
     """Returns the builder, and where its source is."""
-    options = _beam_options(flags.beam_pipeline_options) if flags.beam_pipeline_options else None
+    options = beam.options(flags.beam_pipeline_options) if flags.beam_pipeline_options else None
     download_config = tfds.download.DownloadConfig(manual_dir=flags.source, beam_options=options)
     return Audioset(data_dir=data_dir), download_config
-
-
-def _beam_options(text: str) -> Any:
-    try:
-        from apache_beam.options import pipeline_options  # Large, and rarely needed.
-    except ModuleNotFoundError as error:
-        raise config.MissingPackageError(
-            "Preparing with Beam needs the package apache-beam, which is not installed; install it "
-            "with: pip install perceiver-haiku[beam]"
-        ) from error
-    return pipeline_options.PipelineOptions([f"--{option}" for option in text.split(",")])
 
 
 class Audioset(builder.ClipBuilder):

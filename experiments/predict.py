@@ -1,0 +1,338 @@
+"""Predicts what files are, by a model that was trained here or released.
+
+    python -m experiments.predict --workdir=RUN FILES... [--output=predictions.jsonl|csv|parquet]
+
+FILES are files, folders, patterns, or `-` for names on standard input, a line each. A table is
+printed; what is no terminal gets JSON Lines. Files that can't be read are said on stderr, a line
+each, and the exit code is 1; the others go on. docs/using.md has the rest.
+"""
+
+import argparse
+from collections.abc import Iterable, Iterator
+import contextlib
+import itertools
+import os
+import pathlib
+import signal
+import sys
+from typing import Any
+
+import rich.console
+import rich.progress
+
+from experiments import cli, compilation_cache, screen
+from perceiver_jax import config as config_lib
+
+_MANY = 32  # Windows that are computed at once, if so many are evaluated at once.
+_FEW = 8  # Of weights, of which that is not known.
+
+
+def main(argv: list[str]) -> None:
+    """Runs the command."""
+    flags = _parser().parse_intermixed_args(argv)  # FILES may stand among flags.
+    with cli.user_errors_end_the_program(), _pipes_may_close():
+        _check(flags)
+        sys.exit(predict(flags))
+
+
+def predict(flags: argparse.Namespace) -> int:
+    """Predicts what the flags say; returns the exit code."""
+    console = rich.console.Console(stderr=True)
+    with _busy(console, "loading the model"):
+        # Here, for they take seconds.
+        from perceiver_jax import prediction_files, predictions
+        from perceiver_jax.pretrained import load
+
+        prediction_files.check_table(flags.output)
+        workdir = pathlib.Path(flags.workdir)
+        place = workdir if workdir.exists() else pathlib.Path("runs", flags.workdir)
+        compilation_cache.use(flags.compilation_cache, place)
+        run = load.load_pretrained(flags.workdir)
+        options = _options(flags, run)
+        outputs = prediction_files.outputs_of(run, flags.k)
+        predictions.predict_each(run, [], **options)  # Refuses what doesn't fit the model.
+        _check_arrays(flags, outputs)
+    examples = _examples(flags, run)
+    if flags.beam_pipeline_options or flags.part_size:
+        return _in_parts(flags, run, options, examples, console)
+    total = None
+    if flags.examples is None and "-" not in flags.files and not flags.lines:
+        examples = list(examples)
+        total = len(examples)
+    return _at_once(flags, run, outputs, options, examples, total)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        "python -m experiments.predict", description=__doc__.partition("\n")[0]
+    )
+    parser.add_argument(
+        "--workdir",
+        required=True,
+        metavar="RUN",
+        help="of a training run; or a folder or file of weights, or the name of a released model",
+    )
+    parser.add_argument(
+        "files", nargs="*", metavar="FILES", help="files, folders, patterns; - for names on stdin"
+    )
+    parser.add_argument(
+        "--examples",
+        type=pathlib.Path,
+        metavar="TABLE",
+        help="instead of FILES: a .jsonl or .csv with a value for each input of the model",
+    )
+    parser.add_argument("--lines", action="store_true", help="each line of a file is a text")
+    parser.add_argument(
+        "--output", type=pathlib.Path, help="a new .jsonl, .csv or .parquet file for the table"
+    )
+    parser.add_argument(
+        "--output_dir",
+        type=pathlib.Path,
+        help="a new folder for what is no table: flow, reconstructed clips, arrays",
+    )
+    parser.add_argument(
+        "--embeddings", type=pathlib.Path, help="a new .npz file for the mean of the final latents"
+    )
+    parser.add_argument(
+        "--whole_latents", action="store_true", help="embeddings are all latents, not their mean"
+    )
+    parser.add_argument("--overwrite", action="store_true", help="begin anew if they are there")
+    parser.add_argument("--k", type=int, default=5, help="how many classes are named (default: 5)")
+    parser.add_argument(
+        "--num_windows",
+        type=int,
+        help="of each clip or cloud, which are averaged (default: as in the run's evaluation)",
+    )
+    parser.add_argument(
+        "--batch_size",
+        type=int,
+        help="examples that are computed at once (default: of 32 windows, or fewer)",
+    )
+    parser.add_argument("--up", default="y", help="the vertical axis of points: y (default) or z")
+    parser.add_argument(
+        "--part_size",
+        type=int,
+        help="write --output in parts of so many examples, and resume if it is given again",
+    )
+    parser.add_argument(
+        "--beam_pipeline_options",
+        default="",
+        help="have Apache Beam make the parts, such as runner=DataflowRunner,project=...; see "
+        "docs/using.md (default: this machine)",
+    )
+    compilation_cache.add_flag(parser)
+    return parser
+
+
+def _check(flags: argparse.Namespace) -> None:
+    """Refuses, before anything takes time, flags that don't fit each other."""
+    in_parts = flags.beam_pipeline_options or flags.part_size is not None
+    if flags.examples is not None and (flags.files or flags.lines):
+        raise config_lib.UserError(
+            "Got --examples with FILES or --lines; expected one of them. Leave the other out."
+        )
+    if flags.examples is None and not flags.files:
+        raise config_lib.UserError(
+            "Got no FILES; expected files, folders, patterns, or - for names on standard input. "
+            "Name some, or give --examples=TABLE."
+        )
+    if flags.whole_latents and flags.embeddings is None:
+        raise config_lib.UserError(
+            "Got --whole_latents without --embeddings=FILE.npz; expected both. Add it."
+        )
+    if flags.embeddings is not None and flags.embeddings.suffix != ".npz":
+        raise config_lib.UserError(
+            f"Got --embeddings={flags.embeddings}; expected a name that ends in .npz. Change it."
+        )
+    if in_parts and flags.output is None:
+        raise config_lib.UserError(
+            "Got --part_size or --beam_pipeline_options without --output; expected a table, which "
+            "is written in parts. Add --output=predictions.jsonl."
+        )
+    if flags.part_size is not None:
+        config_lib.AT_LEAST_ONE.check("--part_size", flags.part_size, flags.part_size)
+    for flag in ("output", "embeddings", "output_dir"):
+        _check_place(flag, getattr(flags, flag), bool(flags.overwrite or in_parts))
+
+
+def _check_place(flag: str, path: pathlib.Path | None, may_be_there: bool) -> None:
+    """Refuses a file, or a folder, that is there and holds something, or can't be made."""
+    if path is None:
+        return
+    if path.exists() and path.is_dir() != (flag == "output_dir"):
+        what = "a folder" if path.is_dir() else "a file"
+        raise config_lib.UserError(f"Got --{flag}={path}, which is {what}. Choose another name.")
+    if path.exists() and not may_be_there and (path.is_file() or any(path.iterdir())):
+        raise config_lib.UserError(
+            f"{path} is there already; expected a new --{flag}. Choose another, or add --overwrite."
+        )
+    folder = next(x for x in path.absolute().parents if x.exists())
+    if not os.access(folder, os.W_OK | os.X_OK) or not folder.is_dir():
+        raise config_lib.UserError(
+            f"Got --{flag}={path}, but {folder} can't be written to. Choose another place."
+        )
+
+
+def _options(flags: argparse.Namespace, run: Any) -> dict[str, Any]:
+    """Returns how examples are predicted."""
+    evaluation = run.config.get("eval", {"num_windows": 1, "batch_size": _FEW})  # Of a run.
+    num_windows = evaluation["num_windows"] if flags.num_windows is None else flags.num_windows
+    batch_size = flags.batch_size
+    if batch_size is None:
+        most = min(evaluation["batch_size"], _MANY)
+        batch_size = max(1, most // max(1, num_windows))
+    latents = "whole" if flags.whole_latents else "pooled"
+    return {
+        "k": flags.k,
+        "num_windows": num_windows,
+        "batch_size": batch_size,
+        "up": flags.up,
+        "latents": latents if flags.embeddings else "",
+    }
+
+
+def _check_arrays(flags: argparse.Namespace, outputs: Any) -> None:
+    """Refuses a folder for what there is not, and a table alone for what has no place in it."""
+    arrays = [output.name for output in outputs if output.kind == "array"]
+    if arrays and flags.output and not flags.output_dir:
+        raise config_lib.UserError(
+            f"Got --output for a model that gives {arrays}, which no table has room for; expected "
+            "a folder for them, too. Add --output_dir=DIR."
+        )
+    if flags.output_dir and not arrays:
+        raise config_lib.UserError(
+            f"Got --output_dir for a model that gives {[x.name for x in outputs]}, which are in "
+            "the table; expected one that gives arrays. Leave it out."
+        )
+
+
+def _examples(flags: argparse.Namespace, run: Any) -> Iterator[Any]:
+    from perceiver_jax.data import listing
+
+    if flags.examples is not None:
+        return listing.read_table(flags.examples, run.fields)
+    stdin = sys.stdin.buffer if "-" in flags.files else None
+    return listing.find(flags.files, run.fields, lines=flags.lines, stdin=stdin, note=screen.say)
+
+
+def _at_once(
+    flags: argparse.Namespace,
+    run: Any,
+    outputs: Any,
+    options: dict[str, Any],
+    examples: Iterable[Any],
+    total: int | None,
+) -> int:
+    """Predicts one example after the other."""
+    from perceiver_jax import prediction_files, predictions
+    from perceiver_jax.data.builders import isolated
+
+    examples = iter(examples)
+    first = next(examples, None)
+    if first is None:
+        raise config_lib.UserError(
+            "There is nothing to predict; expected at least one file. Name others."
+        )
+    writer = prediction_files.Writer(
+        run,
+        outputs,
+        table=flags.output,
+        embeddings=flags.embeddings,
+        folder=flags.output_dir,
+    )
+    shown = screen.Screen(outputs, total, options["batch_size"], flags.output)
+    try:
+        with shown:
+            each = predictions.predict_each(run, itertools.chain([first], examples), **options)
+            for number, one in enumerate(each):
+                shown.show(one, writer.write(number, one))
+        writer.finish()
+    except BaseException:
+        isolated.interrupt_kept()  # Else the program ends when the last file is decoded.
+        left = writer.close()
+        if shown.num and left:
+            where = ", ".join(map(str, left))
+            screen.say(f"Ended after {shown.num:,} examples, which are in {where}.")
+        else:
+            for path in left:
+                path.unlink(missing_ok=True)
+        raise
+    arrays = [output.name for output in outputs if output.kind == "array"]
+    if arrays and not flags.output_dir and shown.num > shown.num_errors:
+        screen.say(f"{', '.join(arrays)} of each example are files with --output_dir=DIR.")
+    where = ", ".join(str(x) for x in (flags.output, flags.embeddings, flags.output_dir) if x)
+    screen.say(f"{shown.summary()}{f' They are in {where}.' if where else ''}")
+    return int(shown.num_errors > 0)
+
+
+def _in_parts(
+    flags: argparse.Namespace,
+    run: Any,
+    options: dict[str, Any],
+    examples: Iterable[Any],
+    console: rich.console.Console,
+) -> int:
+    """Predicts part by part, those that are not done."""
+    from perceiver_jax import prediction_shards
+    from perceiver_jax.data.builders import beam
+
+    beam_options = None
+    if flags.beam_pipeline_options:
+        beam_options = beam.options(flags.beam_pipeline_options)
+    is_path = pathlib.Path(flags.workdir).exists()
+    job = prediction_shards.Job(
+        model=os.path.abspath(flags.workdir) if is_path else flags.workdir,
+        checksum=prediction_shards.checksum(run),
+        table=os.path.abspath(flags.output),
+        embeddings=os.path.abspath(flags.embeddings) if flags.embeddings else "",
+        folder=os.path.abspath(flags.output_dir) if flags.output_dir else "",
+        options=options,
+        size=flags.part_size or prediction_shards.SIZE,
+    )
+    if flags.overwrite:
+        prediction_shards.remove(job)
+    with _busy(console, "listing the examples"):
+        num_parts = prediction_shards.plan(job, examples)
+    left = prediction_shards.missing(job, num_parts)
+    screen.say(f"{num_parts:,} parts, {num_parts - len(left):,} are done already; {job.plan}")
+    if beam_options is not None and left:
+        prediction_shards.make_with_beam(job, left, beam_options)
+    else:
+        for number in rich.progress.track(left, "predicting", console=console, transient=True):
+            prediction_shards.make(str(job.plan), number, run)
+    num = num_errors = 0
+    for part in prediction_shards.done(job, num_parts):
+        num, num_errors = num + part.num, num_errors + len(part.errors)
+        for _, why in part.errors:
+            screen.say(f"Error: {why}")
+    prediction_shards.tidy(job)
+    errors = f" {num_errors:,} have no answer." if num_errors else ""
+    last = f"{num_parts - 1:05d}-of-{num_parts:05d}"
+    where = [
+        prediction_shards.part_of(str(flags.output), x) for x in (f"{'0' * 5}{last[5:]}", last)
+    ]
+    screen.say(
+        f"{num:,} examples.{errors} They are in {' to '.join(map(str, dict.fromkeys(where)))}."
+    )
+    return int(num_errors > 0)
+
+
+def _busy(console: rich.console.Console, what: str) -> contextlib.AbstractContextManager:
+    """Says that something takes a while; elsewhere than on a terminal there is nothing to move."""
+    return console.status(what) if console.is_terminal else contextlib.nullcontext()
+
+
+@contextlib.contextmanager
+def _pipes_may_close() -> Iterator[None]:
+    """Ends quietly, as other programs do, when who reads the output has read enough."""
+    try:
+        yield
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Python flushes once more when it ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(128 + signal.SIGPIPE)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
