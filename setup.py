@@ -16,6 +16,7 @@ setuptools.setup(
     packages=setuptools.find_packages(include=["perceiver_jax", "perceiver_jax.*"]),
     package_data={
         "": ["*.npz", "*.csv", "*.json", "*.txt", "*.md", "*.bib"],
+        "perceiver_jax.exporting": ["browser/*"],
         "perceiver_jax.serving": ["page/*"],
     },
     install_requires=[

@@ -239,7 +239,7 @@ def self_attend(
 def self_attend_rows(
     params: Params,
     rows: Float[Array, "BN D"],
-    batch_size: int,
+    batch_size: Any,  # A number or the symbol of one.
     *,
     num_heads: int = 8,
     streaming: bool = True,

@@ -1,6 +1,6 @@
 """The exported folder: its files, and what they say."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 import json
 import os
 import pathlib
@@ -10,8 +10,10 @@ import jax
 import numpy as np
 
 import perceiver_jax
-from perceiver_jax.exporting import onnx_file, preparing, programs, readme
+from perceiver_jax.exporting import demo, onnx_file, preparing, programs, readme
 from perceiver_jax.pretrained import write
+
+Path = str | os.PathLike[str]
 
 FORMAT = 1  # Of `export.json`; greater if older readers would misunderstand it.
 DESCRIPTION, EXAMPLE = "export.json", "example.npz"
@@ -29,7 +31,14 @@ _MEANINGS = {
 }
 
 
-def export(run: Any, folder: str | os.PathLike[str], *, onnx: bool = False) -> str | None:
+def export(
+    run: Any,
+    folder: Path,
+    *,
+    onnx: bool = False,
+    examples: Sequence[Path] = (),
+    static_demo: Path | None = None,
+) -> str | None:
     """Writes a run as a folder that needs neither this package nor Haiku.
 
     Beside what `write.write_own` writes, from which `load_pretrained` makes a run again:
@@ -40,40 +49,55 @@ def export(run: Any, folder: str | os.PathLike[str], *, onnx: bool = False) -> s
       the names of the classes;
     - `example.npz`: a batch of noise, and what the model made of it here;
     - `README.md`: a program that uses all of it with JAX and NumPy alone;
-    - `model.onnx`, if it is asked for, which gives predictions and latents in ONNX runtimes.
+    - `model.onnx`, if it is asked for, which gives predictions and latents in ONNX runtimes;
+    - `examples/` and `demo/`, if they are.
 
     Args:
       run: what `load_run` or `load_pretrained` returned.
       folder: where; made if it is not there.
       onnx: whether an ONNX file is made, and compared with the run in onnxruntime.
+      examples: files that visitors of a demo can choose, also of `serve --demo`.
+      static_demo: onnxruntime-web, see `demo.find_runtime`, for a page that runs the ONNX file in
+        a browser; None: there is no such page.
 
     Returns:
-      Why there is no ONNX file though it is asked for, in a line; else None.
+      Why there is no ONNX file (and no page) though it is asked for, in a line; else None.
 
     Raises:
-      UserError: if the folder holds something, or a package for ONNX is lacking.
+      UserError: if the folder holds something, a package for ONNX is lacking, the page can't show
+        the model, or onnxruntime-web or an example is not there.
     """
     write.check_empty(folder)  # Before what takes time.
+    given = demo.read_examples(map(pathlib.Path, examples))
+    runtime = None
+    if static_demo is not None:
+        demo.check(run)
+        runtime = demo.find_runtime(os.fspath(static_demo))
     made = {name: programs.make(run, function(run)) for name, function in _FUNCTIONS.items()}
     batch, predicted = make_example(run, made["predict"].function)
     content = describe(run, {name: program.outputs for name, program in made.items()})
-    file, problem = None, None
-    if onnx:
+    files = {content["programs"][name]: program.serialized for name, program in made.items()}
+    files |= {f"examples/{name}": x for name, x in given.items()}
+    problem = None
+    if onnx or runtime is not None:
         try:
-            file, content["onnx"] = _make_onnx(run, batch, predicted)
+            model, content["onnx"] = _make_onnx(run, batch, predicted)
+            files[content["onnx"]["file"]] = model
+            if runtime is not None:
+                page = demo.make(run, content, model, runtime, given)
+                files |= {f"demo/{name}": x for name, x in page.items()}
         except onnx_file.NotConvertedError as error:
             problem = str(error)
+    files[DESCRIPTION] = json.dumps(content, indent=2).encode() + b"\n"
+    files["README.md"] = readme.text(content).encode()
     write.write_own(run, folder)
-    folder = pathlib.Path(folder)
-    for name, program in made.items():
-        (folder / content["programs"][name]).write_bytes(program.serialized)
-    if file is not None:
-        (folder / content["onnx"]["file"]).write_bytes(file)
+    for name, x in files.items():
+        path = pathlib.Path(folder, name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(x)
     arrays = {f"inputs/{name}": x for name, x in batch.items()}
     arrays |= {f"outputs/{name}": x for name, x in predicted.items()}
-    np.savez_compressed(folder / EXAMPLE, **arrays)
-    (folder / DESCRIPTION).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    (folder / "README.md").write_text(readme.text(content), encoding="utf-8")
+    np.savez_compressed(pathlib.Path(folder, EXAMPLE), **arrays)
     return problem
 
 

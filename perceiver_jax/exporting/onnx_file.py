@@ -53,28 +53,49 @@ def convert(run: Any) -> bytes:
       NotConvertedError: the converter can't take the model.
       MissingPackageError: it is not installed.
     """
+    both = programs.predict_and_latents(plain_run(run))
+    params = programs.flatten(run.params)
+    batch = {name: x[None] for name, x in programs.inputs(run).items()}
+    names = output_names(run, jax.eval_shape(both, params, batch)[0])
+
+    def function(params, batch):
+        predicted, latents = both(params, batch)
+        return {LATENTS: latents} | predicted
+
+    return convert_function(run, function, names)
+
+
+def convert_function(
+    run: Any, function: Callable[[Any, Any], Mapping[str, Any]], names: Mapping[str, str]
+) -> bytes:
+    """Returns the file of a function of a run's parameters and a batch.
+
+    Args:
+      run: whose parameters the file holds.
+      function: `function(params, batch)`, in the plain form.
+      names: of its outputs, and what the file calls them.
+
+    Raises:
+      NotConvertedError: the converter can't take it.
+      MissingPackageError: it is not installed.
+    """
+    given = programs.inputs(run)
+    params = programs.flatten(jax.device_get(run.params))
+
+    def of_arrays(*arrays):
+        found = function(params, dict(zip(given, arrays, strict=True)))
+        return tuple(found[name] for name in names)
+
     with _quiet():
         try:
             import jax2onnx
             import onnx
         except ImportError as error:
             raise _missing(error) from error
-        plain = plain_run(run)
-        given = programs.inputs(run)
-        params = programs.flatten(jax.device_get(run.params))
-        both = programs.predict_and_latents(plain)
-        batch = {name: x[None] for name, x in given.items()}
-        names = output_names(run, jax.eval_shape(both, params, batch)[0])
-
-        def function(*arrays):
-            predicted, latents = both(params, dict(zip(given, arrays, strict=True)))
-            return tuple(({LATENTS: latents} | predicted)[name] for name in names)
-
-        shapes = [jax.ShapeDtypeStruct((programs.BATCH, *x.shape), x.dtype) for x in given.values()]
         try:
             model = jax2onnx.to_onnx(
-                function,
-                shapes,
+                of_arrays,
+                [jax.ShapeDtypeStruct((programs.BATCH, *x.shape), x.dtype) for x in given.values()],
                 model_name=run.config.get("experiment", "") or "perceiver",
                 opset=OPSET,
                 return_mode="proto",

@@ -1,6 +1,6 @@
 """What a run computes, as programs for every platform and any batch size (StableHLO)."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -78,6 +78,24 @@ def predict_and_latents(run: Any) -> Callable[[Params, Batch], tuple[Batch, jax.
         params, batch = _nested(params), complete(run, batch)
         found = run.model.latents(params, batch)
         return run.task.predict(run.model.decode(params, found, batch)), found
+
+    return function
+
+
+def attention(run: Any, indices: Sequence[int]) -> Callable[[Params, Batch], Batch]:
+    """Returns a function that gives where layers look, the mean of their heads [B, N, *X].
+
+    Args:
+      run: of a model with one input.
+      indices: of cross-attends among `encoder.layers`; they come out as 'layer_2', say.
+    """
+
+    def function(params, batch):
+        maps = run.model.attention_maps(_nested(params), complete(run, batch), list(indices))
+        found = {}
+        for index, (each,) in zip(indices, (list(x.values()) for x in maps), strict=True):
+            found[f"layer_{index}"] = each["weights"].mean(axis=1)
+        return found
 
     return function
 
