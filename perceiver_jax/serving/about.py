@@ -91,5 +91,7 @@ def _output(run: Any, name: str) -> Json:
         return {"name": name, "kind": "classes", **found}
     if feature == "number":
         return {"name": name, "kind": "numbers", "number": field.size}
-    kinds = {"text": "text", "flow": "flow", "video": "pictures", "audio": "samples"}
+    if feature == "audio":
+        return {"name": name, "kind": "samples", "rate": field.sample_rate}
+    kinds = {"text": "text", "flow": "flow", "video": "pictures"}
     return {"name": name, "kind": kinds.get(feature, "numbers")}

@@ -12,6 +12,7 @@ from perceiver_jax.serving import answers, decoding
 
 _MOST_NUMBERS = 2**28  # Of a map: scores and weights of it take 2 GiB.
 _LATENTS = 3  # That are shown one by one.
+_SIDE = {"audio": 360, "mel": 360, "text": 448, "video": 360}  # Pixels, see `overlay`; else 224.
 
 
 def cross_attends(run: Any) -> list[dict[str, Any]]:
@@ -60,6 +61,8 @@ class Looking:
         found = jax.device_get(self._maps(self._run.params, batch, layer=layer))
         pictures = []
         for name, weights in found.items():
+            if name in self._run.hidden:
+                continue  # The model gets nothing there.
             pictures += self._pictures(name, batch[name][0], weights[0])
         return {"layer": layer, "layers": cross_attends(self._run), "pictures": pictures}
 
@@ -70,7 +73,8 @@ class Looking:
 
     def _pictures(self, name: str, values: np.ndarray, weights: np.ndarray) -> list[dict]:
         kind = self._run.config.model.inputs[name].kind
-        draw = functools.partial(attention_pictures.overlay, kind, values)
+        side = _SIDE.get(kind, 224)
+        draw = functools.partial(attention_pictures.overlay, kind, values, side=side)
         mean = weights.mean(axis=0)
         drawn = [("the input", None, 1.0), ("all latents", mean, 1.0)]
         for latent in _different(weights, _LATENTS):

@@ -41,6 +41,7 @@ function describe() {
   const [output] = model.outputs;
   const lists = output.kind === "classes" && model.outputs.length === 1;
   const few = lists && output.number <= 12 ? `: ${output.classes.join(", ")}` : "";
+  const rebuilds = model.outputs.some((each) => ["pictures", "samples"].includes(each.kind));
   const what = {
     classes: `names what it gets: one of ${output.number} classes${few}`,
     text: "fills the gaps of a text",
@@ -48,7 +49,9 @@ function describe() {
   };
   place("title").textContent = `Try ${model.name}`;
   document.title = `Try ${model.name}`;
-  place("about").textContent = `This model ${what[output.kind] ?? `predicts ${model.task}`}.`;
+  place("about").textContent = rebuilds
+    ? "This model puts what it gets together again, from what its latents keep of it."
+    : `This model ${what[output.kind] ?? `predicts ${model.task}`}.`;
 }
 
 // ---------------------------------------------------------------- questions
@@ -114,8 +117,7 @@ async function look(question, layer) {
     }),
   );
   place("layer-label").hidden = layers.length < 2;
-  place("maps").className = model.inputs.some((each) => ["audio", "text", "video"].includes(each.kind)) ? "wide" : "";
-  showMaps(place("maps"), found);
+  showMaps(place("maps"), model, found);
   place("attention").hidden = false;
 }
 

@@ -72,5 +72,7 @@ function problem(status, detail) {
   const said = typeof detail === "string" ? detail : "";
   if (status === 503) return "The server is busy. Try again in a moment.";
   if (status === 413) return `That is too large. ${said}`;
+  const why = said.match(/^Can't read [^:]*: (.*?)\. Expected /);
+  if (why) return `That can't be read: ${why[1]}.`;
   return said || `The server failed (${status}).`;
 }

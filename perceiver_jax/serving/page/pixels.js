@@ -3,7 +3,10 @@
 
 const STROKES = 20 / 28; // Of the side, that strokes take up, as in MNIST.
 const BRIGHT = 0.5; // A border that is brighter is paper.
-const FAINT = 0.25; // Less ink than that is paper, too.
+const LEAST = 0.15; // Of the light that paper throws back, that ink takes at least.
+const FAINT = 0.3; // Of what the darkest ink takes; less is shadow, or the grain of paper.
+const CELLS = 8; // Along each side, in which the brightness of paper is looked at: it is not even.
+const SPECKS = 0.003; // Of all ink, that may lie outside of each side of what is cut out.
 
 /** Whether a model was trained on small grey pictures of light strokes on black. */
 export function isOfStrokes(input) {
@@ -11,7 +14,7 @@ export function isOfStrokes(input) {
 }
 
 /** Reads a picture; returns a canvas no larger than `most` on a side. */
-export async function toCanvas(blob, most = 1024) {
+export async function toCanvas(blob, most = 512) {
   const bitmap = await createImageBitmap(blob);
   const scale = Math.min(1, most / Math.max(bitmap.width, bitmap.height));
   const canvas = newCanvas(
@@ -28,7 +31,7 @@ export async function toCanvas(blob, most = 1024) {
 /** Whether the border of a picture is bright, as paper is. */
 export function isOnPaper(canvas) {
   const grey = greys(canvas);
-  return median(border(grey, canvas.width, canvas.height)) > BRIGHT;
+  return quantile(border(grey, canvas.width, canvas.height), 0.5) > BRIGHT;
 }
 
 /** Strokes light on black, cut out and centred; null if there are none. */
@@ -36,12 +39,11 @@ export function strokes(canvas, size, onPaper) {
   const { width, height } = canvas;
   let ink = greys(canvas);
   if (onPaper) {
-    const paper = median(border(ink, width, height));
-    const sorted = Float32Array.from(ink).sort();
-    const darkest = sorted[Math.floor(sorted.length * 0.005)];
-    if (paper - darkest < 0.1) return null;
-    ink = ink.map((level) => (paper - level) / (paper - darkest));
-    ink = ink.map((level) => (level < FAINT ? 0 : Math.min(level, 1)));
+    const light = paper(ink, width, height);
+    ink = ink.map((level, i) => Math.max(0, 1 - level / light[i]));
+    const darkest = quantile(ink, 0.999);
+    if (darkest < LEAST) return null;
+    ink = ink.map((level) => (level < FAINT * darkest ? 0 : Math.min(level / darkest, 1)));
   }
   const box = bounds(ink, width, height);
   if (!box) return null;
@@ -128,21 +130,63 @@ function border(grey, width, height) {
   return found;
 }
 
-function median(values) {
+function quantile(values, fraction) {
   const sorted = Float32Array.from(values).sort();
-  return sorted[Math.floor(sorted.length / 2)];
+  return sorted[Math.min(sorted.length - 1, Math.floor(sorted.length * fraction))];
 }
 
-function bounds(ink, width, height) {
-  let [left, top, right, bottom] = [width, height, -1, -1];
-  for (let y = 0; y < height; y++) {
-    for (let x = 0; x < width; x++) {
-      if (ink[y * width + x] < 0.15) continue;
-      [left, right] = [Math.min(left, x), Math.max(right, x)];
-      [top, bottom] = [Math.min(top, y), Math.max(bottom, y)];
+/** How bright the paper is at each pixel: what most pixels around are, between cells' middles. */
+function paper(grey, width, height) {
+  const [across, down] = [width / CELLS, height / CELLS];
+  const cells = [];
+  for (let row = 0; row < CELLS; row++) {
+    for (let column = 0; column < CELLS; column++) {
+      const around = [];
+      const top = Math.max(0, Math.floor((row - 0.5) * down));
+      const left = Math.max(0, Math.floor((column - 0.5) * across));
+      for (let y = top; y < Math.min(height, (row + 1.5) * down); y += 2) {
+        for (let x = left; x < Math.min(width, (column + 1.5) * across); x += 2) {
+          around.push(grey[y * width + x]);
+        }
+      }
+      cells.push(quantile(around, 0.8));
     }
   }
-  return right < 0 ? null : { left, top, width: right - left + 1, height: bottom - top + 1 };
+  const between = (at) => {
+    const place = Math.min(Math.max(at - 0.5, 0), CELLS - 1.001);
+    return [Math.floor(place), place - Math.floor(place)];
+  };
+  const found = new Float32Array(grey.length);
+  for (let y = 0; y < height; y++) {
+    const [row, below] = between((y + 0.5) / down);
+    for (let x = 0; x < width; x++) {
+      const [column, right] = between((x + 0.5) / across);
+      const first = row * CELLS + column;
+      const upper = (1 - right) * cells[first] + right * cells[first + 1];
+      const lower = (1 - right) * cells[first + CELLS] + right * cells[first + CELLS + 1];
+      found[y * width + x] = Math.max((1 - below) * upper + below * lower, 0.02);
+    }
+  }
+  return found;
+}
+
+/** The box of the strokes, but for specks; null if there are none. */
+function bounds(ink, width, height) {
+  const [columns, rows] = [new Float64Array(width), new Float64Array(height)];
+  ink.forEach((level, i) => {
+    columns[i % width] += level;
+    rows[Math.floor(i / width)] += level;
+  });
+  const all = columns.reduce((sum, each) => sum + each, 0);
+  if (all < 1) return null;
+  const edge = (sums) => {
+    let sum = 0;
+    return sums.findIndex((each) => (sum += each) > SPECKS * all);
+  };
+  const [left, top] = [edge(columns), edge(rows)];
+  const right = width - 1 - edge(columns.reverse());
+  const bottom = height - 1 - edge(rows.reverse());
+  return { left, top, width: right - left + 1, height: bottom - top + 1 };
 }
 
 function middle(grey, size) {
