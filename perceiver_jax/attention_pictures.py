@@ -51,7 +51,9 @@ def overlay(
       grid: scores or weights over the input's own grid [*X], as `Model.attention_maps` has them;
         None: the input alone.
       limits: numbers that are blue and red; None: the lowest and highest of the map.
-      side: of a picture, in pixels; larger ones keep their size. Others have a similar one.
+      side: of a picture, in pixels, about: it is enlarged or shrunk by a whole number. What has
+        several cells in a pixel has the colour of the highest. Sound and texts are as wide as
+        several pictures.
       opacity: of the colours; 1: the map alone, raw; 0: the input alone, those frames of it that
         the map would be over.
       mark: whether the highest is framed.
@@ -156,17 +158,17 @@ _Grid = tuple[int, ...] | None
 
 
 def _draw_image(values: np.ndarray, grid: _Grid, paint: _Paint | None, side: int) -> Picture:
-    return _cells(_rgb(values), paint, _enlarged(values.shape[:2], side))
+    return _cells(_rgb(values), paint, _sized(values.shape[:2], side))
 
 
 def _draw_frames(values: np.ndarray, grid: _Grid, paint: _Paint | None, side: int) -> Picture:
-    size = _enlarged(values.shape[1:3], side)
+    size = _sized(values.shape[1:3], side)
     return tiled([_cells(_rgb(frame), paint, size) for frame in values], 2)
 
 
 def _draw_video(values: np.ndarray, grid: _Grid, paint: _Paint | None, side: int) -> Picture:
     times = len(values) if grid is None else grid[0]
-    size = _enlarged(values.shape[1:3], side // 2)
+    size = _sized(values.shape[1:3], side // 2)
     return tiled(
         [
             _cells(
@@ -266,13 +268,13 @@ def _draw_array(values: np.ndarray, grid: _Grid, paint: _Paint | None, side: int
     if values.ndim == axes:
         values = values[..., None]
     if axes == 2:
-        return _cells(_rgb(values), paint, _enlarged(values.shape[:2], side))
+        return _cells(_rgb(values), paint, _sized(values.shape[:2], side))
     return _slices(values, values.shape[:axes] if grid is None else grid, paint, side)
 
 
 def _slices(values: np.ndarray, grid: tuple[int, ...], paint: _Paint | None, side: int) -> Picture:
     """Pictures of the last two axes of the grid."""
-    size = _enlarged(values.shape[len(grid) - 2 : len(grid)], side // 2)
+    size = _sized(values.shape[len(grid) - 2 : len(grid)], side // 2)
     outer = grid[:-2]
     pictures = []
     for flat in frames_shown(math.prod(outer)):
@@ -308,18 +310,34 @@ def _rgb(values: np.ndarray, scaled_by: np.ndarray | None = None) -> Picture:
     return np.rint(values).astype(np.uint8)
 
 
-def _enlarged(size: Sequence[int], side: int) -> tuple[int, int]:
-    """A size whose longer side has at least so many pixels, whole ones for each of the input."""
-    factor = max(1, round(side / max(size)))
+def _sized(size: Sequence[int], side: int) -> tuple[int, int]:
+    """About `side` pixels for the longer side: a whole number for each of the input, or of it."""
+    longer = max(size)
+    if longer > side:
+        factor = max(1, round(longer / side))
+        return -(-size[0] // factor), -(-size[1] // factor)
+    factor = max(1, round(side / longer))
     return size[0] * factor, size[1] * factor
 
 
-def _resized(picture: np.ndarray, size: tuple[int, int], smooth: bool = False) -> np.ndarray:
+def _resized(picture: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     if picture.shape[:2] == size:
         return picture
-    how = PIL.Image.Resampling.BICUBIC if smooth else PIL.Image.Resampling.NEAREST
+    is_larger = picture.shape[0] > size[0] or picture.shape[1] > size[1]
+    how = PIL.Image.Resampling.BOX if is_larger else PIL.Image.Resampling.NEAREST
     image = PIL.Image.fromarray(np.ascontiguousarray(picture))
     return np.asarray(image.resize(size[::-1], how))
+
+
+def _highest(shares: np.ndarray, size: Sequence[int]) -> np.ndarray:
+    """Cells along each axis so few that they fit, each the highest of those that it stands for."""
+    for axis, most in enumerate(size):
+        count = shares.shape[axis]
+        if count > most:
+            # In the even blocks of `_sized`, if it made the size.
+            starts = np.minimum(np.arange(most) * -(-count // most), count - 1)
+            shares = np.fmax.reduceat(shares, np.unique(starts), axis=axis)
+    return shares
 
 
 def _cells(picture: np.ndarray, paint: _Paint | None, size: tuple[int, int]) -> Picture:
@@ -329,9 +347,8 @@ def _cells(picture: np.ndarray, paint: _Paint | None, size: tuple[int, int]) -> 
         return base
     dark, light = _GREYS
     grey = dark + (light - dark) / 255 * np.repeat(base.mean(axis=2, keepdims=True), 3, axis=2)
-    # The colours of a map that is finer than the picture are averaged.
-    is_finer = any(cells > pixels for cells, pixels in zip(paint.grid, size, strict=True))
-    mixed = paint.over(grey, _resized(paint.colours, size, smooth=is_finer))
+    fitting = dataclasses.replace(paint, shares=_highest(paint.shares, size))
+    mixed = paint.over(grey, _resized(fitting.colours, size))
     if paint.best is None:
         return mixed
     return _boxed(mixed, paint.best, paint.grid)
@@ -370,7 +387,6 @@ def _lines(values: np.ndarray, paint: _Paint | None, side: int) -> Picture:
     height, width = side // 2, 2 * side
     picture = np.full((height, width, 3), 255, np.uint8)
     if paint is not None:
-        # Where several cells are in a column of pixels, it has the colour of the highest.
         starts = np.arange(width) * paint.shares.size // width
         highest = np.fmax.reduceat(paint.shares.reshape(-1), starts)
         stripes = dataclasses.replace(paint, shares=highest).colours

@@ -89,6 +89,19 @@ def test_what_is_masked_is_grey_and_has_no_part_in_the_colours():
     assert len(np.unique(nothing)) == 1
 
 
+def test_large_inputs_are_shrunk_and_the_highest_cell_stays():
+    grid = np.zeros((50, 70))
+    grid[31, 64] = 1
+    pixels = np.zeros((50, 70, 3), np.uint8)
+    picture = attention_pictures.overlay("image", pixels, grid, side=14, opacity=1, mark=False)
+    assert picture.shape == (10, 14, 3)
+    np.testing.assert_array_equal(np.argwhere((picture == HIGH).all(axis=2)), [[6, 12]])
+    line = np.zeros(5000)
+    line[4321] = 1
+    picture = attention_pictures.overlay("audio", np.zeros(10_000), line, opacity=1, mark=False)
+    assert share(picture, HIGH)[0] > 0
+
+
 def test_limits_that_are_given_are_those_of_the_colours():
     grid = np.array([0.0, 1.0, 4.0])
     picture = attention_pictures.overlay(
