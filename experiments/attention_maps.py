@@ -4,7 +4,7 @@
 
 FILES are files, folders, patterns, or `-` for names on standard input, a line each; without, some
 examples of the run's test split are drawn. For each, a PNG is written, rows are layers and columns
-latents, and an .npz with the maps that are drawn. docs/look_inside.md has the rest.
+latents, and an .npz with the maps that are drawn. docs/using.md has the rest.
 """
 
 import argparse

@@ -8,6 +8,7 @@ import PIL.Image
 import pytest
 
 from perceiver_jax import attention_looks, attention_sheets, config
+from tests import random_runs
 
 CHOSEN = attention_looks.Chosen((7, 2), (3, 1))
 
@@ -146,3 +147,24 @@ def test_a_sheet_shows_every_picture_as_it_is():
     for i, (top, bottom, left, right) in enumerate(places):
         for above, below, before, after in places[:i]:
             assert top >= below or above >= bottom or left >= after or before >= right
+
+
+@pytest.mark.parametrize("kind", ["clips", "flow", "language"])
+def test_models_of_all_kinds_are_drawn(kind):
+    rng = np.random.default_rng(0)
+    example = {
+        "clips": {
+            "audio": (rng.normal(0, 0.1, 4_800).astype(np.float32), 48_000),
+            "video": rng.integers(0, 256, (3, 9, 8, 3), np.uint8),
+        },
+        "flow": rng.integers(0, 256, (2, 8, 12, 3), np.uint8),
+        "language": "Zwölf [MASK]en",
+    }[kind]
+    run = getattr(random_runs, kind)()
+    batch = run.prepare(example)
+    inputs = attention_looks.inputs_of(run, batch)
+    (look,) = attention_looks.look(run, batch, num_latents=2)
+    found = attention_sheets.draw_rows(run, inputs, look)
+    assert {row.section for row in found} == set(run.config.model.inputs)
+    assert all(len(row.pictures) == 2 for row in found)
+    assert pixels(attention_sheets.draw_sheet(found)).std() > 10
