@@ -26,6 +26,7 @@ from perceiver_jax.tasks import flow_colours
 TABLES = (".jsonl", ".csv", ".parquet")
 MAX_NUMBERS = 64  # Of an output that has a place in a table; more go to a file.
 
+_AAC_RATES = (8_000, 11_025, 12_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000)  # In Hz.
 _ROWS = 1_000  # Of a Parquet file that are written at once.
 _NAME, _ERROR = "name", "error"  # Columns of all tables.
 
@@ -201,7 +202,8 @@ def write_arrays(
 ) -> dict[str, str]:
     """Writes arrays of an example as files that other programs open.
 
-    - Video, and the sound that belongs to it: `STEM.mp4`. Sound alone: `STEM.wav`.
+    - Video, and the sound that belongs to it: `STEM.mp4`. Sound alone, or of a rate that no such
+      file has: `STEM.wav`.
     - Pictures: `STEM.png`.
     - Flow: `STEM.npy`, float32 [H, W, 2], and its colours, `STEM.png`.
     - Others: `STEM.npy`.
@@ -220,7 +222,7 @@ def write_arrays(
     kinds = {name: getattr(fields.get(name), "feature", "") for name in arrays}
     videos = [n for n, x in arrays.items() if kinds[n] == "video" and _is_pictures(x, 4)]
     sounds = [n for n, x in arrays.items() if kinds[n] == "audio" and x.ndim == 1]
-    together = len(videos) == 1 and len(sounds) == 1
+    together = len(videos) == len(sounds) == 1 and fields[sounds[0]].sample_rate in _AAC_RATES
     several = len(arrays) > 1 + together
     paths = {}
     for name, array in arrays.items():

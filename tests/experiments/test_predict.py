@@ -20,7 +20,7 @@ import perceiver_jax
 from perceiver_jax import data as data_lib
 from perceiver_jax import prediction_files, predictions
 from perceiver_jax.data import raw, sources
-from perceiver_jax.data.fields import flow, image
+from perceiver_jax.data.fields import audio, image
 from perceiver_jax.pretrained import load, write
 from perceiver_jax.training import devices, evaluation, steps
 from tests import random_runs
@@ -302,7 +302,7 @@ def test_what_a_clip_became_is_a_clip(given, tmp_path, monkeypatch, capfd):
 def test_arrays_are_files_that_others_open(tmp_path):
     fields = random_runs.clips().fields | {
         "picture": image.Image(5),
-        "flow": flow.Flow((3, 5)),
+        "slow": audio.Audio(96, sample_rate=800),
     }
     rng = np.random.default_rng(0)
     pictures = rng.integers(256, size=(2, 8, 8, 3), dtype=np.uint8)
@@ -314,6 +314,9 @@ def test_arrays_are_files_that_others_open(tmp_path):
     np.testing.assert_array_equal(pixels(paths["picture"]), pictures[0])
     samples, rate = soundfile.read(paths["audio"])
     assert (samples.tolist(), rate) == ([0.5, -0.25], 48_000)
+    odd = {"video": pictures, "slow": np.zeros(96)}  # No clip has so few samples a second.
+    paths = prediction_files.write_arrays(tmp_path, "z", odd, fields)
+    assert paths == {"video": f"{tmp_path}/z_video.mp4", "slow": f"{tmp_path}/z_slow.wav"}
     grey = prediction_files.write_arrays(tmp_path, "y", {"picture": pictures[0, :, :, :1]}, fields)
     assert pixels(grey["picture"]).shape == (8, 8)
 
