@@ -23,6 +23,7 @@ import rich.progress
 from experiments import cli, compilation_cache, screen
 from perceiver_jax import config as config_lib
 
+_K = 5
 _MANY = 32  # Windows that are computed at once, if so many are evaluated at once.
 _FEW = 8  # Of weights, of which that is not known.
 
@@ -49,9 +50,9 @@ def predict(flags: argparse.Namespace) -> int:
         compilation_cache.use(flags.compilation_cache, place)
         run = load.load_pretrained(flags.workdir)
         options = _options(flags, run)
-        outputs = prediction_files.outputs_of(run, flags.k)
+        outputs = prediction_files.outputs_of(run, options["k"])
         predictions.predict_each(run, [], **options)  # Refuses what doesn't fit the model.
-        _check_arrays(flags, outputs)
+        _check_of_use(flags, run, outputs)
     examples = _examples(flags, run)
     if flags.beam_pipeline_options or flags.part_size:
         return _in_parts(flags, run, options, examples, console)
@@ -97,7 +98,7 @@ def _parser() -> argparse.ArgumentParser:
         "--whole_latents", action="store_true", help="embeddings are all latents, not their mean"
     )
     parser.add_argument("--overwrite", action="store_true", help="begin anew if they are there")
-    parser.add_argument("--k", type=int, default=5, help="how many classes are named (default: 5)")
+    parser.add_argument("--k", type=int, help=f"how many classes are named (default: {_K})")
     parser.add_argument(
         "--num_windows",
         type=int,
@@ -108,7 +109,7 @@ def _parser() -> argparse.ArgumentParser:
         type=int,
         help="examples that are computed at once (default: of 32 windows, or fewer)",
     )
-    parser.add_argument("--up", default="y", help="the vertical axis of points: y (default) or z")
+    parser.add_argument("--up", help="the vertical axis of points: y (default) or z")
     parser.add_argument(
         "--part_size",
         type=int,
@@ -183,26 +184,41 @@ def _options(flags: argparse.Namespace, run: Any) -> dict[str, Any]:
         batch_size = max(1, most // max(1, num_windows))
     latents = "whole" if flags.whole_latents else "pooled"
     return {
-        "k": flags.k,
+        "k": _K if flags.k is None else flags.k,
         "num_windows": num_windows,
         "batch_size": batch_size,
-        "up": flags.up,
+        "up": flags.up or "y",
         "latents": latents if flags.embeddings else "",
     }
 
 
-def _check_arrays(flags: argparse.Namespace, outputs: Any) -> None:
-    """Refuses a folder for what there is not, and a table alone for what has no place in it."""
+def _check_of_use(flags: argparse.Namespace, run: Any, outputs: Any) -> None:
+    """Refuses what the model has no use for, and a table for what has no place in one."""
+    from perceiver_jax import predictions
+
     arrays = [output.name for output in outputs if output.kind == "array"]
-    if arrays and flags.output and not flags.output_dir:
+    gives = f"a model that gives {[x.name for x in outputs]}"
+    if flags.output and arrays and not flags.output_dir:
         raise config_lib.UserError(
-            f"Got --output for a model that gives {arrays}, which no table has room for; expected "
-            "a folder for them, too. Add --output_dir=DIR."
+            f"Got --output for {gives}, of which {arrays} have no place in a table; expected a "
+            "folder for them, too. Add --output_dir=DIR."
         )
     if flags.output_dir and not arrays:
         raise config_lib.UserError(
-            f"Got --output_dir for a model that gives {[x.name for x in outputs]}, which are in "
-            "the table; expected one that gives arrays. Leave it out."
+            f"Got --output_dir for {gives}, which are in the table; expected one that gives "
+            "arrays. Leave it out."
+        )
+    if flags.k is not None and all(output.kind != "classes" for output in outputs):
+        raise config_lib.UserError(f"Got --k for {gives}, which are no classes. Leave it out.")
+    read = {name: field for name, field in run.fields.items() if not field.is_target}
+    if flags.up is not None and all(field.feature != "points" for field in read.values()):
+        raise config_lib.UserError(
+            f"Got --up for a model that reads {sorted(read)}, which are no points. Leave it out."
+        )
+    if flags.batch_size is not None and predictions.only_frames(run):
+        raise config_lib.UserError(
+            "Got --batch_size for frames of any size, whose tiles are computed one by one. Leave "
+            "it out."
         )
 
 
@@ -306,7 +322,7 @@ def _in_parts(
         for _, why in part.errors:
             screen.say(f"Error: {why}")
     prediction_shards.tidy(job)
-    errors = f" {num_errors:,} have no answer." if num_errors else ""
+    errors = f" {num_errors:,} without an answer." if num_errors else ""
     last = f"{num_parts - 1:05d}-of-{num_parts:05d}"
     where = [
         prediction_shards.part_of(str(flags.output), x) for x in (f"{'0' * 5}{last[5:]}", last)

@@ -22,7 +22,7 @@ class Screen:
 
     Attributes:
       num: how many examples there were.
-      num_errors: how many of them have no answer.
+      num_errors: how many of them without an answer.
     """
 
     def __init__(
@@ -99,7 +99,7 @@ class Screen:
         if rest > self._batch_size:
             rate = f"{rest / (seconds - first):,.1f} a second"
             speed = f", the first after {first:.1f} s and then {rate}"
-        errors = f" {self.num_errors:,} have no answer." if self.num_errors else ""
+        errors = f" {self.num_errors:,} without an answer." if self.num_errors else ""
         return f"{self.num:,} examples in {seconds:.1f} s{speed}.{errors}"
 
     def _print(self) -> None:

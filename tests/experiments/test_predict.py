@@ -232,7 +232,7 @@ def test_a_broken_file_is_a_line_and_a_code_and_the_others_go_on(given, folder, 
     assert said[0] == "Left out of own, for they are of other kinds: 1 x .txt."
     errors = [line for line in said if line.startswith("Error: ")]
     assert len(errors) == 2 and errors[0].startswith("Error: Can't read own/2.jpg: truncated")
-    assert said[-1].startswith("7 examples in ") and "2 have no answer." in said[-1]
+    assert said[-1].startswith("7 examples in ") and "2 without an answer." in said[-1]
 
 
 def test_all_kinds_of_tables_say_the_same(given, folder):
@@ -408,6 +408,7 @@ def test_a_reader_that_has_read_enough_ends_the_command_quietly(folder):
         (["a", "--output_dir=new"], r"gives ['label'], which are in the table"),
         (["a", "--num_windows=2"], "num_windows is 2, but none of the inputs ['image']"),
         (["a", "--up=q"], "Unknown axis in up 'q'"),
+        (["a", "--up=z"], "Got --up for a model that reads ['image'], which are no points"),
         (["a", "--lines"], "Got --lines for a model that reads ['image']"),
         (["own/notes"], "no such file"),
         (["empty"], "There is nothing to predict; expected at least one file"),
@@ -420,10 +421,19 @@ def test_what_does_not_fit_is_refused_in_one_line(words, message, given, folder,
     assert message in capfd.readouterr().err
 
 
-def test_arrays_have_no_place_in_a_table(given, tmp_path, capfd):
+@pytest.mark.parametrize(
+    ("flag", "message"),
+    [
+        ("--output=x.csv", "of which ['flow'] have no place in a table"),
+        ("--k=3", "Got --k for a model that gives ['flow'], which are no classes"),
+        ("--batch_size=3", "Got --batch_size for frames of any size, whose tiles"),
+        ("--embeddings=x.npz", "latents is 'pooled', but frames of any size"),
+    ],
+)
+def test_what_flow_has_no_use_for_is_refused(flag, message, given, capfd):
     given(random_runs.flow())
-    assert command("--workdir=x", "a.png", "b.png", f"--output={tmp_path / 'x.csv'}") == 2
-    assert "Add --output_dir=DIR." in capfd.readouterr().err
+    assert command("--workdir=x", "a.png", "b.png", flag) == 2
+    assert message in capfd.readouterr().err
 
 
 def test_a_terminal_gets_a_table_without_what_could_change_it(given, folder, capfd, monkeypatch):

@@ -69,7 +69,9 @@ def test_parts_have_what_one_table_has(folder, capfd):
     assert command(*COMMAND) == 1
     said = capfd.readouterr().err
     assert "3 parts, 0 are done already" in said
-    assert "8 examples. 1 have no answer. They are in x-00000-of-00003.jsonl to x-00002-of" in said
+    assert (
+        "8 examples. 1 without an answer. They are in x-00000-of-00003.jsonl to x-00002-of" in said
+    )
     assert "Error: Can't read own/4.jpg: " in said
     assert command("own", "--output=whole.jsonl", "--k=2") == 1
     lines = pathlib.Path("whole.jsonl").read_text().splitlines()
