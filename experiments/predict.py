@@ -31,7 +31,7 @@ _FEW = 8  # Of weights, of which that is not known.
 def main(argv: list[str]) -> None:
     """Runs the command."""
     flags = _parser().parse_intermixed_args(argv)  # FILES may stand among flags.
-    with cli.user_errors_end_the_program(), _pipes_may_close():
+    with cli.user_errors_end_the_program(), _ending_soon():
         _check(flags)
         sys.exit(predict(flags))
 
@@ -241,7 +241,6 @@ def _at_once(
 ) -> int:
     """Predicts one example after the other."""
     from perceiver_jax import prediction_files, predictions
-    from perceiver_jax.data.builders import isolated
 
     examples = iter(examples)
     first = next(examples, None)
@@ -264,7 +263,6 @@ def _at_once(
                 shown.show(one, writer.write(number, one))
         writer.finish()
     except BaseException:
-        isolated.interrupt_kept()  # Else the program ends when the last file is decoded.
         left = writer.close()
         if shown.num and left:
             where = ", ".join(map(str, left))
@@ -311,11 +309,15 @@ def _in_parts(
         num_parts = prediction_shards.plan(job, examples)
     left = prediction_shards.missing(job, num_parts)
     screen.say(f"{num_parts:,} parts, {num_parts - len(left):,} are done already; {job.plan}")
-    if beam_options is not None and left:
-        prediction_shards.make_with_beam(job, left, beam_options)
-    else:
-        for number in rich.progress.track(left, "predicting", console=console, transient=True):
-            prediction_shards.make(str(job.plan), number, run)
+    try:
+        if beam_options is not None and left:
+            prediction_shards.make_with_beam(job, left, beam_options)
+        else:
+            for number in rich.progress.track(left, "predicting", console=console, transient=True):
+                prediction_shards.make(str(job.plan), number, run)
+    except KeyboardInterrupt:
+        screen.say("Interrupted; give the same command again to make what is missing.")
+        raise
     num = num_errors = 0
     for part in prediction_shards.done(job, num_parts):
         num, num_errors = num + part.num, num_errors + len(part.errors)
@@ -339,8 +341,10 @@ def _busy(console: rich.console.Console, what: str) -> contextlib.AbstractContex
 
 
 @contextlib.contextmanager
-def _pipes_may_close() -> Iterator[None]:
-    """Ends quietly, as other programs do, when who reads the output has read enough."""
+def _ending_soon() -> Iterator[None]:
+    """Ends without waiting for files that are being read; quietly, if nobody reads the output."""
+    from perceiver_jax.data.builders import isolated
+
     try:
         yield
         sys.stdout.flush()
@@ -348,6 +352,8 @@ def _pipes_may_close() -> Iterator[None]:
         # Python flushes once more when it ends.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(128 + signal.SIGPIPE)
+    finally:
+        isolated.interrupt_kept()
 
 
 if __name__ == "__main__":

@@ -88,6 +88,7 @@ def test_a_command_that_was_interrupted_makes_what_is_missing_and_nothing_twice(
     names, most = predicted
     most[0] = 5
     assert command(*COMMAND) == 130
+    assert "Interrupted; give the same command again" in capfd.readouterr().err
     left = {path.name for path in pathlib.Path().iterdir()}
     assert left == {
         *("own", "weights", "x.parts", "x-00000-of-00003.jsonl", "x-00000-of-00003.npz"),
