@@ -96,6 +96,7 @@ def _serve(flags, limits) -> int:
             batch_sizes=sizes,
             batch_wait=flags.batch_wait_ms / 1000,
             num_processes=processes,
+            with_page=flags.demo,
         )
         failed = []
 

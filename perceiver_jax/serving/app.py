@@ -1,6 +1,7 @@
 """The routes of a server."""
 
 import asyncio
+import base64
 from collections.abc import AsyncIterator, Callable
 import contextlib
 import json
@@ -23,6 +24,9 @@ _BUSY = (batching.ExpiredError, batching.StoppedError)
 
 Layer = Annotated[int | None, fastapi.Query(description="a cross-attend; the last if not given")]
 Best = Annotated[int, fastapi.Query(ge=1, le=config.MAX_INT, description="how many classes")]
+Picture = Annotated[
+    int | None, fastapi.Query(ge=0, description="the number of one, to get it as image/png")
+]
 Up = Annotated[Literal["y", "z"], fastapi.Query(description="the vertical axis of points")]
 Arrays = Annotated[
     Literal["lists", "npy", "png"], fastapi.Query(description="how arrays are answered")
@@ -80,10 +84,16 @@ def _add_answers(app: fastapi.FastAPI, served: service.Service, body: dict[str, 
 
     @app.post("/attention", **kinds)
     async def attention(
-        request: fastapi.Request, layer: Layer = None, up: Up = "y"
+        request: fastapi.Request, layer: Layer = None, up: Up = "y", picture: Picture = None
     ) -> fastapi.Response:
         """What a cross-attend looks at in one example: pictures, PNG files in base64."""
-        return _json(await served.look(*await _content(request), layer, up))
+        found = await served.look(*await _content(request), layer, up)
+        if picture is None:
+            return _json(found)
+        if picture >= (count := len(found["pictures"])):
+            raise decoding.RefusedError(f"picture is {picture}; expected less than {count}.")
+        png = base64.b64decode(found["pictures"][picture]["png"])
+        return responses.Response(png, media_type="image/png")
 
     @app.post("/over_time", **kinds)
     async def over_time(request: fastapi.Request) -> fastapi.Response:

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
+import contextlib
 import json
 import time
 from typing import Any
@@ -24,6 +25,7 @@ _HEADERS = [
     (b"referrer-policy", b"no-referrer"),
     (b"cache-control", b"no-store"),
 ]
+_DRAIN_SECONDS = 1.0  # For what a client still sends of a request that is refused.
 _RETRY = {"warming up": 5, "ready": 1, "ending": 10}  # Seconds after which to ask again.
 
 
@@ -88,7 +90,7 @@ class Guard:
             else:
                 await self._take(scope, receive, send_with_headers)
         except _Refused as refused:
-            status = refused.status
+            await _drain(receive)
             await self._refuse(refused, send_with_headers)
         finally:
             route = scope["path"] if scope["path"] in self._routes else "other"
@@ -163,6 +165,14 @@ class Guard:
             headers.append((b"retry-after", str(_RETRY[self._state()]).encode()))
         await send({"type": "http.response.start", "status": refused.status, "headers": headers})
         await send({"type": "http.response.body", "body": body})
+
+
+async def _drain(receive: Receive) -> None:
+    """Reads on for a moment: who is cut off while it sends does not read the answer."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_DRAIN_SECONDS):
+            while (await receive()).get("more_body", False):
+                pass
 
 
 def _replayed(body: bytes, receive: Receive) -> Receive:

@@ -14,16 +14,16 @@ from uvicorn.protocols.http import h11_impl
 
 from perceiver_jax import config
 
-MAX_CONNECTIONS = 4096
+MAX_CONNECTIONS = 2**14
 _OTHER_FILES = 256  # Those that the process has open beside connections.
-_HEADER_SECONDS = 10.0  # Until a connection has sent the header of a request.
+_HEADER_SECONDS = 15.0  # Until a connection has sent the header of a request.
+_MORE_SECONDS = 0.5
 _IDLE_SECONDS = 30  # That a connection is kept between two requests.
 _MAX_HEADER = 32 * 2**10  # Bytes.
 _BACKLOG = 2048
-_FULL = (
-    b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 1\r\ncontent-length: 0\r\n"
-    b"connection: close\r\n\r\n"
-)
+_END = b"content-length: 0\r\nconnection: close\r\n\r\n"
+_FULL = b"HTTP/1.1 503 Service Unavailable\r\nretry-after: 1\r\n" + _END
+_LATE = b"HTTP/1.1 408 Request Timeout\r\n" + _END
 
 
 class Connection(h11_impl.H11Protocol):
@@ -36,10 +36,9 @@ class Connection(h11_impl.H11Protocol):
         """Begins to wait for the header."""
         super().connection_made(transport)
         if len(self.connections) > self.most:
-            transport.write(_FULL)
-            transport.close()
-            return
-        self._wait()
+            self._end(_FULL)
+        else:
+            self._wait()
 
     def data_received(self, data: bytes) -> None:
         """Goes on to wait while the header is incomplete."""
@@ -56,7 +55,16 @@ class Connection(h11_impl.H11Protocol):
 
     def _wait(self) -> None:
         if self._patience is None:
-            self._patience = self.loop.call_later(_HEADER_SECONDS, self.transport.abort)
+            self._patience = self.loop.call_later(_HEADER_SECONDS, self._wait_on)
+
+    def _wait_on(self) -> None:
+        """Waits until what came is read: in a crowd the server may be late, not the client."""
+        self._patience = self.loop.call_later(_MORE_SECONDS, self._end, _LATE)
+
+    def _end(self, answer: bytes) -> None:
+        if not self.transport.is_closing():
+            self.transport.write(answer)
+            self.transport.close()
 
     def _stop_waiting(self) -> None:
         if self._patience is not None:

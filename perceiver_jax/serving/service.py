@@ -40,6 +40,7 @@ class Service:
         batch_sizes: Sequence[int] = BATCH_SIZES,
         batch_wait: float = BATCH_WAIT,
         num_processes: int = 1,
+        with_page: bool = False,
     ):
         """Computes nothing yet.
 
@@ -49,17 +50,19 @@ class Service:
             batch_sizes: numbers of examples that are computed at once, a program each.
             batch_wait: seconds that a batch waits for more at most, see `batching.Batcher`.
             num_processes: that read what requests hold.
+            with_page: whether what the page asks for is warmed up, too.
         """
         self.run, self.limits, self.state = run, limits, "warming up"
         self.metrics = metrics.Metrics(tuple(sorted(set(batch_sizes))))
         compute = functools.partial(predictions.compute, run)
         self._batcher = batching.Batcher(compute, batch_sizes, batch_wait, self.metrics.batch)
         self._decoder = decoding.Decoder(run, limits, num_processes)
-        self._num_processes = num_processes
+        self._num_processes, self._with_page = num_processes, with_page
         self._readers = futures.ThreadPoolExecutor(num_processes, "reads")
         self._others = futures.ThreadPoolExecutor(4, "others")
         self._frames = predictions.only_frames(run)
         self._looking = looking.Looking(run)
+        self._last_look = looking.cross_attends(run)[-1]["index"]
         self._num_parts, self._label = over_time.num_parts(run), over_time.label_of(run)
         self._read_parts = over_time.make_reader(run) if self._num_parts > 1 else None
         self._rows, self._most_rows = 0, max(4 * self._batcher.sizes[-1], limits.rows)
@@ -79,6 +82,11 @@ class Service:
         for size in self._batcher.sizes:
             batch = {name: np.repeat(x, size, axis=0) for name, x in row.items()}
             self._batcher.submit(batch).result()
+        if self._with_page:
+            with contextlib.suppress(decoding.RefusedError):  # There is none of this model.
+                self._batcher.call(lambda: self._looking.look(row, self._last_look)).result()
+            if self._read_parts and self._label:
+                self._batcher.call(lambda: self._read_parts(_part(row, self._num_parts))).result()
         for start in started:
             with contextlib.suppress(decoding.RefusedError):
                 start.result()
@@ -154,8 +162,7 @@ class Service:
         rows = await self._read(deadline, "examples", content_type, body, **options)
         if len(rows["example_id"]) != 1:
             raise decoding.RefusedError("Got several examples; expected one. Send one.")
-        if layer is None:
-            layer = looking.cross_attends(self.run)[-1]["index"]
+        layer = self._last_look if layer is None else layer
         return await self._call(functools.partial(self._looking.look, rows, layer), deadline)
 
     async def over_time(self, content_type: str, body: bytes) -> Json:
@@ -224,3 +231,8 @@ class Service:
 
     def _deadline(self) -> float:
         return time.monotonic() + self.limits.answer_seconds
+
+
+def _part(row: dict[str, np.ndarray], num_parts: int) -> dict[str, np.ndarray]:
+    """The first part of a row: of masks, which have one element, all."""
+    return {name: x[:, : x.shape[1] // num_parts] if x.ndim > 1 else x for name, x in row.items()}

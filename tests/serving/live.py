@@ -29,7 +29,7 @@ class Live:
 def serving(run, demo=False, wait_until_ready=True, processes=1, **given):
     """Gives a server of a run; `given` are limits."""
     served = service.Service(
-        run, limits.Limits(**given), batch_sizes=(1, 4), num_processes=processes
+        run, limits.Limits(**given), batch_sizes=(1, 4), num_processes=processes, with_page=demo
     )
     listening = running.listen("127.0.0.1", 0)
     port = listening.getsockname()[1]

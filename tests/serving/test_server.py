@@ -2,6 +2,7 @@
 
 import base64
 from concurrent import futures
+import contextlib
 import io
 import itertools
 import json
@@ -14,6 +15,7 @@ import numpy as np
 import PIL.Image
 import pytest
 
+from perceiver_jax.serving import running
 from tests.serving import live
 
 
@@ -125,6 +127,11 @@ def test_pictures_of_attention_are_png_files(server, files):
     pictures = [PIL.Image.open(io.BytesIO(base64.b64decode(x["png"]))) for x in answer["pictures"]]
     assert len({picture.size for picture in pictures}) == 1
     assert len({picture.tobytes() for picture in pictures}) == 5
+    ask = server.client.post
+    alone = ask("/attention?layer=0&picture=1", files=parts(files[:1]))
+    assert alone.headers["content-type"] == "image/png"
+    assert alone.content == base64.b64decode(answer["pictures"][1]["png"])
+    assert ask("/attention?picture=5", files=parts(files[:1])).status_code == 422
 
 
 # ---------------------------------------------------------------- wrong and hostile requests
@@ -233,6 +240,27 @@ def test_what_is_no_http_is_refused(server, files):
 def test_a_body_that_comes_too_slowly_is_given_up(server, files):
     head = b"POST /predict HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\n\r\nabc"
     assert raw(server.port, head, wait=9).startswith(b"HTTP/1.1 408")
+    assert lives(server, files)
+
+
+def test_headers_that_come_too_slowly_and_one_connection_too_many_are_given_up(
+    server, files, monkeypatch
+):
+    monkeypatch.setattr(running, "_HEADER_SECONDS", 0.2)
+    request = b"GET /health HTTP/1.1\r\nhost: x\r\n\r\n"
+    for sent in ([b""], [b"GET / HTTP/1.1\r\nhost:"], [request, b"GET /hea"]):
+        with socket.create_connection(("127.0.0.1", server.port), timeout=20) as connection:
+            for part in sent:
+                connection.sendall(part)
+                if part == request:
+                    assert connection.recv(65536).startswith(b"HTTP/1.1 200")
+            with contextlib.suppress(ConnectionResetError):
+                while connection.recv(65536):
+                    pass
+    server.client.get("/health")  # One that is kept.
+    monkeypatch.setattr(running.Connection, "most", 1)
+    received = raw(server.port, b"")
+    assert received.startswith(b"HTTP/1.1 503") and b"retry-after: 1\r\n" in received
     assert lives(server, files)
 
 
