@@ -17,6 +17,7 @@ if TYPE_CHECKING:  # What editors follow.
     from perceiver_jax.attention import CrossAttention, SelfAttention
     from perceiver_jax.config_file import load_config
     from perceiver_jax.encoder import PerceiverEncoder
+    from perceiver_jax.exporting.folder import export
     from perceiver_jax.layers import make_layers
     from perceiver_jax.model import Model, build_model, param_count
     from perceiver_jax.outputs.mean_pool import MeanPoolDecoder
@@ -47,6 +48,7 @@ _MODULES = {
     "Tokens": "tokens",
     "build_model": "model",
     "evaluate": "runs",
+    "export": "exporting.folder",
     "flow_picture": "tasks.flow_colours",
     "fourier_features": "position_encoding",
     "linear_positions": "position_encoding",

@@ -76,7 +76,8 @@ def attend(
     total = jnp.swapaxes(weights.sum(axis=-1, keepdims=True), 1, 2)  # [B, N, H, 1]
     weights = weights.astype(value.dtype)
     attended = kernels.einsum("bhnm,bmhv->bnhv", weights, value)
-    return (attended / jnp.where(total > 0, total, 1)).astype(value.dtype)
+    ones = jnp.ones_like(total)  # Not the number 1, of which jax2onnx makes an integer in loops.
+    return (attended / jnp.where(total > 0, total, ones)).astype(value.dtype)
 
 
 def attend_absorbed(

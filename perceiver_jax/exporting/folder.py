@@ -68,6 +68,8 @@ def export(
         the model, or onnxruntime-web or an example is not there.
     """
     write.check_empty(folder)  # Before what takes time.
+    if onnx or static_demo is not None:
+        onnx_file.check_packages()
     given = demo.read_examples(map(pathlib.Path, examples))
     runtime = None
     if static_demo is not None:

@@ -1,7 +1,9 @@
 """Runs of the recipes' kinds with small models of random weights."""
 
 import functools
+import os
 import pathlib
+import tempfile
 
 import jax
 import numpy as np
@@ -9,9 +11,13 @@ import pytest
 
 import perceiver_jax
 from perceiver_jax import data as data_lib
-from perceiver_jax import runs, tasks
+from perceiver_jax import exporting, runs, tasks
 from perceiver_jax.data import fields as fields_lib
-from perceiver_jax.exporting import folder, programs
+from perceiver_jax.exporting import demo, folder, programs
+from tests.data.photographs import photograph
+
+RUNTIME = os.environ.get("ONNXRUNTIME_WEB")  # The folder of the package; see docs/using.md.
+_FOLDER = tempfile.TemporaryDirectory(prefix="perceiver_exported_")
 
 CONFIGS = pathlib.Path(__file__).parents[2] / "experiments" / "configs"
 LAYERS = ("cross_attend_0", "latent_transformer_0", "cross_attend_0", "latent_transformer_0")
@@ -98,3 +104,25 @@ def make_batch(rng, run, size):
 def computed_of():
     """Returns a batch and what the run of a recipe predicts of it."""
     return compute
+
+
+@functools.cache
+def export_digits():
+    """Exports small digits with all that there is; returns the folder, which lasts a session."""
+    path = pathlib.Path(_FOLDER.name)
+    for number in (1, 2):
+        (path / f"photo_{number}.png").write_bytes(photograph(number, file_format="png"))
+    for name in demo._RUNTIME if not RUNTIME else ():  # Files that look like onnxruntime-web's.
+        (path / "runtime" / name).parent.mkdir(exist_ok=True, parents=True)
+        (path / "runtime" / name).write_text(f"// {name}")
+    files = sorted(path.glob("*.png"))
+    runtime = RUNTIME or path / "runtime"
+    run = make_run("imagenet.py:mini")
+    assert exporting.export(run, path / "digits", examples=files, static_demo=runtime) is None
+    return path / "digits"
+
+
+@pytest.fixture(scope="session")
+def digits_folder():
+    """The folder of small digits, with ONNX file, examples and demo."""
+    return export_digits()

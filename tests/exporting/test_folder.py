@@ -18,6 +18,7 @@ from perceiver_jax import exporting
 
 # JAX, what it asks for, and flatbuffers, without which `jax.export` reads nothing.
 PACKAGES = ("jax", "jaxlib", "ml_dtypes", "numpy", "opt_einsum", "scipy", "flatbuffers")
+pytestmark = pytest.mark.xdist_group("export")
 CODE = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 

@@ -10,10 +10,9 @@ import pytest
 from perceiver_jax.exporting import programs
 from tests.exporting.conftest import make_batch
 
+pytestmark = pytest.mark.xdist_group("export")
 RUN = (  # Each of these is compiled twice.
     "imagenet.py:mini",
-    "audioset.py:mini",
-    "imagenet_io.py:mini,conv",
     "modelnet40.py:mini",
     "flow.py:mini",
     "masked_text.py:mini",
@@ -21,6 +20,8 @@ RUN = (  # Each of these is compiled twice.
 )
 TRACED = (
     *RUN,
+    "audioset.py:mini",
+    "imagenet_io.py:mini,conv",
     "audioset.py:mini,audio_mel",
     "audioset.py:mini,sequential",
     "audioset.py:mini,unrolled",

@@ -8,15 +8,14 @@ import pytest
 
 from experiments.benchmarks import exported
 from perceiver_jax import config as config_lib
-from perceiver_jax import exporting
-from tests.exporting.conftest import make_run
+from tests.exporting.conftest import export_digits
+
+pytestmark = pytest.mark.xdist_group("export")
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    path = tmp_path_factory.mktemp("exported") / "digits"
-    exporting.export(make_run("imagenet.py:mini"), path, onnx=True)
-    return path
+def folder():
+    return export_digits()
 
 
 @pytest.mark.parametrize("way", exported.WAYS)
