@@ -76,8 +76,7 @@ def attend(
     total = jnp.swapaxes(weights.sum(axis=-1, keepdims=True), 1, 2)  # [B, N, H, 1]
     weights = weights.astype(value.dtype)
     attended = kernels.einsum("bhnm,bmhv->bnhv", weights, value)
-    ones = jnp.ones_like(total)  # Not the number 1, of which jax2onnx makes an integer in loops.
-    return (attended / jnp.where(total > 0, total, ones)).astype(value.dtype)
+    return (attended / jnp.where(total > 0, total, jnp.ones_like(total))).astype(value.dtype)
 
 
 def attend_absorbed(
