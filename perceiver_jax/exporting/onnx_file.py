@@ -85,6 +85,9 @@ def convert_function(
 ) -> bytes:
     """Returns the file of a function of a run's parameters and a batch.
 
+    What the converter can't take it gets once more without inner functions and with loops unrolled:
+    jax2onnx 0.13 knows those of JAX 0.10 and not those of JAX 0.12.
+
     Args:
       run: whose parameters the file holds.
       function: `function(params, batch)`, in the plain form.
@@ -100,24 +103,32 @@ def convert_function(
         found = function(params, dict(zip(given, arrays, strict=True)))
         return tuple(found[name] for name in names)
 
-    with _quiet():
+    def make():
         import jax2onnx  # Here, for it takes seconds and says much.
         import onnx
 
+        model = jax2onnx.to_onnx(
+            of_arrays,
+            [jax.ShapeDtypeStruct((programs.BATCH, *x.shape), x.dtype) for x in given.values()],
+            model_name=run.config.get("experiment", "") or "perceiver",
+            opset=OPSET,
+            return_mode="proto",
+            input_names=list(given),
+            output_names=list(names.values()),
+        )
+        _pool_images(model.graph, onnx)
+        return model.SerializeToString()
+
+    with _quiet():
         try:
-            model = jax2onnx.to_onnx(
-                of_arrays,
-                [jax.ShapeDtypeStruct((programs.BATCH, *x.shape), x.dtype) for x in given.values()],
-                model_name=run.config.get("experiment", "") or "perceiver",
-                opset=OPSET,
-                return_mode="proto",
-                input_names=list(given),
-                output_names=list(names.values()),
-            )
-            _pool_images(model.graph, onnx)
-            return model.SerializeToString()
+            return make()
         except Exception as error:  # Whatever the converter stumbles over.
-            raise NotConvertedError(_one_line(error)) from error
+            problem = error
+        try:
+            with jax.disable_jit():
+                return make()
+        except Exception:
+            raise NotConvertedError(_one_line(problem)) from problem
 
 
 def plain_run(run: Any) -> Any:

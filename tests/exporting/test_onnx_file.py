@@ -4,14 +4,18 @@ import dataclasses
 import subprocess
 import sys
 
+import jax
+import jax2onnx
 import ml_collections
 import numpy as np
 import onnx
 import pytest
 
+import perceiver_jax
 from perceiver_jax import config as config_lib
 from perceiver_jax import exporting
 from perceiver_jax.exporting import onnx_file
+from tests.exporting.conftest import LAYERS
 from tests.exporting.test_folder import CODE
 
 pytestmark = pytest.mark.xdist_group("export")
@@ -93,15 +97,39 @@ def test_a_package_that_is_lacking_is_named_before_anything_is_computed(
     assert not (tmp_path / "folder").exists()
 
 
-def test_outputs_that_are_decoded_in_chunks_are_so_in_a_loop(run_of, computed_of):
+@pytest.fixture
+def chunked(run_of):
+    """A model of flow that decodes its 576 queries in 6 chunks."""
     run = run_of("flow.py:mini")
     config = run.config.to_dict()
-    config["model"]["outputs"]["flow"]["chunk_size"] = 101  # Of 576 queries.
-    file = onnx_file.convert(dataclasses.replace(run, config=ml_collections.ConfigDict(config)))
-    assert "Loop" in {node.op_type for node in onnx.load_from_string(file).graph.node}
+    config["model"]["outputs"]["flow"]["chunk_size"] = 101
+    model = perceiver_jax.build_model(config["model"])
+    return dataclasses.replace(run, config=ml_collections.ConfigDict(config), model=model)
+
+
+def _count(file, op_type):
+    return sum(node.op_type == op_type for node in onnx.load_from_string(file).graph.node)
+
+
+def test_chunks_of_an_output_become_a_loop_or_are_unrolled(chunked, computed_of, monkeypatch):
     batch, expected = computed_of("flow.py:mini")
-    found = onnx_file.run_file(file)(batch)["flow"]
-    np.testing.assert_allclose(found, expected["flow"], atol=1e-4)
+    to_onnx, tried = jax2onnx.to_onnx, []
+
+    def without_loops(*args, **keys):
+        tried.append(not jax.config.jax_disable_jit)
+        if tried[-1]:
+            raise NotImplementedError("loops")
+        return to_onnx(*args, **keys)
+
+    files = [onnx_file.convert(chunked)]
+    monkeypatch.setattr("jax2onnx.to_onnx", without_loops)
+    files.append(onnx_file.convert(chunked))
+    assert tried == [True, False]
+    for file in files:
+        # A GELU for each layer, and for each chunk.
+        assert _count(file, "Loop") or _count(file, "Gelu") == len(LAYERS) + 6
+        found = onnx_file.run_file(file)(batch)["flow"]
+        np.testing.assert_allclose(found, expected["flow"], atol=1e-4)
 
 
 def test_the_plain_form_has_no_streams_and_scans(run_of):
