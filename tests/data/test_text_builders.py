@@ -58,6 +58,14 @@ def test_json_lines_have_columns_of_any_name_and_other_classes_than_texts(tmp_pa
     assert not {r["text"] for r in train.values()} & {r["text"] for r in test.values()}
 
 
+def test_lines_before_the_columns_names_may_be_empty(tmp_path):
+    (tmp_path / "a.csv").write_text("\n\n" + csv([(f"text {i}", str(i % 2)) for i in range(20)]))
+    prepare("text_table", tmp_path / "a.csv", tmp_path / "data")
+    assert "a.csv, line 4" in rows(tmp_path / "data", "a", "train") | rows(
+        tmp_path / "data", "a", "test"
+    )
+
+
 def test_without_classes_the_command_fills_gaps(tmp_path, capsys):
     (tmp_path / "a.csv").write_text("text\n" + "\n".join(f"text {i}" for i in range(30)))
     prepare("text_table", tmp_path / "a.csv", tmp_path / "data", "--label=")
@@ -82,14 +90,19 @@ def test_lines_that_can_t_be_used_are_left_out_and_told(tmp_path):
         ("a.csv", "text;label\nx;1\n", [], "no column 'text'.*give --separator"),
         ("a.csv", "txt,label\nx,1\n", [], "no column 'text'; expected one of.*mean 'txt'"),
         ("a.csv", "text,kind\nx,1\n", [], "no column 'label'.*give --label=''"),
-        ("a.csv", "", [], "no column 'text'"),
+        ("a.csv", "", [], "a.csv is empty; expected the columns' names"),
+        ("a.csv", "text,text,label\nx,y,1\n", [], "has 2 columns 'text'; expected one"),
+        ("a.csv", 'text,label\nx,1\n"y,1\nz,0\n', [], "line 3: a quotation mark is not closed"),
         ("a.csv", b"text,label\nx,1\ncaf\xe9,0\n", [], "line 3: byte 0xe9 .*--encoding=cp1252"),
+        ("a.csv", b"text,label\nx,1\ncaf\xe9,0\n", [], "is not in the encoding utf-8; expected"),
         ("a.csv", "text,label\nx,1\n".encode("utf-16"), [], "--encoding=utf-16"),
         ("a.csv", "text,label\nx,1\n", ["--encoding=utf9"], "one that Python knows"),
-        ("a.csv", "text,label\n", [], "None of the 0 lines"),
+        ("a.csv", "text,label\n", [], "There are no lines in the files of"),
         ("a.csv", "text,label\n ,1\n", [], "None of the 1 lines.*1 x empty text, such as a.csv, l"),
         ("a.csv", csv([("x", "1")]), [], "None of the 1 texts is to test on"),
         ("a.csv", csv([(f"{i}", f"{i}") for i in range(20)]), [], "20 different values in 20"),
+        ("a.json", '[{"text": "x", "label": 1}]', [], "is no table.*ends in .csv, .tsv, .jsonl"),
+        ("a.jsonl", '{"text": "x", "label": 1}\n', ["--separator=;"], "expected none, for"),
         ("a.jsonl", '{"text": "x"\n[1]\n', [], "2 x not JSON.*line 1: .*; a.jsonl, line 2"),
         ("a.jsonl", '{"text": 3, "label": 1}\n', [], "1 x no text, such as.*'text' is 3"),
         ("a.jsonl", '{"text": "\\ud800", "label": 1}\n', [], "1 x not UTF-8"),

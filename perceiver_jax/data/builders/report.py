@@ -124,6 +124,10 @@ def check_any(num_kept: int, what: str, where: str, rows: Sequence[Row]) -> None
     for row in rows:
         if not row.kept:
             by_cause[row.cause].append(f"{row.file}: {row.detail}".removesuffix(": "))
+    if not by_cause:
+        raise config.UserError(
+            printable(f"There are no {what} in {where}; expected one or more. Add some.")
+        )
     told = []
     for cause, found in sorted(by_cause.items(), key=lambda item: -len(item[1])):
         meaning = f" ({MEANINGS[cause]})" if cause in MEANINGS else ""

@@ -4,6 +4,7 @@ import argparse
 from collections.abc import Iterator
 import csv
 import io
+import itertools
 import json
 import pathlib
 from typing import Any
@@ -11,7 +12,8 @@ from typing import Any
 from perceiver_jax import config
 from perceiver_jax.data.builders import class_folders, report, texts
 
-SUFFIXES = (".csv", ".tsv", ".jsonl", ".ndjson")
+_JSON = (".jsonl", ".ndjson")
+SUFFIXES = (".csv", ".tsv", *_JSON)
 _MOST_PER_CLASS = 2  # With fewer texts a class than this, on average, it is no column of classes.
 _FEW = 10  # Texts that may all be of different classes.
 
@@ -36,6 +38,17 @@ def from_flags(flags: argparse.Namespace, data_dir: pathlib.Path) -> tuple[texts
     """
     name = class_folders.choose_name(flags)
     files, skipped = texts.find(flags.source, SUFFIXES), []
+    suffixes = {path.suffix.lower() for paths in files.values() for path in paths}
+    if suffixes - set(SUFFIXES):
+        raise config.UserError(
+            f"{flags.source} is no table that can be read; expected a file that ends in "
+            f"{', '.join(SUFFIXES)}. Convert it, or rename it if it is one."
+        )
+    if flags.separator and not suffixes - set(_JSON):
+        raise config.UserError(
+            f"Got --separator={flags.separator!r}; expected none, for {flags.source} is "
+            "JSON Lines, which have none. Drop it."
+        )
     splits = {
         split: [text for path in paths for text in _read(path, flags, skipped)]
         for split, paths in files.items()
@@ -59,7 +72,7 @@ def _read(
     path: pathlib.Path, flags: argparse.Namespace, skipped: list[report.Row]
 ) -> Iterator[texts.Text]:
     """Yields the texts of a file; what can't be used is told, by its line."""
-    rows = _json_lines if path.suffix.lower() in (".jsonl", ".ndjson") else _table
+    rows = _json_lines if path.suffix.lower() in _JSON else _table
     shown = texts.shown(path, flags.source)
     for line, row in rows(path, flags):
         place = f"{shown}, line {line}"
@@ -122,10 +135,11 @@ def _table(path: pathlib.Path, flags: argparse.Namespace) -> Iterator[tuple[int,
             f"Got --separator={separator!r}; expected one character, such as ';'. Correct it."
         )
     csv.field_size_limit(2**31 - 1)  # Texts are long; 2^31 is more than C has on some systems.
-    content = io.StringIO(texts.read(path, flags.encoding), newline="")
-    reader = csv.reader(content, delimiter=separator)
+    content = texts.read(path, flags.encoding)
+    reader = csv.reader(io.StringIO(content, newline=""), delimiter=separator)
+    line, begin = 1, 1
     try:
-        header = next(reader, [])
+        header = next(filter(None, reader), [])  # Lines before it may be empty.
         _check_columns(path, header, flags)
         begin = reader.line_num + 1
         for row in reader:
@@ -139,10 +153,30 @@ def _table(path: pathlib.Path, flags: argparse.Namespace) -> Iterator[tuple[int,
             f"{path}, line {reader.line_num}: {error}. Expected a table of columns between "
             f"{separator!r}; correct the line."
         ) from error
+    # The reader takes all that follows such a mark for one text.
+    last = itertools.islice(io.StringIO(content, newline=""), line - 1, None)
+    try:
+        for _ in csv.reader(last, delimiter=separator, strict=True):
+            pass
+    except csv.Error as error:
+        if "unexpected end" in str(error):
+            raise config.UserError(
+                f"{path}, line {line}: a quotation mark is not closed; expected "
+                'another one, and "" where a text has one. Correct the line.'
+            ) from error
 
 
 def _check_columns(path: pathlib.Path, columns: list[str], flags: argparse.Namespace) -> None:
+    if not columns:
+        raise config.UserError(
+            f"{path} is empty; expected the columns' names in the first line, and texts below."
+        )
     for flag, name in (("text", flags.text), ("label", flags.label)):
+        if columns.count(name) > 1:
+            raise config.UserError(
+                f"{path} has {columns.count(name)} columns {name!r}; expected one. Rename "
+                "the others."
+            )
         if name and name not in columns:
             hint = config.did_you_mean(name, columns)
             if len(columns) == 1 and any(x in columns[0] for x in ";\t|"):

@@ -104,9 +104,9 @@ def read(path: pathlib.Path, encoding: str) -> str:
         UserError: it has another encoding, or there is no such.
     """
     content = path.read_bytes()
-    encoding = "utf-8-sig" if encoding.lower() in ("utf-8", "utf8") else encoding
+    is_utf8 = encoding.lower() in ("utf-8", "utf8")
     try:
-        return content.decode(encoding)
+        return content.decode("utf-8-sig" if is_utf8 else encoding)
     except LookupError as error:
         raise config.UserError(
             f"Got --encoding={encoding}; expected one that Python knows, such as utf-8 or "
