@@ -1,19 +1,22 @@
 """What users type, `--config=FILE[:arguments]` and `--config.key=value`, and their mistakes."""
 
 import argparse
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 import contextlib
 import errno
 import io
 import re
 import signal
 import sys
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import ml_collections
 
 from perceiver_jax import config as config_lib
 from perceiver_jax import config_file
+
+if TYPE_CHECKING:
+    from perceiver_jax import classical
 
 # What a disk, a directory or its owner can be in the way with.
 _UNWRITABLE = (
@@ -74,6 +77,37 @@ def split_overrides(argv: Sequence[str]) -> tuple[list[str], dict[str, str]]:
         else:
             words.append(word)
     return words, overrides
+
+
+def add_baseline_flag(parser: argparse.ArgumentParser) -> None:
+    """Adds `--baseline`, see `fit_baseline`."""
+    parser.add_argument(
+        "--baseline",
+        action="store_true",
+        help="train a classical model (scikit-learn) on the same data before, and compare",
+    )
+
+
+def fit_baseline(config: ml_collections.ConfigDict) -> "classical.Result":
+    """Trains a classical model of the data of a config, and says how good it is.
+
+    Raises:
+      UserError: if there is none of such data.
+    """
+    from perceiver_jax import classical, data  # What takes seconds.
+
+    print("baseline: reading and training ...", end=" ", flush=True)
+    result = classical.fit(data.build_data(**config.data), config.task.target)
+    print(classical.describe(result))
+    return result
+
+
+def compare(baseline: "classical.Result | None", metrics: Mapping[str, float]) -> None:
+    """Says how much better than a baseline, if there is one, a model of these metrics is."""
+    if baseline is not None:
+        from perceiver_jax import classical
+
+        print(classical.compare(baseline, metrics))
 
 
 @contextlib.contextmanager

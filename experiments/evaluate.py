@@ -28,11 +28,14 @@ def main(argv: list[str]) -> None:
         action="store_true",
         help="evaluate on other data than those of the run; see docs/resuming.md",
     )
+    cli.add_baseline_flag(parser)
     flags = parser.parse_args(argv)
     with cli.user_errors_end_the_program():
-        workdir.read(flags.workdir)  # Before JAX is imported, which takes seconds.
+        config = workdir.read(flags.workdir)  # Before JAX is imported, which takes seconds.
         compilation_cache.use(flags.compilation_cache, flags.workdir)
-        perceiver_jax.evaluate(flags.workdir, accept_changes=flags.accept_changes)
+        baseline = cli.fit_baseline(config) if flags.baseline else None
+        metrics = perceiver_jax.evaluate(flags.workdir, accept_changes=flags.accept_changes)
+        cli.compare(baseline, metrics)
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ _SHOWN_CLASSES = 10
 _DECIDES = (
     *("test_fraction", "num_points", "up", "text", "label", "separator", "lines", "max_length"),
 )  # Flags that change what is in a set.
+_OWN_DATA = "own_data.py"  # The recipe for what nobody knows but its owner.
 _ARCHIVES = (".7z", ".bz2", ".gz", ".rar", ".tar", ".tgz", ".xz", ".zip", ".zst")
 
 Builder = Any  # tfds.core.DatasetBuilder; importing TFDS takes seconds.
@@ -134,10 +135,15 @@ def print_result(builder: Builder, kind: Kind, data_dir: str) -> None:
         return
     variant = builder.builder_config
     name = builder.name if variant is None else f"{builder.name}/{variant.name}"
-    command = ["python", "-m", "experiments.train", f"--config=experiments/configs/{recipe}"]
-    command.append(f"--config.data.dataset={name}")
-    if data_dir:
-        command.append(f"--config.data.data_dir={data_dir}")
+    command = ["python", "-m", "experiments.train"]
+    if recipe == _OWN_DATA:  # Is sized by the set, which it has to find.
+        where = f",data_dir={data_dir}" if data_dir else ""
+        command.append(f"--config=experiments/configs/{recipe}:{name}{where}")
+    else:
+        command.append(f"--config=experiments/configs/{recipe}")
+        command.append(f"--config.data.dataset={name}")
+        if data_dir:
+            command.append(f"--config.data.data_dir={data_dir}")
     command += kind.overrides(builder)
     command.append(f"--workdir=runs/{builder.name}")
     print(f"Train on it: {shlex.join(command)}")
@@ -182,11 +188,6 @@ def _check_data_dir(data_dir: str) -> None:
         )
 
 
-def _own_clips_overrides(builder: Builder) -> list[str]:
-    classes = builder.info.features["label"].num_classes
-    return [f"--config.model.outputs.label.size={classes}", "--config.task.loss=softmax"]
-
-
 def _shape_overrides(builder: Builder) -> list[str]:
     from perceiver_jax.data.builders.shapes import clouds  # Imported already.
 
@@ -207,7 +208,7 @@ KINDS: Mapping[str, Kind] = {
         by_tfds=True,
     ),
     "image_folder": Kind(
-        "pictures, in a folder per class", "image_folder", _CLASS_FOLDERS, "imagenet.py"
+        "pictures, in a folder per class", "image_folder", _CLASS_FOLDERS, _OWN_DATA
     ),
     "audioset": Kind(
         "AudioSet, from a folder of clips and the official lists",
@@ -219,21 +220,19 @@ KINDS: Mapping[str, Kind] = {
         "sounds (WAV, FLAC, MP3, Opus, AIFF, AU, ..., or of videos), in a folder per class",
         "clip_folder",
         _CLASS_FOLDERS,
-        "audioset.py:audio_mel",
-        _own_clips_overrides,
+        _OWN_DATA,
     ),
     "video_folder": Kind(
         "videos (MP4, MKV, AVI, MPEG, WMV, ...) with or without sound, in a folder per class",
         "clip_folder",
         _CLASS_FOLDERS,
-        "audioset.py",
-        _own_clips_overrides,
+        _OWN_DATA,
     ),
     "text_table": Kind(
         "texts in a table (CSV, TSV or JSON Lines), with classes in another column or without",
         "text_table",
         "a .csv, .tsv or .jsonl file, or a directory of such files",
-        "text.py",
+        _OWN_DATA,
         may_be_file=True,
         other_recipe="masked_text.py",
     ),
@@ -264,14 +263,13 @@ KINDS: Mapping[str, Kind] = {
         "meshes (OBJ, PLY, STL, OFF) or .npy clouds, in a folder per class",
         "mesh_folder",
         _CLASS_FOLDERS,
-        "modelnet40.py",
-        _shape_overrides,
+        _OWN_DATA,
     ),
     "tfds": Kind(
         "any data set of TFDS, downloaded by it",
         "downloaded",
         "a directory",
-        "imagenet.py",
+        _OWN_DATA,
         by_tfds=True,
     ),
 }

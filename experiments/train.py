@@ -48,6 +48,7 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--num_processes", type=int, help="elsewhere: how many processes")
     parser.add_argument("--process_id", type=int, help="elsewhere: which this is, from 0")
     compilation_cache.add_flag(parser)
+    cli.add_baseline_flag(parser)
     with cli.user_errors_end_the_program():
         flags, config = cli.parse_command_line(parser, argv, _loading)
         from perceiver_jax.training import devices, preemption
@@ -57,13 +58,15 @@ def main(argv: list[str]) -> None:
         compilation_cache.use(flags.compilation_cache, workdir)
         # What killed workers leave in shared memory is removed by Python, which warns of it.
         os.environ.setdefault("PYTHONWARNINGS", "ignore:resource_tracker")
+        baseline = cli.fit_baseline(config) if flags.baseline else None
         signals = preemption.Preemption(coordinates=devices.is_first_of_several())
         try:
             with signals:
-                perceiver_jax.train(
+                metrics = perceiver_jax.train(
                     config, workdir, signals=signals, accept_changes=flags.accept_changes
                 )
             preemption.kill_workers()
+            cli.compare(baseline, metrics)
             devices.wait_for_processes("trained")
         except (preemption.Preempted, KeyboardInterrupt) as error:
             what = str(error) or f"{preemption.NOTHING_NEW} in {workdir}"
@@ -108,6 +111,11 @@ def join_processes(flags: argparse.Namespace) -> None:
     missing = [f"--{name}" for name in names if given[name] is None]
     if not flags.distributed and len(missing) == len(names):
         return
+    if flags.baseline:
+        raise config_lib.UserError(
+            "--baseline is for one process; the others would wait. Evaluate with it afterwards: "
+            "python -m experiments.evaluate --workdir=DIR --baseline"
+        )
     if flags.distributed != bool(missing) or 0 < len(missing) < len(names):
         wrong = f"{' and '.join(missing)} missing" if missing else "got both"
         raise config_lib.UserError(

@@ -75,7 +75,13 @@ def recipe(
 
 def classes(target: str) -> dict[str, Any]:
     """The section `task` of one class an example; `target` is its field and its output."""
-    return {"kind": "classification", "target": target, "loss": "softmax", "label_smoothing": 0.0}
+    return {
+        "kind": "classification",
+        "target": target,
+        "loss": "softmax",
+        "label_smoothing": 0.0,
+        "class_weights": (),  # All classes alike.
+    }
 
 
 def recipe_of(

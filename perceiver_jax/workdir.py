@@ -260,6 +260,8 @@ def _upgraded(values: Any) -> dict[str, Any]:
     if "loss" in train:
         loss = {name: train.pop(name) for name in ("loss", "label_smoothing")}
         values["task"] = {"kind": "classification", "target": "label"} | loss
+    if values["task"]["kind"] == "classification":
+        values["task"] = {"class_weights": ()} | values["task"]
     return values
 
 

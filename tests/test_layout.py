@@ -13,6 +13,7 @@ ROOF = {
     "attention_looks",
     "attention_pictures",
     "attention_sheets",
+    "classical",
     "config_file",
     "consistency",
     "exporting",

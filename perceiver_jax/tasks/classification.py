@@ -91,6 +91,8 @@ class Classification:
         several.
       loss: 'softmax' for one class an example, 'sigmoid' for several.
       label_smoothing: How far labels are moved towards ignorance, in [0, 1).
+      class_weights: Factor of the losses of each class, with one class an example, against rare
+        classes being passed over; none: all classes alike.
 
     Attributes:
       target: As given.
@@ -101,7 +103,8 @@ class Classification:
       shown: The metrics.
 
     Raises:
-      config.UserError: If the field has no classes, the loss is unknown or does not suit them.
+      config.UserError: If the field has no classes, the loss is unknown or does not suit them, or
+        there are not as many weights as classes.
     """
 
     lower_is_better = False
@@ -113,8 +116,9 @@ class Classification:
         fields: Mapping[str, Any],
         loss: str = "softmax",
         label_smoothing: int | float = 0.0,
+        class_weights: Sequence[int | float] = (),
     ):
-        """Checks that the loss suits the field."""
+        """Checks that loss and weights suit the field."""
         field = targets.find(fields, target)
         if not hasattr(field, "num_classes"):
             raise config_lib.UserError(
@@ -127,6 +131,15 @@ class Classification:
             raise config_lib.UserError(
                 f"loss is 'sigmoid'; {target!r} is one class an example. Set it to 'softmax'."
             )
+        if class_weights:
+            config_lib.check(locals(), class_weights=config_lib.NOT_NEGATIVE)
+        if class_weights and (len(class_weights) != field.num_classes or loss == "sigmoid"):
+            raise config_lib.UserError(
+                f"class_weights has {len(class_weights)} numbers, and loss is {loss!r}; expected "
+                f"one for each of the {field.num_classes} classes and 'softmax', or none: (). "
+                "Change it."
+            )
+        self._class_weights = np.array(class_weights, np.float32)
         self.target, self._size = target, field.num_classes
         self.outputs = {target: self._size}
         self.description = f"{self._size} classes"
@@ -143,12 +156,17 @@ class Classification:
     ) -> tuple[Float[Array, " B"], dict[str, Bool[Array, " B"]]]:
         """Returns the loss of each example, and `top1`: whether a true class scores highest."""
         logits, labels = outputs[self.target], batch[self.target]
-        return self._losses(logits, labels), {"top1": _best_is_true(logits, labels)}
+        losses = self._losses(logits, labels)
+        if self._class_weights.size:  # Of labels that are mixed, in proportion.
+            weights = jnp.asarray(self._class_weights)
+            losses *= weights[labels] if labels.ndim == 1 else labels @ weights
+        return losses, {"top1": _best_is_true(logits, labels)}
 
     def rows(self, outputs: Mapping[str, Array], batch: Mapping[str, Array]) -> dict[str, Array]:
         """Returns `scores` (probabilities [B, L]), `target` and `loss`.
 
-        The losses are those of training, label smoothing included, so that the two can be compared.
+        The losses are those of training, smoothing and weights included, so that the two can be
+        compared.
         """
         logits, labels = outputs[self.target], batch[self.target]
         return {

@@ -7,7 +7,7 @@ import pytest
 from experiments import prepare_data
 from perceiver_jax.data import datasets, sources
 from perceiver_jax.data.builders.clips import shards
-from tests.data import media
+from tests.data import media, printed
 
 
 def read(name, data_dir, split, *features):
@@ -60,9 +60,10 @@ def test_videos_are_cut_at_a_minute_and_divided_by_their_names(tmp_path, capsys,
             media.write_clip(tmp_path / f"films/{label}/{i}.mkv", seconds=3, fps=5, size=(64, 48))
     command = ["video_folder", f"--source={tmp_path / 'films'}", f"--data_dir={tmp_path}"]
     prepare_data.main([*command, "--test_fraction=0.3"])
-    told = capsys.readouterr().out
-    assert "--config=experiments/configs/audioset.py --config.data.dataset=films" in told
-    assert "--config.model.outputs.label.size=2 --config.task.loss=softmax" in told
+    config = printed.config(capsys.readouterr().out)
+    assert (config.model.outputs.label.size, config.task.loss) == (2, "softmax")
+    assert sorted(config.model.inputs) == sorted(config.data.fields)[:1] + ["video"]
+    assert config.data.fields.video.num_frames == 16  # 1.4 s at 12.5 a second, an even number.
     clips = [read("films", tmp_path, split, "clip_id", "video") for split in ("train", "test")]
     assert len(clips[0]) + len(clips[1]) == 8 and clips[1]
     assert all(len(clip["video"]) == 35 for clip in clips[0] + clips[1])

@@ -11,6 +11,7 @@ from experiments import prepare_data
 from perceiver_jax.data import datasets, sources
 from perceiver_jax.data.builders import class_folders
 from perceiver_jax.data.fields import image
+from tests.data import printed
 from tests.data.photographs import photograph
 
 IMAGE = {"image": {"kind": "image", "image_size": 31}}
@@ -86,7 +87,9 @@ def test_the_last_line_is_the_command_that_trains_on_it(pets, tmp_path, capsys):
     prepare(pets.parent / "folder0" / "My pets", pets)
     out, err = capsys.readouterr()
     assert "is there already; delete it" in err
-    assert "--config.data.dataset=my_pets" in out.splitlines()[-1]
+    config = printed.config(out)
+    assert (config.data.dataset, config.data.test_split) == ("my_pets", "validation")
+    assert config.model.outputs.label.size == 2
 
 
 def test_without_folders_of_splits_a_hash_of_the_name_decides(tmp_path):

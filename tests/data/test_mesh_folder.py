@@ -13,7 +13,7 @@ from experiments.configs import modelnet40
 from perceiver_jax.data import datasets
 from perceiver_jax.data.builders import mesh_folder
 from perceiver_jax.data.builders.shapes import clouds
-from tests.data import shape_files
+from tests.data import printed, shape_files
 
 
 def npy(array):
@@ -77,10 +77,12 @@ def test_what_is_left_out_is_listed_with_its_cause(own):
     }
 
 
-def test_the_command_that_trains_on_it_has_its_number_of_points(own, capsys):
+def test_the_command_that_trains_on_it_is_for_its_number_of_points(own, capsys):
     source = own / "My shapes"
     prepare_data.main(["mesh_folder", f"--source={source}", f"--data_dir={own}", "--up=z"])
-    assert "points.num_points=53" in capsys.readouterr().out.splitlines()[-1]
+    config = printed.config(capsys.readouterr().out)
+    assert config.data.fields.points.num_points == 53 // 2
+    assert config.model.outputs.label.size == 2
 
 
 def test_the_usual_number_of_points_is_that_of_the_recipe():

@@ -8,6 +8,7 @@ import pytest
 from experiments import prepare_data
 from perceiver_jax.data import datasets, sources
 from perceiver_jax.data.builders import text_files
+from tests.data import printed
 
 ROWS = [("good film", "pos"), ("bad film", "neg"), ('with "quotes", and\ntwo lines', "pos")]
 
@@ -41,10 +42,11 @@ def test_a_table_becomes_texts_with_classes_and_the_command_that_trains(tmp_path
         "train.csv, line 4": (ROWS[2][0], 1),
     }
     assert list(test) == ["test.tsv, line 2"]
-    printed = capsys.readouterr().out
-    assert "2 classes: neg, pos" in printed
-    assert "The texts have 8 bytes in the middle and 28 at most; 0.0% have more than" in printed
-    assert "experiments/configs/text.py --config.data.dataset=reviews" in printed
+    out = capsys.readouterr().out
+    assert "2 classes: neg, pos" in out
+    assert "The texts have 8 bytes in the middle and 28 at most; 0.0% have more than" in out
+    config = printed.config(out)
+    assert (config.data.fields.text.max_length, config.model.outputs.label.size) == (28, 2)
 
 
 def test_json_lines_have_columns_of_any_name_and_other_classes_than_texts(tmp_path):

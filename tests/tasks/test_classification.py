@@ -80,6 +80,11 @@ def test_the_metrics_are_those_that_suit_the_classes(num_classes, multi_label, m
             {"label_smoothing": 1.0},
             "config.task.label_smoothing is 1.0; .*at least 0 and less than 1",
         ),
+        (
+            {"class_weights": (1.0, 2.0)},
+            "class_weights has 2 numbers.*one for each of the 4 classes",
+        ),
+        ({"class_weights": (1, 1, 1, -1)}, "config.task.class_weights is .*at least 0"),
         ({"target": "lable"}, "target is 'lable'; expected one of the data set's targets"),
         ({"target": ["lable"]}, "config.task.target is .'lable'.; expected a text in quotes"),
         ({"kind": "clasification"}, "Did you mean 'classification'"),
@@ -89,6 +94,19 @@ def test_the_metrics_are_those_that_suit_the_classes(num_classes, multi_label, m
 def test_a_wrong_section_says_what_is_right(keys, message):
     with pytest.raises(ValueError, match=message):
         build(**keys)
+
+
+def test_weights_are_those_of_the_true_class_of_mixed_labels_in_proportion():
+    logits = np.random.default_rng(0).normal(size=(3, 4)).astype(np.float32)
+    labels = np.array([2, 0, 3], np.int32)
+    weights = (0.5, 1.0, 3.0, 0.0)
+    plain, _ = build().loss({"label": logits}, {"label": labels})
+    weighted, _ = build(class_weights=weights).loss({"label": logits}, {"label": labels})
+    np.testing.assert_allclose(weighted, np.array([3.0, 0.5, 0.0]) * plain, rtol=1e-6)
+    mixed = np.array([[0.25, 0, 0.75, 0]], np.float32)
+    plain, _ = build().loss({"label": logits[:1]}, {"label": mixed})
+    weighted, _ = build(class_weights=weights).loss({"label": logits[:1]}, {"label": mixed})
+    np.testing.assert_allclose(weighted, 2.375 * plain, rtol=1e-6)
 
 
 def test_numbers_are_no_classes():

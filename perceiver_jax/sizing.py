@@ -1,0 +1,200 @@
+"""From what a data set was measured to hold to a model of its size, for one's own data.
+
+Inputs are few and say much: a small set does not teach how to put single pixels together.
+"""
+
+from collections.abc import Mapping, Sequence
+import math
+import textwrap
+from typing import Any
+
+import ml_collections
+
+from perceiver_jax import config as config_lib
+from perceiver_jax import recipes
+
+Described = Mapping[str, Mapping[str, Any]]  # As of `data.measure.Measured.inputs`.
+
+# At the most, for two CPU cores.
+_IMAGE_SIDE, _VIDEO_SIDE, _SECONDS, _POINTS, _LENGTH = 64, 48, 4.0, 512, 512
+_FRAMES, _MIN_HOP_SECONDS = 100, 0.01  # Of a spectrogram.
+_FLOPS = 25e9  # That a core computes in a second of training; measured, see docs/own_data.md.
+_BACKWARD = 3  # FLOPs of a training step over those of the forward pass.
+_MIN_EPOCHS = 5
+_INDENT = {"initial_indent": "  ", "subsequent_indent": "    ", "break_long_words": False}
+_UNBALANCED = 3  # From here on, the largest class has so many times the examples of the smallest.
+
+
+def image(found: Described, mirrored: bool) -> recipes.Input:
+    """Pictures of at most 64 x 64, of which a convolution makes 4 x 4 pixels an input."""
+    keys = found["image"]
+    side = max(min(keys["side"], _IMAGE_SIDE), 8) // 4 * 4
+    data, model = recipes.image(
+        side,
+        num_bands=8,
+        channels=keys["channels"],
+        mean=keys["mean"],
+        std=keys["std"],
+        crop="inception",
+        crop_area=(0.35, 1.0),
+        flip=mirrored and keys["channels"] == 3,
+    )
+    model["stem"] = {"kind": "conv", "num_channels": 64, "batch_norm": True}
+    model["position_encoding"] = recipes.fourier(8, side // 4, side // 4)
+    return data, model
+
+
+def audio(found: Described, mirrored: bool) -> recipes.Input:
+    """A mel spectrogram of at most 4 s and some 100 frames, a frame an input, with SpecAugment."""
+    del mirrored
+    keys = found["audio"]
+    rate = keys["sample_rate"]
+    seconds = min(keys["seconds"], _SECONDS if "video" not in found else _video_seconds(found))
+    hop = round(max(seconds / _FRAMES, _MIN_HOP_SECONDS) * rate)
+    frames = max(round(seconds * rate / hop), 1)
+    num_bins = min(40 * rate // 8_000, 80)
+    data, model = recipes.mel(frames * hop / rate, rate, num_bands=16)
+    data.update(num_samples=frames * hop, hop=hop, window=3 * hop, num_bins=num_bins)
+    data.update(time_masks=2, time_mask_width=frames // 8)
+    data.update(frequency_masks=2, frequency_mask_width=num_bins // 8)
+    model["patch_size"] = (1, num_bins)
+    model["position_encoding"] = recipes.fourier(16, frames, 1)
+    return data, model
+
+
+def video(found: Described, mirrored: bool) -> recipes.Input:
+    """Frames of at most 48 x 48, 12.5 a second; 2 of 8 x 8 pixels are an input."""
+    side = max(min(found["video"]["side"], _VIDEO_SIDE), 16) // 8 * 8
+    seconds, rate = _video_seconds(found), 12.5
+    crop = {"crop_area": (0.5, 1.0), "flip": mirrored}
+    colours = {"brightness": 0.125, "contrast": 0.5, "saturation": 0.5}
+    return recipes.video(seconds, rate, side, num_bands=8, **crop, **colours)
+
+
+def _video_seconds(found: Described) -> float:
+    """An even number of frames, of at most 2.56 s."""
+    frames = min(found["video"]["seconds"], 2.56) * 12.5
+    return max(int(frames) // 2 * 2, 2) / 12.5
+
+
+def points(found: Described, mirrored: bool) -> recipes.Input:
+    """Half of a shape's points, at most 512, turned, stretched and moved a little."""
+    number = min(max(found["points"]["num_points"] // 2, 1), _POINTS)
+    shape = {"axis_scale": (0.75, 1.33), "rotation_degrees": 10.0, "translation": 0.05}
+    # Finer than 16, few shapes are learned by heart.
+    return recipes.points(
+        number, num_bands=16, max_resolution=32, point_scale=0.01, flip=mirrored, **shape
+    )
+
+
+def text(found: Described, mirrored: bool) -> recipes.Input:
+    """The first bytes of a text, at most 512, each an input."""
+    del mirrored
+    length = min(max(found["text"]["length"], 8), _LENGTH)
+    position = {"kind": "learned", "num_channels": 64, "init_scale": 0.02}
+    model = {"kind": "text", "num_channels": 64, "max_length": length}
+    return {"kind": "text", "max_length": length}, model | {"position_encoding": position}
+
+
+# By feature: what the input is called, and its sections.
+INPUTS = {"image": image, "audio": audio, "video": video, "points": points, "text": text}
+
+
+def num_windows(found: Described) -> int:
+    """Returns over how many windows of an example the evaluation averages."""
+    if "points" in found:
+        return 2  # Both halves of the points.
+    seconds = max((keys.get("seconds", 0.0) for keys in found.values()), default=0.0)
+    read = _video_seconds(found) if "video" in found else _SECONDS
+    return min(math.ceil(seconds / read - 0.1), 4) if seconds > read else 1
+
+
+def balance(class_counts: Sequence[int]) -> tuple[float, ...]:
+    """Returns weights E / (L E_l) of classes of E_l examples, with which all weigh the same.
+
+    Raises:
+      UserError: if there is a class without an example.
+    """
+    if not all(class_counts):
+        raise config_lib.UserError(
+            f"Classes {[i for i, n in enumerate(class_counts) if not n]}, counted from 0, have no "
+            "example to train on; expected some, to balance. Add them, or leave 'balanced' out."
+        )
+    mean = sum(class_counts) / len(class_counts)
+    return tuple(round(mean / count, 4) for count in class_counts)
+
+
+def choose_steps(
+    config: ml_collections.ConfigDict,
+    *,
+    num_train: int,
+    flops: int,
+    minutes: int | float,
+    cores: int,
+) -> None:
+    """Sets how long is trained: so many minutes on that many cores, and no less than five epochs.
+
+    Args:
+      config: the whole config, which is changed.
+      num_train: examples to train on.
+      flops: of the forward pass of an example.
+      minutes: of training, without start-up and evaluation.
+      cores: of the machine's CPU.
+    """
+    batch_size = config.data.batch_size
+    seconds = _BACKWARD * flops * batch_size / (_FLOPS * cores)  # Of a step.
+    steps = max(int(minutes * 60 / seconds), _MIN_EPOCHS * math.ceil(num_train / batch_size))
+    steps = max(round(steps, 1 - len(str(steps))), 10) if steps < 1e7 else steps
+    config.train.update(
+        steps=steps,
+        log_every=max(steps // 50, 1),
+        eval_every=max(steps // 5, 1),
+        checkpoint_every=max(steps // 5, 1),
+        ema_decay=min(0.999, 1 - 10 / steps),
+    )
+    config.optimizer.schedule.warmup_steps = steps // 20
+
+
+def report(name: str, found: Any, config: ml_collections.ConfigDict) -> str:
+    """Returns what was measured and what was chosen, for a person.
+
+    Args:
+      name: of the data set.
+      found: the `data.measure.Measured` of it.
+      config: what was made of it.
+    """
+    counts = found.class_counts
+    few, many = min(counts), max(counts)
+    each = f"{few:,}" if few == many else f"{few:,} to {many:,}"
+    lines = [f"{name}: {found.num_train:,} to train on, {len(counts)} classes of {each}"]
+    if (
+        many > _UNBALANCED * few
+        and "class_weights" in config.task
+        and not config.task.class_weights
+    ):
+        lines.append(
+            "The classes are unbalanced: the argument 'balanced' makes all weigh the same."
+        )
+    for feature, keys in found.inputs.items():
+        lines.append(f"  {feature}: " + ", ".join(f"{key} {x}" for key, x in keys.items()))
+    lines.append("Chosen, each to be set by --config.SECTION.KEY=VALUE:")
+    sections = {
+        f"{part}.{feature}": config[part.split(".")[0]][part.split(".")[1]][feature]
+        for part in ("data.fields", "model.inputs")
+        for feature in found.inputs
+    }
+    sections |= {
+        "model.encoder": config.model.encoder,
+        "model.fusion": config.model.get("fusion", {}),
+    }
+    sections |= {part: config[part] for part in ("task", "optimizer", "train", "eval")}
+    for section, keys in sections.items():
+        if keys:
+            values = " ".join(f"{key}={_short(x)}" for key, x in keys.items())
+            lines.append(textwrap.fill(f"{section}: {values}", 100, **_INDENT))
+    return "\n".join(lines)
+
+
+def _short(value: Any) -> str:
+    value = dict(value) if isinstance(value, ml_collections.ConfigDict) else value
+    return str(value).replace(" ", "")
