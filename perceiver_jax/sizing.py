@@ -144,7 +144,7 @@ def choose_steps(
     batch_size = config.data.batch_size
     seconds = _BACKWARD * flops * batch_size / (_FLOPS * cores)  # Of a step.
     steps = max(int(minutes * 60 / seconds), _MIN_EPOCHS * math.ceil(num_train / batch_size))
-    steps = max(round(steps, 1 - len(str(steps))), 10) if steps < 1e7 else steps
+    steps = max(round(steps, 2 - len(str(steps))), 10)  # Two digits say enough.
     config.train.update(
         steps=steps,
         log_every=max(steps // 50, 1),

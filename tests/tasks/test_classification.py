@@ -2,6 +2,7 @@
 
 import json
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import rich.console
@@ -100,12 +101,16 @@ def test_weights_are_those_of_the_true_class_of_mixed_labels_in_proportion():
     logits = np.random.default_rng(0).normal(size=(3, 4)).astype(np.float32)
     labels = np.array([2, 0, 3], np.int32)
     weights = (0.5, 1.0, 3.0, 0.0)
-    plain, _ = build().loss({"label": logits}, {"label": labels})
-    weighted, _ = build(class_weights=weights).loss({"label": logits}, {"label": labels})
+
+    def losses(logits, labels, **keys):
+        batch = {"label": jnp.asarray(labels)}
+        return build(**keys).loss({"label": jnp.asarray(logits)}, batch)[0]
+
+    plain, weighted = losses(logits, labels), losses(logits, labels, class_weights=weights)
     np.testing.assert_allclose(weighted, np.array([3.0, 0.5, 0.0]) * plain, rtol=1e-6)
     mixed = np.array([[0.25, 0, 0.75, 0]], np.float32)
-    plain, _ = build().loss({"label": logits[:1]}, {"label": mixed})
-    weighted, _ = build(class_weights=weights).loss({"label": logits[:1]}, {"label": mixed})
+    plain = losses(logits[:1], mixed)
+    weighted = losses(logits[:1], mixed, class_weights=weights)
     np.testing.assert_allclose(weighted, 2.375 * plain, rtol=1e-6)
 
 
