@@ -20,7 +20,7 @@ _IMAGE_SIDE, _VIDEO_SIDE, _SECONDS, _POINTS, _LENGTH = 64, 48, 4.0, 512, 512
 _FRAMES, _MIN_HOP_SECONDS = 100, 0.01  # Of a spectrogram.
 _FLOPS = 25e9  # That a core computes in a second of training; measured, see docs/own_data.md.
 _BACKWARD = 3  # FLOPs of a training step over those of the forward pass.
-_MIN_EPOCHS = 5
+_MIN_EPOCHS, _MAX_EPOCHS = 5, 120  # With more, small sets are learned by heart.
 _INDENT = {"initial_indent": "  ", "subsequent_indent": "    ", "break_long_words": False}
 _UNBALANCED = 3  # From here on, the largest class has so many times the examples of the smallest.
 
@@ -132,7 +132,7 @@ def choose_steps(
     minutes: int | float,
     cores: int,
 ) -> None:
-    """Sets how long is trained: so many minutes on that many cores, and no less than five epochs.
+    """Sets how long is trained: so many minutes on that many cores, within 5 to 120 epochs.
 
     Args:
       config: the whole config, which is changed.
@@ -143,7 +143,8 @@ def choose_steps(
     """
     batch_size = config.data.batch_size
     seconds = _BACKWARD * flops * batch_size / (_FLOPS * cores)  # Of a step.
-    steps = max(int(minutes * 60 / seconds), _MIN_EPOCHS * math.ceil(num_train / batch_size))
+    epoch = math.ceil(num_train / batch_size)
+    steps = min(max(int(minutes * 60 / seconds), _MIN_EPOCHS * epoch), _MAX_EPOCHS * epoch)
     steps = max(round(steps, 2 - len(str(steps))), 10)  # Two digits say enough.
     config.train.update(
         steps=steps,

@@ -26,13 +26,14 @@ def test_grey_digits_stay_grey_and_are_not_mirrored(digits):
 def test_time_decides_how_long_and_an_epoch_how_short(digits):
     keys = {"num_train": 4_000, "flops": 10**8, "cores": 2}
     steps = {}
-    for minutes in (0.01, 10, 20):
+    for minutes in (0.01, 10, 20, 1000):
         config = digits.copy_and_resolve_references()
         sizing.choose_steps(config, minutes=minutes, **keys)
         steps[minutes] = config.train.steps
         assert config.optimizer.schedule.warmup_steps < config.train.steps / 10
     assert steps[20] == pytest.approx(2 * steps[10], rel=0.1)
-    assert steps[0.01] * config.data.batch_size >= 5 * 4_000
+    assert steps[0.01] * config.data.batch_size / 4_000 == pytest.approx(5, rel=0.1)
+    assert steps[1000] * config.data.batch_size / 4_000 == pytest.approx(120, rel=0.1)
 
 
 def test_sound_and_pictures_of_clips_have_the_same_window():
