@@ -273,7 +273,8 @@ def audio(seconds: float, sample_rate: int, *, num_bands: int) -> Input:
     num_samples = round(seconds * sample_rate)
     data = {"kind": "audio", "num_samples": num_samples, "sample_rate": sample_rate}
     position = fourier(num_bands, num_samples // 128)
-    return data, {"kind": "audio", "patch_size": 128, "position_encoding": position}
+    scale = {"mean": 0.0, "std": 1.0}  # As they are.
+    return data, {"kind": "audio", "patch_size": 128, **scale, "position_encoding": position}
 
 
 def mel(seconds: float, sample_rate: int, *, num_bands: int, **augmentation: Any) -> Input:

@@ -252,6 +252,10 @@ def _upgraded(values: Any) -> dict[str, Any]:
     values = {"init": {"source": "", "exclude": ()}} | values
     values |= {"data": data, "model": model, "train": train, "optimizer": optimizer}
     model["encoder"] = {"reads": ()} | model["encoder"]
+    model["inputs"] = {
+        name: {"mean": 0.0, "std": 1.0} | keys if keys.get("kind") == "audio" else keys
+        for name, keys in model["inputs"].items()
+    }
     if "modalities" in data:
         data["fields"] = data.pop("modalities") | {"label": {"kind": "label"}}
     if "num_classes" in model:

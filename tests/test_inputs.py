@@ -79,6 +79,18 @@ def test_points_are_encoded_by_their_coordinates_alone():
     assert mask.sum() == 9
 
 
+def test_samples_are_normalised_before_their_positions_are_attached():
+    samples = np.random.default_rng(0).normal(0.3, 0.1, (2, 35)).astype(np.float32)
+    keys = dict(kind="audio", patch_size=5, position_encoding=FOURIER)
+    as_they_are, normalised = (
+        encode(dict(audio=keys | scale), dict(audio=samples))[0].values
+        for scale in ({}, dict(mean=0.3, std=0.1))
+    )
+    np.testing.assert_array_equal(as_they_are[..., :5], samples.reshape(2, 7, 5))
+    np.testing.assert_allclose(normalised[..., :5] * 0.1 + 0.3, as_they_are[..., :5], rtol=1e-5)
+    np.testing.assert_array_equal(normalised[..., 5:], as_they_are[..., 5:])
+
+
 def multimodal(batch_size=2, rng=None, **fusion):
     inputs = dict(
         video=dict(

@@ -16,10 +16,15 @@ class AudioPreprocessor(hk.Module):
 
     Attributes:
       patch_size: samples a patch; 128 in the paper.
+      mean: of the samples, which is taken off.
+      std: standard deviation of the samples, by which they are divided. Positions, of numbers up to
+        1, outweigh samples that are left much smaller, and training begins with a long wait.
       position_encoding: of the patches.
     """
 
     patch_size: int = 128
+    mean: int | float = 0.0
+    std: int | float = 1.0
     position_encoding: Callable | None = None
     name: str | None = None
 
@@ -29,6 +34,7 @@ class AudioPreprocessor(hk.Module):
         """Checks the numbers."""
         super().__post_init__()
         config.check(vars(self), patch_size=config.AT_LEAST_ONE)
+        config.check(vars(self), mean=config.NUMBER, std=config.POSITIVE)
 
     def grid(self, shape: Sequence[int]) -> tuple[int, ...]:
         """The inputs along each axis, for an example of the given shape."""
@@ -38,6 +44,8 @@ class AudioPreprocessor(hk.Module):
         self, audio: Shaped[Array, "B S"], mask: Bool[Array, "B *M"] | None = None
     ) -> tokens.Tokens:
         """Gives S / patch_size inputs of patch_size channels and positions."""
+        if self.mean or self.std != 1:
+            audio = (tokens.to_floats(audio) - self.mean) / self.std
         patches = tokens.to_patches(audio[..., None], (self.patch_size,))
         return tokens.from_grid(patches, self.position_encoding, mask)
 
