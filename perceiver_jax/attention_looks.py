@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from perceiver_jax import baselines
 from perceiver_jax import config as config_lib
 from perceiver_jax import layers as layers_lib
 
@@ -95,7 +96,8 @@ def look(
       UserError: for a layer, latent or head that there is not, or another number of examples.
     """
     encoder = run.config.model.encoder
-    resolved = layers_lib.resolve(encoder.layers, encoder.get("reads", ()))
+    baselines.check_perceiver(encoder, "Attention")
+    resolved = layers_lib.of_encoder(encoder)
     wanted = _default_layers(resolved) if layers is None else sorted(set(layers))
     _check_numbers("layers", wanted, len(resolved))
     batch = _one_example(run, batch)
@@ -132,6 +134,7 @@ def find_layers(run: Any, words: Sequence[str]) -> list[int]:
     Raises:
       UserError: for what is none of these.
     """
+    baselines.check_perceiver(run.config.model.encoder, "Attention")
     names = list(run.config.model.encoder.layers)
     kinds = {CROSS: layers_lib.CROSS_ATTEND, SELF: layers_lib.LATENT_TRANSFORMER, ALL: ""}
     found = set()

@@ -51,6 +51,12 @@ def check(
                 f"config.model.inputs.{name}.vocab_size is {got}; {data.name} has ids up to "
                 f"{known - 1}. Set it to {known}."
             )
+    if "kind" in config.model.encoder and config.optimizer.depth_decay != 1:
+        raise config_lib.UserError(
+            f"config.optimizer.depth_decay is {config.optimizer.depth_decay}; expected 1.0 for "
+            f"config.model.encoder.kind = {config.model.encoder.kind!r}, whose layers are not "
+            "counted. Change it."
+        )
     if config.model.dtype == "float64" and not jax.config.jax_enable_x64:
         raise config_lib.UserError(
             "config.model.dtype is 'float64', which JAX has off; expected 'float32' or 'bfloat16'. "

@@ -3,9 +3,9 @@
 Recipes name layers, so this imports nothing that takes time.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 import re
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from perceiver_jax import config
 
@@ -149,6 +149,13 @@ def resolve(layers: Sequence[str], reads: Sequence[str] = ()) -> tuple[Layer, ..
             "others, or count anew."
         )
     return resolved
+
+
+def of_encoder(encoder: Mapping[str, Any]) -> tuple[Layer, ...]:
+    """Returns the layers of `config.model.encoder`; of a baseline none."""
+    if "kind" in encoder:
+        return ()
+    return resolve(encoder["layers"], encoder.get("reads", ()))
 
 
 def distance_to_outputs(layers: Sequence[str], num_self_attends: int) -> Callable[[str], int]:

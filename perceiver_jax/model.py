@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from perceiver_jax import attention, attention_maps, batch_norm, checks, dropout, layers
+from perceiver_jax import attention, attention_maps, baselines, batch_norm, checks, dropout, layers
 from perceiver_jax import config as config_lib
 from perceiver_jax import modules as modules_lib
 from perceiver_jax import reads as reads_lib
@@ -84,7 +84,9 @@ def build_model(config: Mapping[str, Any]) -> Model:
 
     Args:
       config: `inputs`, by the name that each has in the batch, with a `kind` (of `inputs.INPUTS`)
-        and the attributes of its preprocessor; `encoder`, the attributes of `PerceiverEncoder`;
+        and the attributes of its preprocessor; `encoder`, the attributes of `PerceiverEncoder`, or
+        a `kind` of `baselines.BASELINES` and its attributes: then `attention_maps`,
+        `initial_latents`, `step` and `decode` are refused;
         `outputs`, by the name that each has in what `apply` returns, with a `kind` (of
         `outputs.OUTPUTS`) and the attributes of its decoder; and optionally `fusion` (the
         attributes of `MultimodalPreprocessor`; for several inputs only, and needed only where a
@@ -278,9 +280,13 @@ def _build(inputs, outputs, encoder, fusion=None, decoder=None, dtype="float32",
         out = run_decode.apply(_cast(params, dtype), set(), latents, batch, dtype)
         return jax.tree.map(lambda x: x.astype(wide), out)
 
-    return Model(
+    model = Model(
         init, apply, encode_inputs, latents, maps, initial_latents, step, decode, apply_training
     )
+    if "kind" in encoder:
+        names = ("attention_maps", "initial_latents", "step", "decode")
+        model = model._replace(**{name: baselines.refusing(encoder, name) for name in names})
+    return model
 
 
 class _Pure(NamedTuple):

@@ -8,7 +8,7 @@ import haiku as hk
 import jax.numpy as jnp
 import numpy as np
 
-from perceiver_jax import config, layers, position_encoding
+from perceiver_jax import baselines, config, layers, position_encoding
 from perceiver_jax import decoder as decoder_lib
 from perceiver_jax import encoder as encoder_lib
 from perceiver_jax import inputs as inputs_lib
@@ -22,7 +22,7 @@ class Modules(NamedTuple):
     """A model's modules. Their names are paths of parameters, which checkpoints hold."""
 
     inputs: reads_lib.Inputs
-    encode: encoder_lib.PerceiverEncoder
+    encode: Any  # A PerceiverEncoder, or one of `baselines.BASELINES`.
     decode: dict[str, Callable]
     shared_decoder: decoder_lib.SharedDecoder | None
 
@@ -100,9 +100,7 @@ def build_modules(
             preprocessors=preprocess,
             name="inputs",
         )
-    encode = config.build(
-        encoder_lib.PerceiverEncoder, encoder, "config.model.encoder", name="encoder", gelu=gelu
-    )
+    encode = _encoder(encoder, gelu)
     decode, shared = _outputs(outputs, decoder, gelu=gelu, streaming=encode.streaming)
     return Modules(reads_lib.Inputs(preprocess, join), encode, decode, shared)
 
@@ -144,6 +142,18 @@ def _input(name, keys):
     where = f"config.model.inputs.{name}"
     given, keys = _with_encoding(inputs_lib.INPUTS, keys, where, name)
     return config.build_from_table(inputs_lib.INPUTS, keys, where, name=name, **given)
+
+
+def _encoder(keys, gelu):
+    where = "config.model.encoder"
+    if not hasattr(keys, "items") or "kind" not in keys:
+        return config.build(encoder_lib.PerceiverEncoder, keys, where, name="encoder", gelu=gelu)
+    if gelu != "tanh":
+        raise config.UserError(
+            f"config.model.gelu is {gelu!r}; expected 'tanh' with {where}.kind = {keys['kind']!r}. "
+            "Remove one of the two."
+        )
+    return config.build_from_table(baselines.BASELINES, keys, where, name="encoder")
 
 
 def _outputs(outputs, shared, **given):

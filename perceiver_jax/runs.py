@@ -95,7 +95,7 @@ def train(
         "config.optimizer",
         total_steps=train_config.steps,
         distance=layers.distance_to_outputs(
-            config.model.encoder.layers, config.model.encoder.num_self_attends
+            config.model.encoder.get("layers", ()), config.model.encoder.get("num_self_attends", 0)
         ),
     )
     share = {"process_index": jax.process_index(), "process_count": jax.process_count()}

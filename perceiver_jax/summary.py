@@ -37,7 +37,7 @@ def describe_model(
     """
     shapes, params, sizes = _describe_sizes(config, batch)
     encoder = config.model.encoder
-    layers = layers_lib.resolve(encoder.layers, encoder.get("reads", ()))
+    layers = layers_lib.of_encoder(encoder)
     weights = {}
     for path, arrays in params.items():
         name = path.split("/")[1] if path.startswith("encoder/") else path
@@ -155,8 +155,8 @@ def _describe_sizes(config, batch):
     """Shapes of the inputs and parameters, and what `describe_model` says of sizes."""
     model, shapes, params = _build(config, batch)
     encoder = config.model.encoder
-    layers = layers_lib.resolve(encoder.layers, encoder.get("reads", ()))
-    sources = {layer.source for layer in layers}
+    layers = layers_lib.of_encoder(encoder)
+    sources = {layer.source for layer in layers} or {layers_lib.ALL}
 
     def size(name):
         """Of an input, or of all fused; of all parts of it if it is read in parts only."""
@@ -172,10 +172,18 @@ def _describe_sizes(config, batch):
     sizes = {
         "inputs": inputs,
         "input": size(layers_lib.ALL) if fused or len(inputs) == 1 else None,
-        "latents": {"number": encoder.num_latents, "channels": encoder.latent_channels},
+        "latents": _latents(model, encoder, shapes, params),
         "parameters": perceiver_jax.param_count(params),
     }
     return shapes, params, sizes
+
+
+def _latents(model, encoder, shapes, params):
+    """The size of the final latents; of a baseline that of its features."""
+    if "kind" not in encoder:
+        return {"number": encoder.num_latents, "channels": encoder.latent_channels}
+    _, number, channels = jax.eval_shape(model.latents, params, shapes).shape
+    return {"number": number, "channels": channels}
 
 
 def _format_size(size: Mapping[str, int]) -> str:
@@ -201,7 +209,8 @@ def _flops(model_config, params, shapes) -> int:
 
 
 def _paper_flops(config, params, shapes) -> int:
-    return _flops(_with(config.model, streaming=False), params, shapes)
+    keys = {} if "kind" in config.model.encoder else {"streaming": False}
+    return _flops(_with(config.model, **keys), params, shapes)
 
 
 def _residual_bytes(model_config, params, shapes, batch_size: int) -> int:

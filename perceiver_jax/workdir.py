@@ -251,7 +251,8 @@ def _upgraded(values: Any) -> dict[str, Any]:
     optimizer = {"frozen": (), "depth_decay": 1.0} | optimizer
     values = {"init": {"source": "", "exclude": ()}} | values
     values |= {"data": data, "model": model, "train": train, "optimizer": optimizer}
-    model["encoder"] = {"reads": ()} | model["encoder"]
+    if "kind" not in model["encoder"]:
+        model["encoder"] = {"reads": ()} | model["encoder"]
     model["inputs"] = {
         name: {"mean": 0.0, "std": 1.0} | keys if keys.get("kind") == "audio" else keys
         for name, keys in model["inputs"].items()

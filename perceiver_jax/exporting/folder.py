@@ -10,6 +10,7 @@ import jax
 import numpy as np
 
 import perceiver_jax
+from perceiver_jax import baselines
 from perceiver_jax.exporting import demo, onnx_file, preparing, programs, readme
 from perceiver_jax.pretrained import write
 
@@ -65,8 +66,9 @@ def export(
 
     Raises:
       UserError: if the folder holds something, a package for ONNX is lacking, the page can't show
-        the model, or onnxruntime-web or an example is not there.
+        the model, the run is of a baseline, or onnxruntime-web or an example is not there.
     """
+    baselines.check_perceiver(run.config.model.encoder, "An export")
     write.check_empty(folder)  # Before what takes time.
     if onnx or static_demo is not None:
         onnx_file.check_packages()

@@ -9,8 +9,8 @@ import inspect
 import math
 from typing import Any
 
+from perceiver_jax import baselines, decoder, encoder, position_encoding, stems
 from perceiver_jax import config as config_lib
-from perceiver_jax import decoder, encoder, position_encoding, stems
 from perceiver_jax import inputs as inputs_lib
 from perceiver_jax import layers as layers_lib
 from perceiver_jax import outputs as outputs_lib
@@ -38,6 +38,7 @@ def to_port(section: Mapping[str, Any], positions: int | None = None) -> Section
     Raises:
       UserError: if the port can't compute it; says what differs.
     """
+    baselines.check_perceiver(section["encoder"], "Hugging Face's port")
     section = _canonical(section)
     kind = _architecture(section)
     num_blocks, num_self_attends = _blocks(section["encoder"])

@@ -17,8 +17,7 @@ _SIDE = {"audio": 360, "mel": 360, "text": 448, "video": 360}  # Pixels, see `ov
 
 def cross_attends(run: Any) -> list[dict[str, Any]]:
     """Returns the cross-attends that have maps: `index` among the layers, and what each `reads`."""
-    encoder = run.config.model.encoder
-    resolved = layers.resolve(encoder.layers, encoder.get("reads", ()))
+    resolved = layers.of_encoder(run.config.model.encoder)
     return [
         {"index": i, "reads": layer.reads}
         for i, layer in enumerate(resolved)

@@ -15,8 +15,7 @@ _SHOWN = 5  # Classes.
 
 def num_parts(run: Any) -> int:
     """Returns how many parts of its inputs a model reads one after the other; 1 if it can't."""
-    encoder = run.config.model.encoder
-    resolved = layers.resolve(encoder.layers, encoder.get("reads", ()))
+    resolved = layers.of_encoder(run.config.model.encoder)
     try:
         layers.find_step(resolved)
     except config.UserError:
