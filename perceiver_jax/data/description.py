@@ -51,13 +51,29 @@ def from_json(values: Mapping[str, Any], where: str) -> Description:
         where: they are from, for messages.
 
     Raises:
-        config.UserError: a kind is unknown, or a setting.
+        config.UserError: a kind is unknown, or a setting; or the names of classes are others, or
+            more or fewer, than the classes.
     """
     fields = {}
     for name, keys in values["fields"].items():
         keys = keys | {"dtype": np.dtype(keys["dtype"])} if "dtype" in keys else keys
         fields[name] = config.build_from_table(_kinds(), keys, f"{where} fields.{name}")
-    return Description(fields, dict(values["class_names"]), values["may_lack"])
+    for name, names in values["class_names"].items():
+        config.check_known(f"label in {where} class_names", name, sorted(fields))
+        _check_names(names, getattr(fields[name], "num_classes", 0), f"{where} class_names.{name}")
+    for name in values["may_lack"]:
+        config.check_known(f"input in {where} may_lack", name, sorted(fields))
+    return Description(fields, dict(values["class_names"]), tuple(values["may_lack"]))
+
+
+def _check_names(names: Any, size: int, where: str) -> None:
+    """Refuses what is no name for each of so many classes."""
+    is_list = isinstance(names, tuple) and all(isinstance(name, str) for name in names)
+    if not is_list or len(names) != size:
+        got = f"has {len(names)} names" if is_list else f"is {str(names)[:60]}"
+        raise config.UserError(
+            f"{where} {got}; expected a list of {size}, one a class. Correct it."
+        )
 
 
 def _kinds() -> dict[str, Any]:

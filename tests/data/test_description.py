@@ -62,3 +62,22 @@ def test_a_field_of_no_kind_is_refused():
     described = description.Description({"label": Unknown(3, False)}, {}, ())
     with pytest.raises(config.UserError, match="Field 'label' is a Unknown, which is no kind"):
         described.to_json()
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"class_names": {"kind": ["cat"]}}, "class_names.kind has 1 names; expected a list of 2"),
+        ({"class_names": {"kind": ["cat", "dog", "cow"]}}, "kind has 3 names"),
+        ({"class_names": {"kind": "ab"}}, "class_names.kind is ab; expected a list of 2"),
+        ({"class_names": {"kind": [0, 1]}}, r"kind is \(0, 1\); expected"),
+        ({"class_names": {"x": ["cat", "dog"]}}, "class_names.x has 2 names; expected a list of 0"),
+        ({"class_names": {"kinds": ["cat", "dog"]}}, "Unknown label .* 'kind'"),
+        ({"may_lack": ["z"]}, "Unknown input in data.json: may_lack 'z'"),
+    ],
+)
+def test_other_names_than_the_classes_have_are_refused(changed, message):
+    arrays = data_lib.from_arrays(ONES, TARGETS, ONES, TARGETS, batch_size=2)
+    values = description.describe(arrays).to_json() | changed
+    with pytest.raises(config.UserError, match=message):
+        description.from_json(workdir.plain(values), "data.json:")
