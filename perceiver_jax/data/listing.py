@@ -6,6 +6,7 @@ Nothing is decoded here. What is wrong with one name is an error in the place of
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 import contextlib
 import csv
+import functools
 import glob
 import json
 import os
@@ -159,9 +160,24 @@ def _sources(words: Iterable[str], stdin: Iterable[bytes] | None) -> Iterator[st
             names = (os.fsdecode(line).removesuffix("\n").removesuffix("\r") for line in stdin)
             yield from _sources((x for x in names if x.strip()), None)
         elif word != LIST and not os.path.lexists(word) and glob.has_magic(word):
-            yield from sorted(glob.iglob(word, recursive=True)) or [word]
+            yield from sorted(_matching(word)) or [word]
         else:
             yield word
+
+
+def _matching(pattern: str) -> Iterator[str]:
+    """Yields what a pattern matches; not what `**` finds by a link to a folder above it."""
+
+    @functools.cache
+    def leads_up(folder: pathlib.PurePath) -> bool:
+        is_link = os.path.islink(folder)
+        return is_link and pathlib.Path(os.path.realpath(folder.parent)).is_relative_to(
+            os.path.realpath(folder)
+        )
+
+    for path in glob.iglob(pattern, recursive=True):
+        if "**" not in pattern or not any(map(leads_up, pathlib.PurePath(path).parents)):
+            yield path
 
 
 def _files(

@@ -83,6 +83,15 @@ def test_patterns_stand_for_what_they_match_and_names_with_brackets_for_themselv
     assert "Nothing is called, or matches, own/*.gif" in str(missing.value)
 
 
+def test_a_pattern_follows_links_but_not_to_a_folder_above(folder):
+    pathlib.Path("own/b/up").symlink_to("..")
+    pathlib.Path("other").symlink_to("own/b/c")
+    assert names(["own/**/*.webp", "**/*.webp"]) == [
+        *("own/b/c/3.webp", "other/3.webp", "own/b/c/3.webp")
+    ]
+    assert names(["own/b/../*.jpg", "own/b/up/*.jpg"]) == ["own/b/../a.jpg", "own/b/up/a.jpg"]
+
+
 def test_names_come_by_standard_input(folder):
     stdin = io.BytesIO(b"own/b/c\r\n\nnowhere.jpg\nown/\xff.jpg")
     expected = ["own/b/c/3.webp", "nowhere.jpg", "own/\udcff.jpg", "own/a.jpg"]
