@@ -8,7 +8,7 @@ import io
 import re
 import signal
 import sys
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import ml_collections
 
@@ -61,6 +61,35 @@ def parse_command_line(
     config_file.find(flags.config)  # Before anything that takes time.
     with loading():
         return flags, config_file.load_config(flags.config, overrides)
+
+
+def parse_with_files(parser: argparse.ArgumentParser, argv: Sequence[str]) -> argparse.Namespace:
+    """Parses a command line whose `files` may stand among flags; all words behind `--` are files.
+
+    Args:
+      parser: has the positional argument `files`, any number of them.
+      argv: the command line without the program's name.
+    """
+    words = list(argv)
+    # Argparse refuses `--` where flags and files are mixed.
+    end = words.index("--") if "--" in words else len(words)
+    flags = parser.parse_intermixed_args(words[:end])
+    flags.files = [*flags.files, *words[end + 1 :]]
+    return flags
+
+
+def check_up(up: str | None, fields: Mapping[str, Any]) -> None:
+    """Refuses `--up`, the vertical axis of points, if it is given for a model that reads none.
+
+    Args:
+      up: the flag.
+      fields: of the model.
+    """
+    read = {name: field for name, field in fields.items() if not field.is_target}
+    if up is not None and all(field.feature != "points" for field in read.values()):
+        raise config_lib.UserError(
+            f"Got --up for a model that reads {sorted(read)}, which are no points. Leave it out."
+        )
 
 
 def split_overrides(argv: Sequence[str]) -> tuple[list[str], dict[str, str]]:

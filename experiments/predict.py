@@ -30,7 +30,7 @@ _FEW = 8  # Of weights, of which that is not known.
 
 def main(argv: list[str]) -> None:
     """Runs the command."""
-    flags = _parser().parse_intermixed_args(argv)  # FILES may stand among flags.
+    flags = cli.parse_with_files(_parser(), argv)
     with cli.user_errors_end_the_program(), _ending_soon():
         _check(flags)
         sys.exit(predict(flags))
@@ -163,7 +163,7 @@ def _check_place(flag: str, path: pathlib.Path | None, may_be_there: bool) -> No
     if path.exists() and path.is_dir() != (flag == "output_dir"):
         what = "a folder" if path.is_dir() else "a file"
         raise config_lib.UserError(f"Got --{flag}={path}, which is {what}. Choose another name.")
-    if path.exists() and not may_be_there and (path.is_file() or any(path.iterdir())):
+    if path.exists() and not may_be_there and (not path.is_dir() or any(path.iterdir())):
         raise config_lib.UserError(
             f"{path} is there already; expected a new --{flag}. Choose another, or add --overwrite."
         )
@@ -176,7 +176,11 @@ def _check_place(flag: str, path: pathlib.Path | None, may_be_there: bool) -> No
 
 def _options(flags: argparse.Namespace, run: Any) -> dict[str, Any]:
     """Returns how examples are predicted."""
-    evaluation = run.config.get("eval", {"num_windows": 1, "batch_size": _FEW})  # Of a run.
+    evaluation = {"num_windows": 1, "batch_size": _FEW}
+    if "eval" in run.config:  # Of a run.
+        evaluation |= run.config.eval.to_dict()
+    for key, value in evaluation.items():
+        config_lib.AT_LEAST_ONE.check(f"config.eval.{key}", value, value)
     num_windows = evaluation["num_windows"] if flags.num_windows is None else flags.num_windows
     batch_size = flags.batch_size
     if batch_size is None:
@@ -210,11 +214,7 @@ def _check_of_use(flags: argparse.Namespace, run: Any, outputs: Any) -> None:
         )
     if flags.k is not None and all(output.kind != "classes" for output in outputs):
         raise config_lib.UserError(f"Got --k for {gives}, which are no classes. Leave it out.")
-    read = {name: field for name, field in run.fields.items() if not field.is_target}
-    if flags.up is not None and all(field.feature != "points" for field in read.values()):
-        raise config_lib.UserError(
-            f"Got --up for a model that reads {sorted(read)}, which are no points. Leave it out."
-        )
+    cli.check_up(flags.up, run.fields)
     if flags.batch_size is not None and predictions.only_frames(run):
         raise config_lib.UserError(
             "Got --batch_size for frames of any size, whose tiles are computed one by one. Leave "

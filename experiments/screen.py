@@ -94,13 +94,14 @@ class Screen:
         """Says how many there were, and how quick it was, without the first batch: it compiles."""
         seconds = time.perf_counter() - self._begin
         first = self._first - self._begin
-        rest = self.num - self._batch_size
+        rest = self.num - self.num_errors - self._batch_size
         speed = ""
         if rest > self._batch_size:
             rate = f"{rest / (seconds - first):,.1f} a second"
             speed = f", the first after {first:.1f} s and then {rate}"
         errors = f" {self.num_errors:,} without an answer." if self.num_errors else ""
-        return f"{self.num:,} examples in {seconds:.1f} s{speed}.{errors}"
+        examples = f"{self.num:,} example{'s' * (self.num != 1)}"
+        return f"{examples} in {seconds:.1f} s{speed}.{errors}"
 
     def _print(self) -> None:
         """Prints the rows that wait; all tables have columns of the same width."""

@@ -95,12 +95,15 @@ def plan(job: Job, examples: Iterable[inference.Example]) -> int:
       The number of parts.
 
     Raises:
-      UserError: there is a plan of something else, or there are no examples.
+      UserError: there is a plan of something else, or a damaged one, or there are no examples.
     """
     folder = job.plan
     folder.mkdir(parents=True, exist_ok=True)
-    known = _read(folder / _JOB)
-    if known is not None:
+    known = _read_job(job)
+    if known is None:
+        for path in folder.glob("*.done"):  # Of a plan that is gone: they say nothing of this one.
+            path.unlink()
+    else:
         wanted = json.loads(json.dumps(dataclasses.asdict(job)))
         changed = [key for key, x in wanted.items() if known["job"].get(key) != x]
         if changed:
@@ -125,7 +128,7 @@ def plan(job: Job, examples: Iterable[inference.Example]) -> int:
 
 def missing(job: Job, num_parts: int) -> list[int]:
     """Returns the numbers of the parts that are not done."""
-    return [i for i in range(num_parts) if not (job.plan / f"{i:05d}.done").exists()]
+    return [i for i in range(num_parts) if _read_done(job.plan, i) is None]
 
 
 def done(job: Job, num_parts: int) -> Iterator[Done]:
@@ -135,13 +138,13 @@ def done(job: Job, num_parts: int) -> Iterator[Done]:
       UserError: one is not done.
     """
     for i in range(num_parts):
-        found = _read(job.plan / f"{i:05d}.done")
+        found = _read_done(job.plan, i)
         if found is None:
             raise config_lib.UserError(
                 f"Beam's workers left no part {i} in {job.plan}; expected a folder that all of "
                 "them share with this machine. Write to a shared file system."
             )
-        yield Done(**found)
+        yield found
 
 
 def make(folder: str, number: int, run: Any = None) -> None:
@@ -156,7 +159,7 @@ def make(folder: str, number: int, run: Any = None) -> None:
       UserError: the model is another one than that of the plan.
     """
     plan_folder = pathlib.Path(folder)
-    if (plan_folder / f"{number:05d}.done").exists():
+    if _read_done(plan_folder, number) is not None:
         return
     found = json.loads((plan_folder / _JOB).read_text())
     job, name = Job(**found["job"]), f"{number:05d}-of-{found['num_parts']:05d}"
@@ -217,7 +220,7 @@ def tidy(job: Job) -> None:
 
 def remove(job: Job) -> None:
     """Removes the plan and all that was made by it, but arrays."""
-    found = _read(job.plan / _JOB)
+    found = _read(job.plan / _JOB, {"job", "num_parts"})
     for i in range(found["num_parts"]) if found else ():
         name = f"{i:05d}-of-{found['num_parts']:05d}"
         for path in (found["job"]["table"], found["job"]["embeddings"]):
@@ -301,11 +304,34 @@ def _refuse(job: Job, what: str) -> None:
     )
 
 
-def _read(path: pathlib.Path) -> Any:
+def _read_job(job: Job) -> dict[str, Any] | None:
+    """Returns what the plan says of itself; None if there is none.
+
+    Raises:
+      UserError: it is damaged.
+    """
+    found = _read(job.plan / _JOB, {"job", "num_parts"})
+    if found is None and (job.plan / _JOB).exists():
+        raise config_lib.UserError(
+            f"{job.plan / _JOB} is damaged, so that what is done is not known. Choose another "
+            "--output, or begin anew with --overwrite."
+        )
+    return found
+
+
+def _read_done(folder: pathlib.Path, number: int) -> Done | None:
+    """Returns what became of a part; None if it is not done, or that was not written whole."""
+    found = _read(folder / f"{number:05d}.done", {"num", "errors"})
+    return Done(**found) if found else None
+
+
+def _read(path: pathlib.Path, keys: set[str]) -> dict[str, Any] | None:
+    """Returns what a file of these keys holds; None if there is none, or another one."""
     try:
-        return json.loads(path.read_text())
-    except FileNotFoundError:
+        found = json.loads(path.read_text())
+    except (FileNotFoundError, ValueError):  # Empty after the power failed, say.
         return None
+    return found if isinstance(found, dict) and found.keys() == keys else None
 
 
 def _write(path: pathlib.Path, text: str) -> None:

@@ -106,9 +106,16 @@ def _of_ours(path, weights, found):
             f"{folder / 'config.json'} is damaged: {type(error).__name__}: {error}. Write the "
             "weights anew."
         ) from error
+    exported, step = folder / "export.json", 0
+    if exported.is_file():
+        step = files.read_json(exported).get("step", 0)
+        config_lib.COUNT.check(f"{exported}: step", step, step)
+        if not (folder / "data.json").is_file():
+            raise config_lib.MissingFileError(
+                f"There is no {folder / 'data.json'}, which says how inputs are read and what "
+                "classes are called; expected all files of an exported folder. Export it anew."
+            )
     fields, class_names, may_lack = workdir_lib.read_description(folder, config)
-    exported = folder / "export.json"
-    step = files.read_json(exported).get("step", 0) if exported.is_file() else 0
     return _run(path, config, fields, class_names, may_lack, weights, None, "port", step)
 
 

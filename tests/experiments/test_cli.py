@@ -120,6 +120,14 @@ def test_overrides_keep_the_type_of_their_key(typed, key, value):
     assert found == value and type(found) is type(value)
 
 
+def test_files_stand_among_flags_and_all_words_behind_two_dashes_are_files():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--k", type=int)
+    parser.add_argument("files", nargs="*")
+    flags = cli.parse_with_files(parser, ["a", "--k=3", "b", "--", "-c", "--k=4", "--"])
+    assert (flags.k, flags.files) == (3, ["a", "b", "-c", "--k=4", "--"])
+
+
 def test_a_value_may_follow_as_a_word_of_its_own():
     assert load("--config.train.steps", "7").train.steps == 7
 

@@ -401,6 +401,7 @@ def test_a_reader_that_has_read_enough_ends_the_command_quietly(folder):
         (["a", "--part_size=0", "--output=x.csv"], "--part_size is 0; expected at least 1"),
         (["a", "--output=own/0.jpg"], "own/0.jpg is there already; expected a new --output"),
         (["a", "--output=own"], "Got --output=own, which is a folder"),
+        (["a", "--output=/dev/null"], "/dev/null is there already; expected a new --output"),
         (["a", "--output_dir=own"], "own is there already; expected a new --output_dir"),
         (["a", "--output_dir=own/0.jpg"], "Got --output_dir=own/0.jpg, which is a file"),
         (["a", "--output=own/0.jpg/x.csv"], "own/0.jpg can't be written"),

@@ -1,5 +1,6 @@
 """`python -m experiments.predict` in parts: resumed, nothing twice, here and with Apache Beam."""
 
+import dataclasses
 import json
 import os
 import pathlib
@@ -129,6 +130,27 @@ def test_a_plan_of_something_else_is_refused_until_it_may_be_overwritten(
     assert command(*changed, "--overwrite") in (0, 1)
 
 
+def test_a_damaged_plan_is_refused_until_it_may_be_overwritten(folder, capfd):
+    assert command(*COMMAND) == 1
+    pathlib.Path("x.parts/job.json").write_text("{")
+    assert command(*COMMAND) == 2
+    assert "x.parts/job.json is damaged" in capfd.readouterr().err
+    assert command(*COMMAND, "--overwrite") == 1
+
+
+def test_what_is_not_said_to_be_done_whole_and_by_this_plan_is_made(folder, predicted):
+    names, _ = predicted
+    assert command(*COMMAND) == 1
+    names.clear()
+    pathlib.Path("x.parts/00002.done").write_text("")
+    assert command(*COMMAND) == 1
+    assert names == ["own/6.jpg", "own/7.jpg"]
+    names.clear()
+    pathlib.Path("x.parts/job.json").unlink()
+    assert command(*COMMAND) == 1
+    assert len(names) == 8
+
+
 def test_a_plan_keeps_all_kinds_of_examples(folder):
     path = folder / "own/0.jpg"
     values = [
@@ -182,6 +204,16 @@ def test_beam_that_is_not_installed_is_named(folder, monkeypatch, capfd):
         monkeypatch.setitem(sys.modules, name, None)
     assert command(*COMMAND, "--beam_pipeline_options=runner=DirectRunner") == 2
     assert "pip install perceiver-haiku[beam]" in capfd.readouterr().err
+
+
+def test_what_the_config_of_weights_says_of_evaluation_is_checked(folder, capfd, monkeypatch):
+    run = random_runs.classifier()
+    config = run.config.copy_and_resolve_references()
+    config.eval = {"num_windows": "x", "batch_size": 3}
+    changed = dataclasses.replace(run, config=config)
+    monkeypatch.setattr(load, "load_pretrained", lambda what: changed)
+    assert command("own") == 2
+    assert "config.eval.num_windows is 'x'; expected a whole number" in capfd.readouterr().err
 
 
 def test_an_output_called_as_a_column_is_refused():

@@ -10,8 +10,9 @@ from experiments import convert
 from experiments.benchmarks import port as port_lib
 import perceiver_jax
 from perceiver_jax import config
-from perceiver_jax.pretrained import configs, write
+from perceiver_jax.pretrained import configs, load, write
 from perceiver_jax.pretrained import convert as convert_lib
+from tests import random_runs
 
 LAYERS = ("cross_attend_0", "latent_transformer_0")
 
@@ -130,3 +131,22 @@ def test_the_command_writes_into_a_new_folder_alone(fixture, tmp_path, capsys):
         convert.main(flags)
     assert ended.value.code == 2
     assert "holds something; expected a new or an empty folder" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("step", "lacking", "message"),
+    [
+        (3, "", ""),
+        (3, "data.json", "There is no .*data.json, which says how inputs are read"),
+        ("many", "", "export.json: step is 'many'; expected a whole number"),
+    ],
+)
+def test_an_exported_folder_of_which_a_part_is_lacking_is_refused(step, lacking, message, tmp_path):
+    write.write_own(random_runs.classifier(), tmp_path)
+    (tmp_path / "export.json").write_text(json.dumps({"step": step}))
+    (tmp_path / (lacking or "none")).unlink(missing_ok=True)
+    if not message:
+        assert load.load_pretrained(tmp_path).step == step
+        return
+    with pytest.raises(config.UserError, match=message):
+        load.load_pretrained(tmp_path)
