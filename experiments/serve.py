@@ -1,7 +1,8 @@
 r"""Answers over HTTP what a trained model predicts of what is sent.
 
     python -m experiments.serve --model=FOLDER [--demo] [--host=127.0.0.1] [--port=8000]
-        [--batch_sizes=1,2,4,8,16,32] [--batch_wait_ms=5] [--processes=N] [--LIMIT=NUMBER ...]
+        [--hosts=NAME,...] [--batch_sizes=1,2,4,8,16,32] [--batch_wait_ms=5] [--processes=N]
+        [--LIMIT=NUMBER ...]
 
 `POST /predict` takes files and JSON; `/docs` says how. `/health` is 200 when the model is warm,
 `/metrics` is for Prometheus. With `--demo`, `/` is a page to try the model on. It ends with SIGTERM
@@ -31,6 +32,8 @@ _LIMITS = {
     "clip_seconds": "of a recording, of which the first 60 are read",
 }
 
+_LOCAL = ("localhost", "127.0.0.1", "[::1]")  # In the header Host.
+
 
 def main(argv: list[str]) -> None:
     """Runs the command."""
@@ -42,6 +45,13 @@ def main(argv: list[str]) -> None:
     )
     parser.add_argument("--demo", action="store_true", help="with a page to try the model on")
     parser.add_argument("--host", default="127.0.0.1", help="the address that is listened at")
+    parser.add_argument(
+        "--hosts",
+        default="",
+        metavar="NAME,...",
+        help="that requests may be for, by their header Host, beside localhost and the address; "
+        "without, of this computer no others, and any of others",
+    )
     parser.add_argument("--port", type=int, default=8000, help="0: any that is free")
     parser.add_argument(
         "--batch_sizes",
@@ -107,11 +117,13 @@ def _serve(flags, limits) -> int:
                 failed.append(error)
                 server.should_exit = True
 
-        server = running.make_server(
-            app.build_app(served, flags.demo, on_warm), limits.answer_seconds
-        )
         host, port = listening.getsockname()[:2]
         shown = f"[{host}]" if ":" in host else host
+        named = [name for name in flags.hosts.lower().split(",") if name]
+        hosts = {*_LOCAL, shown, *named} if named or _is_local(host) else None
+        server = running.make_server(
+            app.build_app(served, flags.demo, on_warm, hosts), limits.answer_seconds
+        )
         print(f"serving {flags.model} at http://{shown}:{port}{'' if flags.demo else '/docs'}")
         if not _is_local(host):
             print(

@@ -2,7 +2,7 @@
 
 import asyncio
 import base64
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Collection
 import contextlib
 import json
 import logging
@@ -38,6 +38,7 @@ def build_app(
     served: service.Service,
     demo: bool = False,
     on_warm: Callable[[BaseException | None], None] = lambda error: None,
+    hosts: Collection[str] | None = None,
 ) -> guard.Guard:
     """Returns the ASGI application; it warms the model up when it starts, and ends it at its end.
 
@@ -45,6 +46,7 @@ def build_app(
         served: the model.
         demo: whether the page is served, too.
         on_warm: called when it is warm, or with why it can't be.
+        hosts: names that requests may have in their header Host; None: any.
     """
     run = served.run
     examples = about.read_examples(run.workdir)
@@ -55,6 +57,7 @@ def build_app(
         version=perceiver_jax.__version__,
         docs_url=None,  # It loads scripts of other servers; ours is `documentation.page`.
         redoc_url=None,
+        redirect_slashes=False,  # To wherever the header Host says.
         lifespan=lambda app: _lifespan(served, on_warm),
     )
     for kind in (config.UserError, decoding.RefusedError, decoding.BrokenError, *_BUSY):
@@ -64,7 +67,7 @@ def build_app(
     if demo:
         _add_files(app, examples)
     paths = frozenset(route.path for route in app.routes if hasattr(route, "path"))
-    return guard.Guard(app, served.limits, served.metrics, lambda: served.state, paths)
+    return guard.Guard(app, served.limits, served.metrics, lambda: served.state, paths, hosts)
 
 
 def _add_answers(app: fastapi.FastAPI, served: service.Service, body: dict[str, Any]) -> None:

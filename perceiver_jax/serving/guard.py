@@ -1,9 +1,10 @@
 """What every request passes first: limits on how many there are, how large and how slow."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Collection, MutableMapping
 import contextlib
 import json
+import re
 import time
 from typing import Any
 
@@ -50,6 +51,7 @@ class Guard:
         metrics: metrics_lib.Metrics,
         state: Callable[[], str],
         routes: frozenset[str],
+        hosts: Collection[str] | None = None,
     ):
         """Wraps an application.
 
@@ -59,9 +61,10 @@ class Guard:
             metrics: where they are counted.
             state: of the server; what is posted is taken when it is 'ready'.
             routes: that are counted by their name; others together.
+            hosts: names that requests may have in their header Host; None: any.
         """
         self._app, self._limits, self._metrics = app, limits, metrics
-        self._state, self._routes = state, routes
+        self._state, self._routes, self._hosts = state, routes, hosts
         self._pending = 0  # Requests that are not answered yet,
         self._pending_bytes = 0  # and bytes of their bodies.
 
@@ -85,6 +88,7 @@ class Guard:
                 await send(message)
 
         try:
+            self._check_source(dict(scope["headers"]))
             if scope["method"] in ("GET", "HEAD"):
                 await self._app(scope, receive, send_with_headers)
             else:
@@ -96,6 +100,24 @@ class Guard:
             route = scope["path"] if scope["path"] in self._routes else "other"
             self._metrics.requests.labels(route, str(status)).inc()
             self._metrics.seconds.labels(route).observe(time.perf_counter() - begun)
+
+    def _check_source(self, headers: dict[bytes, bytes]) -> None:
+        """Refuses what pages of other sites have a visitor's browser send.
+
+        Their own name may lead to this computer: then the header Host has it.
+        """
+        host = headers.get(b"host", b"").decode("latin-1").lower()
+        name = re.sub(r":\d*$", "", host)
+        if self._hosts is not None and name not in self._hosts:
+            raise _Refused(
+                403,
+                f"The request is for {name[:80]!r}; expected one of {sorted(self._hosts)}. Start "
+                "the server with --hosts=NAME if it is called so.",
+            )
+        if headers.get(b"sec-fetch-site") == b"cross-site" and (
+            headers.get(b"sec-fetch-mode") != b"navigate"
+        ):
+            raise _Refused(403, "The request is of a page of another site. Use the server's own.")
 
     async def _take(self, scope: Message, receive: Receive, send: Send) -> None:
         """Reads a body and calls the application, if there is room."""
