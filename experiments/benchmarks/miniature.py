@@ -16,6 +16,7 @@ not of the choice of test examples, which are the same for all rows.
 import argparse
 from collections.abc import Mapping, Sequence
 import dataclasses
+import functools
 import math
 import pathlib
 import sys
@@ -60,7 +61,8 @@ def main(argv: list[str]) -> None:
                 if not flags.no_training:
                     train(rows, flags.only, flags.seeds, flags.workdir, signals)
             except (preemption.Preempted, KeyboardInterrupt) as error:
-                print(f"{error}. The same command goes on.", file=sys.stderr)
+                what = str(error) or preemption.NOTHING_NEW
+                print(f"\n{what}. The same command goes on.", file=sys.stderr)
                 sys.exit(preemption.EXIT_CODE)
         print(write(rows, flags.workdir))
 
@@ -176,14 +178,13 @@ def _line(row: miniature_rows.Row, found: Mapping[str, list[float]], workdir: pa
     scores = found[row.folder]
     if not scores:
         return f"| {row.name} | | | | not run | | |"
-    config = _config(workdir / row.folder)
-    described = _describe(config)
+    rate, parameters, operations = _sizes(workdir / row.folder)
     mean, half = mean_interval(scores)
     cells = [
         row.name,
-        f"{described['parameters']:,}",
-        f"{described['flops']['executed'] / 1e6:.1f}",
-        f"{config.optimizer.learning_rate:g}",
+        f"{parameters:,}",
+        f"{operations / 1e6:.1f}",
+        f"{rate:g}",
         ", ".join(f"{x:.1f}" for x in scores),
         f"{mean:.1f}" + ("" if half is None else f" ± {half:.1f}"),
         _difference(row, found),
@@ -225,19 +226,18 @@ def _result(workdir: pathlib.Path) -> dict[str, Any]:
     return next((x for x in lines if x["split"] == "test" and x["step"] == steps), {})
 
 
-def _config(folder: pathlib.Path) -> Any:
-    """The config of a row's runs, which differ in nothing but their seeds."""
-    from perceiver_jax import workdir as workdir_lib
-
-    return workdir_lib.read(min(path for path in folder.glob("seed_*") if _result(path)))
-
-
-def _describe(config: Any) -> dict[str, Any]:
+@functools.cache  # The table is written after each run; what is finished stays as it is.
+def _sizes(folder: pathlib.Path) -> tuple[float, int, int]:
+    """Learning rate, parameters and FLOPs of a row, whose runs differ in their seeds alone."""
     from perceiver_jax import data as data_lib
     from perceiver_jax import summary
+    from perceiver_jax import workdir as workdir_lib
 
-    data = data_lib.build_data(**config.data)
-    return summary.describe_model(config, dataclasses.replace(data, batch_size=1).zero_batch())
+    config = workdir_lib.read(min(path for path in folder.glob("seed_*") if _result(path)))
+    data = dataclasses.replace(data_lib.build_data(**config.data), batch_size=1)
+    described = summary.describe_model(config, data.zero_batch())
+    rate = config.optimizer.learning_rate
+    return rate, described["parameters"], described["flops"]["executed"]
 
 
 def _words(text: str) -> list[str]:

@@ -38,6 +38,11 @@ POINT_ENCODERS = {
     "vit": {"kind": "vit", "grid": (16, 16), "patch_size": (2, 2), "channels": 48, "num_layers": 3},
     "resnet": {"kind": "resnet", "grid": (16, 16), "channels": (14, 28, 56)},
 }
+POSITIONS = {
+    "fourier": "Fourier features",
+    "plain": "pixels alone",
+    "learned": "learned positions",
+}
 NAMES = {
     "perceiver": "Perceiver",
     "point_net": "PointNet",
@@ -75,23 +80,17 @@ def all_rows() -> list[Row]:
 def _pixels():
     first = "pixels/perceiver"
     for kind, encoder in DIGIT_ENCODERS.items():
-        for suffix, name in (("", "Fourier features"), ("_plain", "pixels alone")):
-            raw = f"pixels/{kind}{suffix}"
-            keys = {"fourier": not suffix}
+        for positions, name in POSITIONS.items():
+            if positions == "learned" and kind != "perceiver":
+                continue  # The paper has it of a Perceiver only.
+            raw = f"pixels/{kind}" + (f"_{positions}" if positions != "fourier" else "")
+            make = functools.partial(digits, encoder, positions)
             against = "" if raw == first else first
             full = f"{NAMES[kind]}, {name}"
             tuned = f"pixels/{kind}"
-            yield Row(
-                "pixels", full, raw, tuned, against, functools.partial(digits, encoder, **keys)
-            )
-            yield Row(
-                "pixels",
-                f"{full}, permuted",
-                f"{raw}_permuted",
-                tuned,
-                raw,
-                functools.partial(digits, encoder, permuted=True, **keys),
-            )
+            yield Row("pixels", full, raw, tuned, against, make)
+            make = functools.partial(make, permuted=True)
+            yield Row("pixels", f"{full}, permuted", f"{raw}_permuted", tuned, raw, make)
 
 
 def _points():
@@ -165,7 +164,7 @@ def _fusion():
 
 
 def digits(
-    encoder: Mapping[str, Any], fourier: bool = True, permuted: bool = False
+    encoder: Mapping[str, Any], positions: str = "fourier", permuted: bool = False
 ) -> ml_collections.ConfigDict:
     """The augmentation and training of `imagenet.py:mini`, in a sixth of its steps."""
     jitter = {"rotation_degrees": 12.0, "scale": 0.15, "shift": 0.06}
@@ -173,7 +172,10 @@ def digits(
     image, model = recipes.image(SIDE, num_bands=SIDE // 2, **pixels, **jitter)
     config = _small("mnist5k", 10, {"image": (image, model)}, encoder, steps=1000)
     keys = config.model.inputs.image
-    if not fourier:
+    if positions == "learned":
+        learned = {"kind": "learned", "num_channels": 32, "init_scale": 1.0}
+        keys.position_encoding = learned
+    elif positions == "plain":
         del keys.position_encoding
     keys.permutation_seed = 0 if permuted else -1
     config.eval.batch_size = 250

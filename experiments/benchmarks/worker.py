@@ -97,7 +97,9 @@ def make_training_step(
     optimizer = optimizers.build_optimizer(
         **config.optimizer,
         total_steps=keys.steps,
-        distance=layers.distance_to_outputs(encoder.layers, encoder.num_self_attends),
+        distance=layers.distance_to_outputs(
+            encoder.get("layers", ()), encoder.get("num_self_attends", 0)
+        ),
     )
     options = {"ema_decay": keys.ema_decay, "accumulate_steps": keys.accumulate_steps}
     make_update = functools.partial(steps.make_update, apply, task, optimizer, **options)
