@@ -263,10 +263,13 @@ def _draw_array(values: np.ndarray, grid: _Grid, paint: _Paint | None, side: int
     axes = values.ndim - 1 if grid is None else len(grid)
     if axes <= 0:
         return _draw_label(values, grid, paint, side)
-    if axes == 1:
-        return _lines(values.reshape(len(values), -1), paint, side)
     if values.ndim == axes:
         values = values[..., None]
+    if grid is not None:  # Last patches are filled up, here by the last values.
+        both = zip(values.shape, (*grid, *values.shape[axes:]), strict=True)
+        values = np.pad(values, [(0, -n % c if n > c else 0) for n, c in both], mode="edge")
+    if axes == 1:
+        return _lines(values.reshape(len(values), -1), paint, side)
     if axes == 2:
         return _cells(_rgb(values), paint, _sized(values.shape[:2], side))
     return _slices(values, values.shape[:axes] if grid is None else grid, paint, side)

@@ -168,3 +168,21 @@ def test_all_functions_can_be_mapped_differentiated_and_exported():
         gradients = jax.jit(jax.grad(total, argnums=(0, 1)))(latents, batch["audio"])
         moved = gradients[0] if name in ("decode", "begin") else gradients[1]
         assert np.isfinite(moved).all() and np.abs(moved).max() > 1e-4, name
+
+
+def test_maps_of_an_array_are_over_its_patches():
+    array = {"kind": "array", "patch_size": (2, 3), "position_encoding": FOURIER}
+    encoder = {"num_latents": 5, "latent_channels": 8, "layers": ("cross_attend_0",)}
+    outputs = {"label": {"kind": "mean_pool", "size": 2}}
+    model = perceiver_jax.build_model(
+        {"inputs": {"x": array}, "encoder": encoder, "outputs": outputs}
+    )
+    real = np.ones((2, 5, 7), bool)
+    real[1, :4, 6] = False  # All that the last patches of two rows of patches hold.
+    x = np.random.default_rng(0).normal(size=(2, 5, 7, 1)).astype(np.float32)
+    batch = {"x": x, "x_mask": real}
+    (maps,) = model.attention_maps(make_params(model, batch), batch, (0,))
+    assert maps["x"]["scores"].shape == (2, 1, 5, 3, 3)
+    gone = np.zeros((2, 3, 3), bool)
+    gone[1, :2, 2] = True
+    np.testing.assert_array_equal(np.isneginf(maps["x"]["scores"])[:, 0, 0], gone)

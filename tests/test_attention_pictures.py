@@ -65,6 +65,16 @@ def test_a_cell_is_drawn_where_it_is_in_the_input(kind, expected):
     np.testing.assert_allclose(share(picture, HIGH)[1], expected, atol=0.04)
 
 
+def test_the_last_patch_of_a_series_is_as_wide_as_the_others():
+    grid = np.array([0, 0, 0, 3.0])  # Of 10 steps in patches of 3.
+    series = np.repeat(np.eye(10)[8], 2).reshape(10, 2)
+    picture = attention_pictures.overlay("array", series, grid, mark=False)
+    peak = np.flatnonzero((picture[:30] == 30).all(axis=2).any(axis=0)).mean() / picture.shape[1]
+    assert peak == pytest.approx(8.5 / 12, abs=0.05)
+    changes = np.flatnonzero((picture[-1, 1:] != picture[-1, :-1]).any(axis=1)) + 1
+    np.testing.assert_array_equal(changes, [picture.shape[1] * 9 // 12])
+
+
 @pytest.mark.parametrize("kind", SIZE)
 def test_colours_are_mixed_with_the_input_and_the_highest_is_framed(kind):
     values, cell = example(kind)

@@ -9,6 +9,7 @@ import perceiver_jax
 
 FOURIER = {"kind": "fourier", "num_bands": 2}
 ARRAY = {"kind": "array", "position_encoding": FOURIER}
+PATCHES = {"patch_size": (3,), "mean": (0.1,) * 3, "std": (2.0,) * 3, "mask_channels": True}
 AUDIO = {"kind": "audio", "patch_size": 5, "position_encoding": FOURIER}
 
 
@@ -25,6 +26,7 @@ def make_batch(size):
     "keys",
     [
         {"inputs": {"x": ARRAY}},
+        {"inputs": {"x": ARRAY | PATCHES}},
         {
             "inputs": {"x": ARRAY, "y": AUDIO},
             "fusion": {"modality_channels": 2, "dropout_rates": {}},

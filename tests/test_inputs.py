@@ -91,6 +91,70 @@ def test_samples_are_normalised_before_their_positions_are_attached():
     np.testing.assert_array_equal(normalised[..., 5:], as_they_are[..., 5:])
 
 
+def array(shape, mask=None, seed=0, **keys):
+    """The array, and its tokens."""
+    x = np.random.default_rng(seed).normal(3, 5, shape).astype(np.float32)
+    batch = dict(x=x) if mask is None else dict(x=x, x_mask=mask)
+    (values, found), _ = encode(dict(x=dict(kind="array", **keys)), batch)
+    return x, values, found
+
+
+def test_a_series_in_patches_is_normalised_by_channel_and_filled_up():
+    mean, std = (1.0, -2.0), (5.0, 0.5)
+    x, values, mask = array((3, 11, 2), patch_size=(4,), mean=mean, std=std)
+    assert mask is None
+    filled = np.pad((x - np.array(mean)) / std, [(0, 0), (0, 1), (0, 0)])
+    np.testing.assert_allclose(values, filled.reshape(3, 3, 8), atol=1e-5)
+
+
+def test_patches_of_a_picture_hold_neighbours_and_have_positions():
+    x, values, _ = array((2, 5, 7, 3), patch_size=(2, 3), position_encoding=FOURIER)
+    assert values.shape == (2, 9, 18 + 2 * (2 * 2 + 1))
+    np.testing.assert_array_equal(values[1, 4, :18], x[1, 2:4, 3:6].ravel())
+    np.testing.assert_allclose(values[0, :, 18:20], perceiver_jax.linear_positions((3, 3)))
+
+
+@pytest.mark.parametrize("flat", [False, True])
+def test_a_patch_is_read_if_any_of_its_elements_is_real_and_says_which(flat):
+    real = np.random.default_rng(1).random((2, 5, 3)) < 0.4
+    real[0, 2:4] = False
+    keys = dict(patch_size=(2, 3), mean=(1,), std=(2,), mask_channels=True)
+    x, values, mask = array((2, 5, 3, 1), real.reshape(2, -1) if flat else real, **keys)
+    normed = np.pad(np.where(real, (x[..., 0] - 1) / 2, 0), [(0, 0), (0, 1), (0, 0)])
+    there = np.pad(real, [(0, 0), (0, 1), (0, 0)]).reshape(2, 3, 6)
+    np.testing.assert_array_equal(mask, there.any(-1))
+    assert not mask[0, 1] and mask.sum() > 3
+    np.testing.assert_allclose(values[..., :6], normed.reshape(2, 3, 6), atol=1e-6)
+    np.testing.assert_array_equal(values[..., 6:], there)
+
+
+def test_without_a_mask_all_is_real_but_what_fills_the_last_patch():
+    _, values, mask = array((2, 5, 1), patch_size=(3,), mask_channels=True)
+    assert mask is None
+    np.testing.assert_array_equal(values[:, :, 3:], [[[1, 1, 1], [1, 1, 0]]] * 2)
+    _, values, mask = array((2, 5, 1), np.array([True, False]), patch_size=(3,))
+    assert not values[1].any() and mask.tolist() == [[True, True], [False, False]]
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        (
+            dict(patch_size=(2,)),
+            r"patch_size is \(2,\) for an array of \(5, 7\) .*expected 2",
+        ),
+        (dict(patch_size=(2, 0)), "patch_size is .*; expected at least 1"),
+        (dict(mean=(0,), std=(1,)), r"mean is \(0,\) and std \(1,\); expected .* the 3 channels"),
+        (dict(mean=(0,) * 3), "mean is .* and std None; expected one of each a channel"),
+        (dict(mean=(0,) * 3, std=(1, 0, 1)), "std is .*; expected more than 0"),
+        (dict(mask_channels=True), "mask_channels is True.*expected a patch_size"),
+    ],
+)
+def test_keys_of_an_array_that_do_not_fit_are_refused(keys, message):
+    with pytest.raises(config.UserError, match=message):
+        array((2, 5, 7, 3), **keys)
+
+
 def multimodal(batch_size=2, rng=None, **fusion):
     inputs = dict(
         video=dict(

@@ -78,6 +78,10 @@ KINDS = dict(
     ),
     audio=(dict(kind="audio", patch_size=5, position_encoding=FOURIER), (35,)),
     mel=(dict(kind="mel", patch_size=(1, 3), position_encoding=FOURIER), (4, 6)),
+    series=(
+        dict(kind="array", patch_size=(3,), mean=(1.0,), std=(2.0,), mask_channels=True),
+        (8, 1),
+    ),
     points=(
         dict(kind="point_cloud", position_encoding=dict(FOURIER, max_resolution=(9, 9))),
         (7, 2),
@@ -91,7 +95,7 @@ def test_a_mask_of_any_kind_of_input_hides_nan(by_element):
     inputs = {name: keys for name, (keys, _) in KINDS.items()}
     model = build(inputs=inputs, fusion=dict(modality_channels=2))
     batch = {n: rng.normal(size=(2, *s)).astype(np.float32) for n, (_, s) in KINDS.items()}
-    sizes = dict(image=24, video=8, audio=7, mel=8, points=7)
+    sizes = dict(image=24, video=8, audio=7, mel=8, series=8, points=7)
     for name in sizes if by_element else KINDS:
         shape = (2, sizes[name]) if by_element else (2,)
         batch[f"{name}_mask"] = np.broadcast_to(np.arange(2) < 1, shape[::-1]).T

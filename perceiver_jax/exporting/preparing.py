@@ -45,12 +45,16 @@ def describe(name: str, field: Any, keys: Mapping[str, Any]) -> Prepared:
         lines = (type(field).__doc__ or "").strip().splitlines()
         return Prepared(kind, _plain(vars(field)), lines[0] if lines else "A kind of one's own.")
     numbers, sentences = function(field)
-    if "mean" in keys:
-        numbers["in_program"] = {"divide_by": 255, "mean": keys["mean"], "std": keys["std"]}
-        sentences += (
-            " The program itself computes (pixel / `divide_by` - `mean`) / `std` of each channel "
-            "(`in_program`), and so takes whole numbers of 0 to 255."
-        )
+    if keys.get("mean") is not None:
+        numbers["in_program"] = {"mean": keys["mean"], "std": keys["std"]}
+        computed = "(x - `mean`) / `std` of each channel (`in_program`)."
+        if isinstance(field, frames.Frames | image.Image | video.Video):
+            numbers["in_program"]["divide_by"] = 255
+            computed = (
+                "(pixel / `divide_by` - `mean`) / `std` of each channel (`in_program`), and so "
+                "takes whole numbers of 0 to 255."
+            )
+        sentences += f" The program itself computes {computed}"
     return Prepared(kind, _plain(numbers), " ".join(sentences.split()))
 
 

@@ -11,6 +11,7 @@ from perceiver_jax import config, data
 from perceiver_jax.data import fields as fields_lib
 from perceiver_jax.data.builders.clips import storage
 from perceiver_jax.data.builders.shapes import clouds
+from perceiver_jax.data.fields import array as array_field
 from perceiver_jax.exporting import preparing
 from tests.data.photographs import photograph
 
@@ -197,6 +198,16 @@ def test_frames_of_one_tile_are_taken_as_they_are():
     assert described(field)["size"] == [7, 11]
     pair = np.random.default_rng(0).integers(256, size=(2, 7, 11, 3), dtype=np.uint8)
     np.testing.assert_array_equal(data.prepare([pair], {"x": field})["x"][0], pair)
+
+
+def test_of_arrays_and_sound_the_program_takes_what_it_normalises_as_it_is():
+    sound = fields_lib.FIELDS["audio"](num_samples=3, sample_rate=8000)
+    numbers = described(sound, {"mean": 0.5, "std": 0.1})
+    assert numbers["in_program"] == {"mean": 0.5, "std": 0.1}
+    field = array_field.Array("x", (3, 2), np.dtype(np.float32))
+    keys = {"mean": (1.0, 2.0), "std": (3.0, 4.0)}
+    assert described(field, keys) == {"in_program": {"mean": [1, 2], "std": [3, 4]}}
+    assert described(field, {"mean": None, "std": None}) == {}
 
 
 def test_every_kind_that_can_be_an_input_is_described():
