@@ -10,6 +10,9 @@ Arguments, after a colon, one of:
   (python -m experiments.prepare_data text_table --source=FILE, or any set of TFDS such as
   glue/sst2 by `tfds`).
 
+There is no mini: a small model has no released weights. What fine-tuning does is seen in minutes on
+two cores with imagenet.py:mini, whose own run on other digits is the source (docs/finetuning.md).
+
 The weights are downloaded when training begins; --config.init.source=FOLDER reads them from a disk.
 A workdir of imagenet_io.py or masked_text.py will do as well. What starts at random is said: the
 layer of the classes, and all of the decoder of text, which had none.

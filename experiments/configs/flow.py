@@ -54,15 +54,19 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
 
 
 def _shrink(config: ml_collections.ConfigDict) -> None:
-    """The mini: 24 x 24 pixels of 2,000 pairs; after 300 steps EPE 2.02, hardly learned yet."""
+    """The mini: 24 x 24 pixels of 2,000 pairs.
+
+    After 500 steps test EPE 1.54; without motion 2.68, with each pair's most frequent flow 1.25.
+    """
     config.experiment += "_mini"
     config.data.dataset = "moving_digits"
     for field in config.data.fields.values():
         field.image_size = (24, 24)
-    config.model.inputs.frames.num_channels = 32
+    # The 3 x 3 of the paper are too few to see a motion of 3 pixels in.
+    config.model.inputs.frames.update(patch_size=(7, 7), num_channels=64)
     config.model.inputs.frames.position_encoding = recipes.fourier(12, 24, 24)
     config.model.outputs.flow.scale = 1.0
-    recipes.on_cpu(config, batch_size=16, learning_rate=1e-3, warmup_steps=100)
+    recipes.on_cpu(config, batch_size=16, learning_rate=3e-3, warmup_steps=100)
     recipes.shrink_encoder(config, num_latents=64, latent_channels=96)
     config.model.encoder.remat = False
     config.train.update(steps=1500, log_every=50, eval_every=500, checkpoint_every=500)

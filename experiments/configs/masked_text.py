@@ -47,7 +47,10 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
 
 
 def _shrink(config: ml_collections.ConfigDict) -> None:
-    """The mini: 192 bytes of 4,000 texts; after 300 steps 4.75 bits a masked byte."""
+    """The mini: 192 bytes of 4,000 texts; after 300 steps 4.75 bits a masked byte.
+
+    As their frequencies alone give (4.80); the word before and its length give 3.10.
+    """
     config.experiment += "_mini"
     config.data.update(dataset="docstrings", test_split="test")
     config.data.fields.text.max_length = 192

@@ -71,7 +71,8 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
 def _shrink(config: ml_collections.ConfigDict) -> None:
     """The mini: atari_clips, 8 frames of 32 x 32 and sound at 12 kHz.
 
-    After 300 steps PSNR of video 19.9, of audio 26.0 and top-1 37.5 %; frames are one colour yet.
+    After 300 steps PSNR of video 19.9, of audio 26.0 and top-1 37.5 %; frames are one colour yet
+    (a clip's mean colour: 22.7) and silence would be better (28.8).
     """
     config.experiment += "_mini"
     config.data.update(dataset="atari_clips", test_split="test")

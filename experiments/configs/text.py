@@ -49,7 +49,10 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
 
 
 def _shrink(config: ml_collections.ConfigDict) -> None:
-    """The mini: 256 bytes of 4,000 texts; after 300 steps 60 % top-1 of 5 classes."""
+    """The mini: 256 bytes of 4,000 texts; after 300 steps 60 % top-1 of 5 classes.
+
+    As the frequencies of bytes alone give (62 %); words give 88 % (docs/results.md).
+    """
     config.experiment += "_mini"
     config.data.update(dataset="docstrings", test_split="test")
     config.data.fields.text.max_length = 256
