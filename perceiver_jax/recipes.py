@@ -5,6 +5,7 @@ where it says nothing. A recipe says what differs; any key can be set after `rec
 """
 
 from collections.abc import Mapping, Sequence
+import math
 import types
 from typing import Any
 
@@ -296,6 +297,44 @@ def points(num_points: int, *, num_bands: int, max_resolution: int, **augmentati
     position = fourier(num_bands, max_resolution, max_resolution, max_resolution)
     model = {"kind": "point_cloud", "position_encoding": position}
     return {**data, **off, **scales, **augmentation}, model
+
+
+def array(
+    shape: Sequence[int],
+    *,
+    mean: Sequence[int | float],
+    std: Sequence[int | float],
+    masked: bool = False,
+    ordered: bool = True,
+) -> Input:
+    """Arrays in memory: series [T, C], grids [H, W, C], or sets [N, C], which are not ordered.
+
+    An input is the smallest patch, as long along each axis, of which at most 64 make a series and
+    256 a grid. A single value says little, and small sets do not teach how to put many together.
+
+    Args:
+      shape: of an example.
+      mean: of each channel, over all examples.
+      std: standard deviation of each channel; values of one that is always the same become zeros.
+      masked: whether elements may be missing (`<input>_mask`).
+      ordered: False for a set, each element of which is an input, without a position.
+    """
+    model = {"kind": "array", "mean": tuple(mean), "std": tuple(x or 1.0 for x in std)}
+    if not ordered:
+        return {}, model
+    dims, most = shape[:-1], 64 if len(shape) == 2 else 256
+    sizes = range(1, max(dims) + 1)
+    size = next(p for p in sizes if math.prod(-(-n // p) for n in dims) <= most)
+    grid = [-(-n // size) for n in dims]
+    # The last patches are filled up: of as many patches those that need the least.
+    patch_size = tuple(-(-n // count) for n, count in zip(dims, grid, strict=True))
+    num_bands = max(1, min(16, max(grid) // 2))
+    position = fourier(num_bands, *grid)
+    return {}, model | {
+        "patch_size": patch_size,
+        "mask_channels": masked,
+        "position_encoding": position,
+    }
 
 
 def fourier(num_bands: int, *max_resolution: int) -> dict[str, Any]:

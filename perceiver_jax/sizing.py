@@ -9,6 +9,7 @@ import textwrap
 from typing import Any
 
 import ml_collections
+import numpy as np
 
 from perceiver_jax import config as config_lib
 from perceiver_jax import recipes
@@ -96,6 +97,58 @@ def text(found: Described, mirrored: bool) -> recipes.Input:
     return {"kind": "text", "max_length": length}, model | {"position_encoding": position}
 
 
+def arrays(found: Any, sets: Sequence[str]) -> tuple[str, dict[str, recipes.Input]]:
+    """Arrays in memory, in patches; normalised by what their masks leave of the training split.
+
+    Args:
+      found: the arrays, a `data.Data`.
+      sets: names of inputs without an order.
+
+    Returns:
+      The name of the label, and the inputs.
+
+    Raises:
+      UserError: if there is no label, or several, or an input is no array [E, ..., C].
+    """
+    if len(found.labels) != 1 or len(found.fields) != len(found.inputs) + 1:
+        targets = sorted(found.fields.keys() - found.inputs.keys())
+        raise config_lib.UserError(
+            f"Got arrays with the targets {targets}; expected one label, classes to be told "
+            "apart. Of other targets write a config: docs/new_task.md."
+        )
+    (target,) = found.labels
+    train = found.store.splits[found.train_split]
+    masks = {f"{name}_mask" for name in found.inputs}
+    names = sorted(found.inputs.keys() - masks)
+    for name in sets:
+        config_lib.check_known("set", name, names)
+    inputs = {}
+    for name in names:
+        values, mask = train[name], train.get(f"{name}_mask")
+        if values.dtype == object or values.ndim < 3:
+            raise config_lib.UserError(
+                f"Got input {name!r} as {values.dtype} {list(values.shape)}; expected numbers "
+                "[E, ..., C], such as series [E, T, C]. Add an axis of one channel: x[..., None]."
+            )
+        count, channels = len(values), values.shape[-1]
+        elements = values.reshape(count, -1, channels)
+        if mask is not None:
+            elements = elements[np.broadcast_to(mask.reshape(count, -1), elements.shape[:2])]
+        elements = elements.reshape(-1, channels)
+        mean, std = (
+            tuple(float(f"{x:.4g}") for x in function(elements, axis=0, dtype=np.float64))
+            for function in (np.mean, np.std)
+        )
+        inputs[name] = recipes.array(
+            values.shape[1:],
+            mean=mean,
+            std=std,
+            masked=mask is not None and mask.size > count,
+            ordered=name not in sets,
+        )
+    return target, inputs
+
+
 # By feature: what the input is called, and its sections.
 INPUTS = {"image": image, "audio": audio, "video": video, "points": points, "text": text}
 
@@ -146,6 +199,11 @@ def choose_steps(
     epoch = math.ceil(num_train / batch_size)
     steps = min(max(int(minutes * 60 / seconds), _MIN_EPOCHS * epoch), _MAX_EPOCHS * epoch)
     steps = max(round(steps, 2 - len(str(steps))), 10)  # Two digits say enough.
+    set_steps(config, steps)
+
+
+def set_steps(config: ml_collections.ConfigDict, steps: int) -> None:
+    """Sets how long is trained, and what follows from it."""
     config.train.update(
         steps=steps,
         log_every=max(steps // 50, 1),

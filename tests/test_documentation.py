@@ -25,7 +25,7 @@ DOCS = ROOT / "docs"
 MODALITY, TASK, NOTEBOOK, STREAMING, LOOK = (
     DOCS / f"{x}.md" for x in ("new_modality", "new_task", "notebook", "streaming", "look_inside")
 )
-FINETUNING = DOCS / "finetuning.md"
+FINETUNING, OWN_DATA = DOCS / "finetuning.md", DOCS / "your_own_data.md"
 FILE = re.compile(r"^`(\S+\.py)`:\n\n```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
 CODE = re.compile(r"^```python\n(.*?)^```", re.MULTILINE | re.DOTALL)
 SHELL = re.compile(r"^```\n(.*?)^```", re.MULTILINE | re.DOTALL)
@@ -79,6 +79,28 @@ def test_the_new_modality_learns(install, tmp_path):
     lines = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
     (top1,) = [line["top1"] for line in lines if line["split"] == "test"]
     assert top1 > 0.6  # A quarter is chance.
+
+
+def test_the_series_of_the_page_are_learned(tmp_path, monkeypatch):
+    pytest.importorskip("sktime", reason="has the data of the example")
+    (program,) = (x for x in CODE.findall(OWN_DATA.read_text()) if "for_arrays" in x)
+    before = "workdir = "
+    assert program.count(before) == 1
+    quick = {
+        "model.encoder.layers": ("cross_attend_0", "latent_transformer_0"),
+        "model.encoder.num_self_attends": 1,
+        "train.steps": 100,
+        "train.eval_every": 100,
+        "train.checkpoint_every": 100,
+        "train.ema_decay": 0.9,
+        "optimizer.schedule.warmup_steps": 10,
+    }
+    program = program.replace(before, f"config.update_from_flattened_dict({quick})\n{before}")
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    exec(compile(program, "your_own_data.md", "exec"), names)
+    (*_, last) = writers.read_metrics(names["workdir"])
+    assert last["top1"] > 0.7  # A quarter is chance.
 
 
 def test_the_regression_on_own_arrays_is_short_and_learns(tmp_path, monkeypatch):

@@ -19,6 +19,8 @@ single pixels together; augmentation that leaves a class what it is; weights not
 are few; dropout, smoothed labels and a moving average.
 """
 
+from collections.abc import Sequence
+
 import ml_collections
 
 import perceiver_jax
@@ -28,6 +30,7 @@ from perceiver_jax.data import measure
 from perceiver_jax.data.builders import isolated
 
 BATCH_SIZE = 64
+MIN_STEPS = 1_000  # Of arrays, of which there are often few.
 
 
 def get_config(arg: str = "") -> ml_collections.ConfigDict:
@@ -47,25 +50,19 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
         feature: sizing.INPUTS[feature](found.inputs, mirrored=not args.not_mirrored)
         for feature in found.inputs
     }
-    config = recipes.recipe(
+    config = _recipe(
         f"own_data_{name.replace('/', '_')}",
+        inputs,
         dataset=name,
         num_classes=len(found.class_counts),
-        inputs=inputs,
-        layers=perceiver_jax.make_layers(2, 2, sharing="none"),
+        multi_label=found.multi_label,
         batch_size=BATCH_SIZE,
-        steps=1,  # Chosen below.
-        eval_every=1,
     )
     config.data.update(data_dir=data_dir, train_split=train_split, test_split=test_split)
-    batch_size = min(BATCH_SIZE, found.num_train)
-    recipes.on_cpu(config, batch_size=batch_size, learning_rate=1e-3, warmup_steps=0)
+    config.data.batch_size = min(BATCH_SIZE, found.num_train)
     config.data.max_bad_records = found.num_train // 20
-    config.model.encoder.update(num_latents=32, latent_channels=128, num_self_attends=2)
-    config.model.encoder.update(num_self_attend_heads=4, dropout_rate=0.1)
-    config.task.update(label_smoothing=0.1, loss="sigmoid" if found.multi_label else "softmax")
     if len(inputs) > 1:
-        config.model.fusion = {"modality_channels": 4, "dropout_rates": {"video": 0.3}}
+        config.model.fusion.dropout_rates = {"video": 0.3}
     if args.balanced:
         config.task.class_weights = sizing.balance(found.class_counts)
     config.eval.num_windows = sizing.num_windows(found.inputs)
@@ -78,4 +75,55 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
         cores=isolated.num_cores(),
     )
     print(sizing.report(name, found, config))
+    return config
+
+
+def for_arrays(arrays: data.Data, sets: Sequence[str] = ()) -> ml_collections.ConfigDict:
+    """The recipe for classes of arrays in memory: series, grids or sets.
+
+    Patches, channels and steps follow from the arrays' sizes; unlike the choices above, they have
+    not been compared on validation parts.
+
+    Args:
+        arrays: of `data.from_arrays`.
+        sets: which of the inputs are sets [N, C], whose order means nothing.
+
+    Raises:
+        UserError: these are no arrays of one label.
+    """
+    target, inputs = sizing.arrays(arrays, sets)
+    label = arrays.fields[target]
+    config = _recipe(
+        "own_arrays",
+        inputs,
+        dataset="",
+        num_classes=label.num_classes,
+        multi_label=label.multi_label,
+        batch_size=arrays.batch_size,
+    )
+    config.model.outputs = {target: config.model.outputs.label}
+    config.task.target = target
+    config.model.encoder.latent_channels = 64
+    sizing.set_steps(config, max(MIN_STEPS, 30 * arrays.num_train // arrays.batch_size))
+    return config
+
+
+def _recipe(name, inputs, *, dataset, num_classes, multi_label, batch_size):
+    """What all kinds of data share; how long is trained comes later."""
+    config = recipes.recipe(
+        name,
+        dataset=dataset,
+        num_classes=num_classes,
+        inputs=inputs,
+        layers=perceiver_jax.make_layers(2, 2, sharing="none"),
+        batch_size=batch_size,
+        steps=1,
+        eval_every=1,
+    )
+    recipes.on_cpu(config, batch_size=batch_size, learning_rate=1e-3, warmup_steps=0)
+    config.model.encoder.update(num_latents=32, latent_channels=128, num_self_attends=2)
+    config.model.encoder.update(num_self_attend_heads=4, dropout_rate=0.1)
+    config.task.update(label_smoothing=0.1, loss="sigmoid" if multi_label else "softmax")
+    if len(inputs) > 1:
+        config.model.fusion = {"modality_channels": 4, "dropout_rates": {}}
     return config
