@@ -20,6 +20,8 @@ import numpy as np
 from experiments import cli, compilation_cache, show_data
 from perceiver_jax import config as config_lib
 
+_NUM_LATENTS = 5
+
 
 class Example(NamedTuple):
     """What is drawn.
@@ -37,7 +39,7 @@ class Example(NamedTuple):
 
 def main(argv: list[str]) -> None:
     """Runs the command."""
-    flags = _parser().parse_args(argv)
+    flags = cli.parse_with_files(_parser(), argv)
     with cli.user_errors_end_the_program():
         _check(flags)
         from perceiver_jax.pretrained import load  # Here, for it takes seconds.
@@ -51,17 +53,17 @@ def main(argv: list[str]) -> None:
 
 def draw(run: Any, flags: argparse.Namespace) -> int:
     """Draws what the flags say; returns the exit code."""
-    from perceiver_jax import attention_looks, attention_sheets
+    from perceiver_jax import attention_looks as looks
+    from perceiver_jax import attention_sheets
 
     choice = {
-        "layers": attention_looks.find_layers(run, flags.layers.split(","))
-        if flags.layers
-        else None,
-        "latents": _numbers(flags.latents),
-        "num_latents": flags.num_latents,
-        "heads": _numbers(flags.heads),
+        "layers": looks.find_layers(run, flags.layers.split(",")) if flags.layers else None,
+        "latents": _numbers("latents", flags.latents, looks.DIFFERENT, looks.MOST, looks.ALL),
+        "num_latents": flags.num_latents or _NUM_LATENTS,
+        "heads": _numbers("heads", flags.heads, looks.MEAN, looks.ALL),
     }
     drawing = {"kind": flags.kind, "draw": flags.draw, "side": flags.side}
+    cli.check_up(flags.up, run.fields)
     flags.output.mkdir(parents=True, exist_ok=True)
     num, num_errors = 0, 0
     for example in _examples(run, flags):
@@ -69,12 +71,12 @@ def draw(run: Any, flags: argparse.Namespace) -> int:
             print(f"Error: {example.batch}", file=sys.stderr)
             num_errors += 1
             continue
-        inputs = attention_looks.inputs_of(run, example.batch)
+        inputs = looks.inputs_of(run, example.batch)
         rows, path = [], flags.output / f"{example.name}.png"
         with _Archive(path.with_suffix(".npz")) as archive:
             for name, values in inputs.items():
                 archive.write(f"inputs/{name}", values)
-            for look in attention_looks.look(run, example.batch, **choice):
+            for look in looks.look(run, example.batch, **choice):
                 rows += attention_sheets.draw_rows(run, inputs, look, **drawing)
                 archive.write_look(look)
                 if flags.grids:
@@ -127,7 +129,7 @@ def _parser() -> argparse.ArgumentParser:
         "on a place of it; 'all'; or their numbers, such as 3,7 (default: different)",
     )
     parser.add_argument(
-        "--num_latents", type=int, default=5, help="how many of 'different' or 'most' (default: 5)"
+        "--num_latents", type=int, help="how many of 'different' or 'most' (default: 5)"
     )
     parser.add_argument(
         "--heads",
@@ -152,7 +154,7 @@ def _parser() -> argparse.ArgumentParser:
         action="store_true",
         help="each map as a PNG, too: a grey pixel an input, from the lowest to the highest",
     )
-    parser.add_argument("--up", default="y", help="the vertical axis of points: y (default) or z")
+    parser.add_argument("--up", help="the vertical axis of points in FILES: y (default) or z")
     compilation_cache.add_flag(parser)
     return parser
 
@@ -171,17 +173,33 @@ def _check(flags: argparse.Namespace) -> None:
     for name in ("num_examples", "num_latents", "side"):
         if getattr(flags, name) is not None:
             config_lib.AT_LEAST_ONE.check(f"--{name}", getattr(flags, name), getattr(flags, name))
-    config_lib.check_known("axis in --up", flags.up, ["y", "z"])
+    if flags.up is not None:
+        config_lib.check_known("axis in --up", flags.up, ["y", "z"])
+        if not flags.files and flags.examples is None:
+            raise config_lib.UserError(
+                "Got --up without FILES or --examples; expected files of points. Leave it out."
+            )
+    if flags.num_latents is not None and flags.latents not in ("different", "most"):
+        raise config_lib.UserError(
+            f"Got --num_latents with --latents={flags.latents}, which says how many; expected one "
+            "of them. Leave the other out."
+        )
     if flags.output.exists() and not flags.output.is_dir():
         raise config_lib.UserError(
             f"Got --output={flags.output}, which is a file; expected a folder. Choose another name."
         )
 
 
-def _numbers(text: str) -> str | list[int]:
-    """Parses '3,7'; what is no list of numbers is a word, which is checked where it is used."""
-    words = text.split(",")
-    return [int(word) for word in words] if all(word.isdecimal() for word in words) else text
+def _numbers(flag: str, text: str, *words: str) -> str | list[int]:
+    """Parses '3,7', or one of the words."""
+    if text in words:
+        return text
+    numbers = text.split(",")
+    if not all(number.isdecimal() for number in numbers):
+        raise config_lib.UserError(
+            f"--{flag} is {text!r}; expected {', '.join(words)}, or numbers such as 3,7. Change it."
+        )
+    return [int(number) for number in numbers]
 
 
 def _examples(run: Any, flags: argparse.Namespace) -> Iterator[Example]:
@@ -198,7 +216,7 @@ def _examples(run: Any, flags: argparse.Namespace) -> Iterator[Example]:
         found = listing.find(flags.files, run.fields, stdin=stdin, note=_note)
     for number, example in enumerate(found):
         try:
-            batch = run.prepare(example, up=flags.up, first=number)
+            batch = run.prepare(example, up=flags.up or "y", first=number)
         except config_lib.UserError as error:
             batch = error
         stem = re.sub(r"[^\w-]+", "_", pathlib.Path(example.name).stem)[:60]

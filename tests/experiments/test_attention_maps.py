@@ -107,8 +107,12 @@ def test_files_are_drawn_as_they_are_read_and_what_can_not_be_read_is_said(model
         (["--num_examples=2", "a.png"], "Leave the other out"),
         (["--layers=7"], "layer"),
         (["--latents=7"], "expected different numbers from 0 to 4"),
-        (["--latents=best"], "choice of latents"),
+        (["--latents=best"], "--latents is 'best'; expected different, most, all, or numbers"),
+        (["--heads=-1"], "--heads is '-1'; expected mean, all, or numbers such as 3,7"),
         (["--up=x"], "--up"),
+        (["--up=z"], "Got --up without FILES"),
+        (["--up=z", "a.png"], "Got --up for a model that reads ['image']"),
+        (["--num_latents=2", "--latents=1"], "Got --num_latents with --latents=1"),
     ],
 )
 def test_what_does_not_fit_is_one_line(model, tmp_path, capsys, words, message):
