@@ -171,6 +171,15 @@ def test_clouds_are_centred_and_fill_the_unit_ball(rng):
     assert refusal(clouds.normalise, np.ones((7, 3))).cause == "no extent"
 
 
+def test_what_was_normalised_before_stays_as_it_is(rng):
+    points = clouds.normalise(3 * rng.normal(size=(53, 3)) + 1)
+    rounded = np.round(points * 32_767).astype(np.int16).astype(np.float32) / 32_767  # furniture11.
+    for given in (points, rounded):
+        np.testing.assert_array_equal(clouds.normalise(given), given)
+    with pytest.raises(AssertionError):
+        np.testing.assert_array_equal(clouds.normalise(1.001 * points), 1.001 * points)
+
+
 @pytest.mark.parametrize("num_clouds", [10**9, 2**51])  # The latter has 0 items modulo 2**64.
 def test_an_hdf5_file_that_claims_more_than_it_holds_is_refused(tmp_path, num_clouds):
     path = tmp_path / "ply_data_train0.h5"

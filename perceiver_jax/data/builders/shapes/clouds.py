@@ -10,6 +10,7 @@ from perceiver_jax.data import errors
 
 NUM_POINTS = 2_048  # Of meshes, which have no number of their own. Paper: "about 2000".
 MAX_BYTES = 256 * 2**20  # Of one file.
+_ROUNDING = 2**-15  # Of coordinates in [-1, 1] that were stored in 16 bits.
 
 
 def seed_of(name: str) -> int:
@@ -35,18 +36,24 @@ def stored(points: np.ndarray, z_up: bool) -> np.ndarray:
 def normalise(points: np.ndarray) -> np.ndarray:
     """Centres [P, 3] points at their mean and scales them into the unit ball, float32.
 
+    Points that are so already, but for what 16 bits round, stay as they are: those of a data set,
+    written to a file, are what they were.
+
     Raises:
         errors.BadDataError: a coordinate is not a finite number, or all points are the same.
     """
     points = points.astype(np.float64)
     check_finite(points)
-    points -= points.mean(axis=0)
-    radius = np.sqrt((points**2).sum(axis=1).max())
+    mean = points.mean(axis=0)
+    centred = points - mean
+    radius = np.sqrt((centred**2).sum(axis=1).max())
     if not 0 < radius < math.inf:
         raise errors.BadDataError(
             "no extent", f"the distance from the mean to a point is at most {radius}"
         )
-    return (points / radius).astype(np.float32)
+    if max(np.abs(mean).max(), abs(radius - 1)) <= _ROUNDING:
+        return points.astype(np.float32)
+    return (centred / radius).astype(np.float32)
 
 
 def choose(points: np.ndarray, num_points: int, seed: int) -> np.ndarray:
