@@ -11,10 +11,12 @@ import types
 import jax
 import jax.numpy as jnp
 import numpy as np
+import PIL.Image
 import pytest
 
 import perceiver_jax
-from perceiver_jax import data, tasks
+from perceiver_jax import data, runs, tasks
+from perceiver_jax.data.builders import mnist5k
 from perceiver_jax.data.fields import number
 from perceiver_jax.training import task as task_lib
 from perceiver_jax.training import writers
@@ -152,13 +154,10 @@ def new_run(recipe, dataset):
     shapes = jax.eval_shape(model.init, jax.random.key(0), built.zero_batch())
     rng = np.random.default_rng(0)
     params = jax.tree.map(lambda x: jnp.array(rng.normal(0, 0.05, x.shape), jnp.float32), shapes)
-    return types.SimpleNamespace(
-        config=config,
-        model=model,
-        params=params,
-        fields=built.fields,
-        class_names={"label": built.class_names("label")},
-        may_lack=(),
+    task = tasks.build_task(config.task, built.fields)
+    names = {"label": built.class_names("label")}
+    return runs.Run(
+        pathlib.Path("nowhere"), 0, config, model, params, task, built.fields, names, ()
     )
 
 
@@ -174,23 +173,20 @@ def test_a_prediction_is_printed_after_every_part_of_a_film(tmp_path, monkeypatc
     assert all(line[2] in run.class_names["label"] for line in lines)
 
 
-def test_the_pictures_of_the_page_on_attention_are_drawn(tmp_path, monkeypatch):
+def test_the_picture_of_the_page_on_attention_is_drawn(tmp_path, monkeypatch):
     plt = pytest.importorskip("matplotlib.pyplot")
-    runs = {
-        "runs/audioset_av_mel_mini": new_run("audioset.py:mini,av_mel", "atari_clips/tiny"),
-        "runs/modelnet40_mini": new_run("modelnet40.py:mini", "furniture11"),
-    }
-    monkeypatch.setattr(perceiver_jax, "load_run", runs.__getitem__)
+    run = new_run("imagenet.py:mini", "mnist5k")
+    monkeypatch.setattr(perceiver_jax, "load_run", {"runs/imagenet_mini": run}.__getitem__)
     monkeypatch.chdir(tmp_path)
-    names, game = {}, '"air_raid"'  # One of the two of the tiny set.
-    for cell in CODE.findall(LOOK.read_text().replace('"freeway"', game)):
-        exec(compile(cell, "look_inside.md", "exec"), names)
+    PIL.Image.fromarray(mnist5k.images("test")[0]).save("my_digit.png")
+    (cell,) = CODE.findall(LOOK.read_text())
+    names = {}
+    exec(compile(cell, "look_inside.md", "exec"), names)
     plt.close("all")
-    for name in ("frames", "spectrogram", "points"):
-        assert (tmp_path / f"{name}.png").stat().st_size > 10_000
-    weights = names["first"]["video"]["weights"], names["first"]["audio"]["weights"]
-    total = sum(np.sum(x, axis=tuple(range(3, x.ndim))) for x in weights)
-    np.testing.assert_allclose(total, 1, atol=1e-5)
+    assert (tmp_path / "attention.png").stat().st_size > 10_000
+    weights = names["second"]["image"]["weights"]
+    assert weights.shape == (1, 1, 3, 28, 28)
+    np.testing.assert_allclose(np.sum(weights, axis=(3, 4)), 1, atol=1e-5)
 
 
 SMALL = {
