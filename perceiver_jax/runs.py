@@ -380,7 +380,7 @@ def load_run(workdir: Path, step: int | None = None) -> Run:
     model = perceiver_jax.build_model(config.model)
     trained = _read_params(workdir, model, fields_lib.zero_batch(known), step)
     for note in trained.notes:
-        _LOGGER.warning(note)
+        _LOGGER.warning("%s; that of step %d is loaded", note, trained.step)
     return Run(
         workdir,
         trained.step,

@@ -18,6 +18,7 @@ MAX_CONNECTIONS = 2**14
 _OTHER_FILES = 256  # Those that the process has open beside connections.
 _HEADER_SECONDS = 15.0  # Until a connection has sent the header of a request.
 _MORE_SECONDS = 0.5
+_LAST_SECONDS = 0.5  # For requests that are on their way when the server ends.
 _IDLE_SECONDS = 30  # That a connection is kept between two requests.
 _MAX_HEADER = 32 * 2**10  # Bytes.
 _BACKLOG = 2048
@@ -47,6 +48,20 @@ class Connection(h11_impl.H11Protocol):
             self._wait()
         else:
             self._stop_waiting()
+
+    def shutdown(self) -> None:
+        """Ends a connection when the server ends, after what it is sending, or has sent just now.
+
+        Closed at once, a request that is still to be read would be lost without an answer.
+        """
+        if self.cycle is None or self.cycle.response_complete:
+            self.loop.call_later(_LAST_SECONDS, self._end_last)
+        else:
+            super().shutdown()
+
+    def _end_last(self) -> None:
+        if not self.transport.is_closing():
+            super().shutdown()
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Stops to wait."""
