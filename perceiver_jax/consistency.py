@@ -7,6 +7,7 @@ import ml_collections
 
 from perceiver_jax import config as config_lib
 from perceiver_jax import data as data_lib
+from perceiver_jax import outputs
 from perceiver_jax.training import task as task_lib
 
 
@@ -36,6 +37,17 @@ def check(
         )
     for name, wanted in task.outputs.items():
         _check_output(config, data, task, name, wanted, only_test)
+    target = config.task.get("target")
+    hidden = config.model.get("fusion", {}).get("masked_in_evaluation", ())
+    if (
+        config.task.kind in ("classification", "regression")
+        and target in config.model.inputs
+        and target not in hidden
+    ):
+        raise config_lib.UserError(
+            f"config.model.inputs has {target!r}, which config.task has to predict; expected other "
+            "inputs. Take it out, or name it in config.model.fusion.masked_in_evaluation."
+        )
     masks = {f"{name}_mask" for name in config.model.inputs}
     missing = set(config.model.inputs) - set(data.fields)  # A target may be read, too.
     unused = set(data.inputs) - set(config.model.inputs) - masks
@@ -50,6 +62,12 @@ def check(
             raise config_lib.UserError(
                 f"config.model.inputs.{name}.vocab_size is {got}; {data.name} has ids up to "
                 f"{known - 1}. Set it to {known}."
+            )
+        known = getattr(data.fields[name], "num_classes", 0)
+        if keys.get("num_classes", known) < known:  # Others would be read as no class.
+            raise config_lib.UserError(
+                f"config.model.inputs.{name}.num_classes is {keys.num_classes}; {data.name} has "
+                f"{known} classes. Set it to that number."
             )
     if "kind" in config.model.encoder and config.optimizer.depth_decay != 1:
         raise config_lib.UserError(
@@ -92,13 +110,15 @@ def _check_output(
 ) -> None:
     """Checks that an output has as many numbers as its target, and is asked for places it has."""
     keys = config.model.outputs[name]
+    # Some kinds have a default.
+    size = keys.get("size", getattr(outputs.OUTPUTS.get(keys.get("kind")), "size", None))
     grid = tuple(keys.get("index_dims", ()))
-    if keys.size * math.prod(grid) != wanted:
+    if size * math.prod(grid) != wanted:
         remedy = "Evaluate it on the data of its run" if only_test else "Set it to that number"
         places = f" at each of {' x '.join(map(str, grid))} places" if grid else ""
         has = f"{wanted:,} numbers an example of {name!r}" if grid else task.description
         raise config_lib.UserError(
-            f"config.model.outputs.{name}.size is {keys.size}{places}; {data.name} has {has}. "
+            f"config.model.outputs.{name}.size is {size}{places}; {data.name} has {has}. "
             f"{'Make them fit' if grid else remedy}."
         )
     indices = data.fields.get(f"{name}_indices")

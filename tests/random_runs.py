@@ -34,6 +34,12 @@ def learned(channels):
     return {"kind": "learned", "num_channels": channels}
 
 
+def _draw(rng, name, shape):
+    if name == "variance":  # A moving average; of a negative one the root is NaN.
+        return rng.uniform(0.5, 1.5, shape)
+    return (name == "scale") + rng.normal(0, 0.3, shape)
+
+
 def make_run(fields, inputs, outputs, task, class_names=None, may_lack=(), **model):
     """A run of random parameters."""
     fields = {
@@ -64,8 +70,7 @@ def make_run(fields, inputs, outputs, task, class_names=None, may_lack=(), **mod
     shapes = jax.eval_shape(made.init, jax.random.key(0), example)
     params = {
         module: {
-            name: jnp.asarray((name == "scale") + rng.normal(0, 0.3, x.shape), x.dtype)
-            for name, x in leaves.items()
+            name: jnp.asarray(_draw(rng, name, x.shape), x.dtype) for name, x in leaves.items()
         }
         for module, leaves in shapes.items()
     }

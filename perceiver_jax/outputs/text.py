@@ -43,6 +43,11 @@ class TextDecoder(base.QueriedOutput):
     def queries(self, context: decoder.Context) -> decoder.Queries:
         """The encoded places, as many as the text has."""
         length = context.shapes[self.reads][1]
+        if not hasattr(context.inputs[self.reads], "embedding"):
+            texts = sorted(name for name, x in context.inputs.items() if hasattr(x, "embedding"))
+            raise config.UserError(
+                f"reads is {self.reads!r}, which is no text; expected one of {texts}. Name it."
+            )
         most = context.inputs[self.reads].max_length
         queries = base.of_rows(self.position_encoding((most,))[:length])
         mask = context.tokens[self.reads].mask if self.mask_queries else None

@@ -156,6 +156,8 @@ class Classification:
     ) -> tuple[Float[Array, " B"], dict[str, Bool[Array, " B"]]]:
         """Returns the loss of each example, and `top1`: whether a true class scores highest."""
         logits, labels = outputs[self.target], batch[self.target]
+        shape = (labels.shape[0], self.outputs[self.target])
+        targets.check_shape(self.target, logits, shape, targets.OF_AN_EXAMPLE)
         losses = self._losses(logits, labels)
         if self._class_weights.size:  # Of labels that are mixed, in proportion.
             weights = jnp.asarray(self._class_weights)

@@ -112,10 +112,9 @@ class Flow:
     ) -> tuple[Float[Array, "B H W"], Float[Array, "B H W"]]:
         """End-point errors, and 1 where the flow is known."""
         flow, target = outputs[self.target], batch[self.target]
-        if flow.shape != target.shape:
-            raise config_lib.UserError(
-                f"Output {self.target!r} is {list(flow.shape[1:])} an example; expected "
-                f"{list(target.shape[1:])}. Set image_size of frames and flow in "
-                "config.data.fields to the same, and the output's size to 2."
-            )
+        remedy = (
+            "Set image_size of frames and flow in config.data.fields to the same, and the "
+            "output's size to 2."
+        )
+        targets.check_shape(self.target, flow, target.shape, remedy)
         return end_point_errors(flow, target), batch[f"{self.target}_mask"].astype(flow.dtype)

@@ -10,7 +10,7 @@ import optax
 import rich.text
 
 from perceiver_jax import config as config_lib
-from perceiver_jax.tasks import metrics
+from perceiver_jax.tasks import metrics, targets
 
 NUM_SHOWN = 8  # Examples that are shown with their gaps filled.
 _MAX_SHOWN = 400  # Ids of each.
@@ -127,6 +127,9 @@ class MaskedText:
         """Sums over the gaps of each example: cross-entropies, right bytes, bytes."""
         logits, ids = outputs[self.target], batch[f"{self.target}_targets"]
         weights = batch[f"{self.target}_weights"]
+        shape = (*ids.shape, self.outputs[self.target])
+        remedy = "Set its kind to 'text', which gives a row of logits a place."
+        targets.check_shape(self.target, logits, shape, remedy)
         nats = optax.softmax_cross_entropy_with_integer_labels(logits, ids)
         right = jnp.argmax(logits, axis=-1) == ids
         return tuple(jnp.sum(weights * x, axis=-1) for x in (nats, right, jnp.ones_like(nats)))

@@ -144,4 +144,6 @@ class Regression:
     ) -> Float[Array, "B L"]:
         """Errors in standard deviations."""
         output = outputs[self.target]
+        shape = (output.shape[0], self.outputs[self.target])
+        targets.check_shape(self.target, output, shape, targets.OF_AN_EXAMPLE)
         return output - (batch[self.target].reshape(output.shape) - self._mean) / self._std

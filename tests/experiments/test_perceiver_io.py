@@ -38,6 +38,7 @@ def of_pairs():
     moved = {"flow": rng.normal(size=(4, 9, 11, 2))}
     kinds = {name: {"kind": name, "image_size": (5, 7)} for name in ("frames", "flow")}
     config.model.inputs.frames.position_encoding = recipes.fourier(2, 5, 7)
+    del config.model.outputs.flow["size"]  # It has a default.
     return config, data_lib.from_arrays(frames, moved, frames, moved, batch_size=4, fields=kinds)
 
 
@@ -92,4 +93,33 @@ def test_ids_beyond_the_embedding_are_refused(tmp_path):
     config, data = of_texts()
     config.model.inputs.text.vocab_size = 256
     with pytest.raises(ValueError, match="text.vocab_size is 256; .* ids up to 261"):
+        perceiver_jax.train(config, tmp_path, data, quiet=True)
+
+
+def test_a_label_that_is_read_has_the_classes_of_the_data(tmp_path):
+    config, data = of_clips()
+    config.model.inputs.label.num_classes = 2
+    with pytest.raises(ValueError, match="label.num_classes is 2; arrays has 3 classes"):
+        perceiver_jax.train(config, tmp_path, data, quiet=True)
+
+
+def test_what_is_to_be_predicted_is_no_input_unless_evaluation_hides_it(tmp_path):
+    config, data = of_clips()
+    del config.model.outputs["audio"], config.model.outputs["video"]
+    config.task = recipes.classes("label")
+    config.model.fusion.masked_in_evaluation = ()
+    with pytest.raises(ValueError, match="inputs has 'label', which config.task has to predict"):
+        perceiver_jax.train(config, tmp_path, data, quiet=True)
+
+
+def test_gaps_are_filled_in_a_text_alone(tmp_path):
+    config, _ = of_texts()
+    pictures = np.zeros((6, 8, 8, 3), np.uint8)
+    given = {"text": TEXTS, "image": pictures}
+    kinds = {"text": {"kind": "masked_text", "max_length": 29}}
+    data = data_lib.from_arrays(given, {}, given, {}, batch_size=4, fields=kinds)
+    _, config.model.inputs.image = recipes.image(8, num_bands=2)
+    config.model.fusion = {"modality_channels": 4, "dropout_rates": {}}
+    config.model.outputs.text.reads = "image"
+    with pytest.raises(ValueError, match="reads is 'image', which is no text; .* .'text'."):
         perceiver_jax.train(config, tmp_path, data, quiet=True)

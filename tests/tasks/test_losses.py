@@ -5,6 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from perceiver_jax import tasks
+from perceiver_jax.data import fields as fields_lib
+from perceiver_jax.data.fields import label, number, text
 from perceiver_jax.tasks import classification
 
 LOGITS = np.random.RandomState(0).normal(size=(5, 7)).astype(np.float32)
@@ -62,3 +65,26 @@ def test_probabilities_belong_to_the_loss(name, total):
     p = classification.LOSSES[name][1](jnp.asarray(LOGITS))
     expected = total if total else np.sum(1 / (1 + np.exp(-LOGITS)))
     np.testing.assert_allclose(p.sum(), expected, rtol=1e-5)
+
+
+FIELDS = {
+    "label": label.Label(3, multi_label=False),
+    "size": number.Number(2),
+    "text": text.MaskedText(7),
+}
+
+
+@pytest.mark.parametrize(
+    ("kind", "target", "shape", "message"),
+    [
+        ("classification", "label", (1, 3, 1), r"\[3, 1\] an example; expected \[3\].*'query'"),
+        ("regression", "size", (1, 1, 2), r"\[1, 2\] an example; expected \[2\].*'query'"),
+        ("masked_text", "text", (1, 262), r"\[262\] an example; expected \[7, 262\].*'text'"),
+    ],
+)
+def test_an_output_of_another_shape_says_which_kind_it_takes(kind, target, shape, message):
+    task = tasks.build_task({"kind": kind, "target": target}, FIELDS)
+    batch = fields_lib.zero_batch({target: FIELDS[target]})  # Of one example.
+    batch = {name: jnp.asarray(x) for name, x in batch.items()}
+    with pytest.raises(ValueError, match=message):
+        task.loss({target: jnp.zeros(shape)}, batch)
