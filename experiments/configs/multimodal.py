@@ -71,8 +71,8 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
 def _shrink(config: ml_collections.ConfigDict) -> None:
     """The mini: atari_clips, 8 frames of 32 x 32 and sound at 12 kHz.
 
-    After 300 steps PSNR of video 19.9, of audio 26.0 and top-1 37.5 %; frames are one colour yet
-    (a clip's mean colour: 22.7) and silence would be better (28.8).
+    After 140 steps PSNR of video 22.3, of audio 23.6 and top-1 20 %, on a validation part, hardly
+    learned yet: a clip's mean colour has 22.7, silence 28.8.
     """
     config.experiment += "_mini"
     config.data.update(dataset="atari_clips", test_split="test")
@@ -85,7 +85,8 @@ def _shrink(config: ml_collections.ConfigDict) -> None:
     outputs.audio.update(index_dims=(480,), position_encoding=recipes.fourier(24, 480))
     outputs.video.update(index_dims=(8, 32, 32), position_encoding=recipes.fourier(8, 8, 32, 32))
     outputs.label.query_channels = 64
+    config.task.weights = {"video": 1.0, "audio": 1.0, "label": 0.03}  # Paper's: video later.
     config.model.decoder.update(channels=96, qk_channels=None)
-    recipes.on_cpu(config, batch_size=16, learning_rate=2e-3, warmup_steps=50)
+    recipes.on_cpu(config, batch_size=16, learning_rate=3e-3, warmup_steps=50)
     recipes.shrink_encoder(config, num_latents=64, latent_channels=128)
     config.train.update(steps=600, log_every=20, eval_every=200, checkpoint_every=200)
