@@ -188,7 +188,9 @@ DAMAGES = {
         "Unknown .*data.json: fields.image.kind 'picture'; expected one of",
     ),
     "data of another run": (
-        lambda x: _edit(x / "data.json", fields={"label": {"kind": "number", "size": 2}}),
+        lambda x: _edit(
+            x / "data.json", fields={"label": {"kind": "number", "size": 2}}, class_names={}
+        ),
         "does not say how .'image'. of config.model.inputs are read",
     ),
     "no checkpoints": (
