@@ -79,12 +79,12 @@ def _video_seconds(found: Described) -> float:
 
 
 def points(found: Described, mirrored: bool) -> recipes.Input:
-    """Half of a shape's points, at most 512, turned, stretched and moved a little."""
+    """Half of a shape's points, at most 512, turned, stretched, some left out."""
     number = min(max(found["points"]["num_points"] // 2, 1), _POINTS)
-    shape = {"axis_scale": (0.75, 1.33), "rotation_degrees": 10.0, "translation": 0.05}
+    shape = {"axis_scale": (0.6, 1.6), "rotation_degrees": 20.0, "max_dropped": 0.3}
     # Finer than 16, few shapes are learned by heart.
     return recipes.points(
-        number, num_bands=16, max_resolution=32, point_scale=0.01, flip=mirrored, **shape
+        number, num_bands=16, max_resolution=32, point_scale=0.03, flip=mirrored, **shape
     )
 
 

@@ -89,9 +89,8 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
     config.eval.update(batch_size=256, num_windows=16)
     if args.mini:
         _shrink(config, steps=1500 if args.audio_raw else 900)
-    if args.mini and args.audio_raw:
-        # Of atari_clips. As they are, some seeds don't begin to learn for a thousand steps.
-        config.model.inputs.audio.update(mean=0.12, std=0.2)
+        if args.audio_raw:  # Or some seeds don't begin to learn for a thousand steps.
+            config.model.inputs.audio.update(mean=0.12, std=0.2)
     if args.sequential:
         recipes.read_one_after_the_other(config, rounds=2)
     if args.unrolled:
@@ -106,7 +105,6 @@ def _shrink(config: ml_collections.ConfigDict, steps: int) -> None:
     config.model.outputs.label.size = 16
     recipes.on_cpu(config, batch_size=16, learning_rate=2e-3, warmup_steps=50)
     config.model.encoder.update(num_latents=32, latent_channels=128, num_self_attends=2)
-    config.train.update(
-        steps=steps, log_every=10, eval_every=steps // 3, checkpoint_every=steps // 3
-    )
+    third = steps // 3
+    config.train.update(steps=steps, log_every=10, eval_every=third, checkpoint_every=third)
     config.eval.update(batch_size=16, num_windows=4)

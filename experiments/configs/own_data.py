@@ -63,6 +63,8 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
     config.data.max_bad_records = found.num_train // 20
     if len(inputs) > 1:
         config.model.fusion.dropout_rates = {"video": 0.3}
+    if "points" in inputs:
+        config.model.encoder.num_latents = 64
     if args.balanced:
         config.task.class_weights = sizing.balance(found.class_counts)
     config.eval.num_windows = sizing.num_windows(found.inputs)
