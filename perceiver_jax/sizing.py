@@ -92,9 +92,16 @@ def text(found: Described, mirrored: bool) -> recipes.Input:
     """The first bytes of a text, at most 512, each an input."""
     del mirrored
     length = min(max(found["text"]["length"], 8), _LENGTH)
-    position = {"kind": "learned", "num_channels": 64, "init_scale": 0.02}
-    model = {"kind": "text", "num_channels": 64, "max_length": length}
-    return {"kind": "text", "max_length": length}, model | {"position_encoding": position}
+    model = {
+        "kind": "text",
+        "vocab_size": 262,  # Bytes, and six special ones.
+        "max_length": length,
+        "num_channels": 64,
+        "init_scale": 0.5,
+        "conv_width": 7,
+        "position_encoding": {"kind": "learned", "num_channels": 64, "init_scale": 0.02},
+    }
+    return {"kind": "text", "max_length": length}, model
 
 
 def arrays(found: Any, sets: Sequence[str]) -> tuple[str, dict[str, recipes.Input]]:

@@ -198,3 +198,22 @@ def test_modality_dropout_zeroes_whole_streams_at_its_rate_in_training_only():
 def test_dropout_of_an_unknown_modality_is_an_error():
     with pytest.raises(ValueError, match="dropout_rates names 'vdeo'.*'video'"):
         multimodal(dropout_rates=dict(vdeo=0.3))
+
+
+def test_a_convolution_tells_texts_of_the_same_bytes_apart_and_sees_nothing_masked():
+    def tokens_of(ids, width, mask=None):
+        keys = dict(kind="text", vocab_size=11, num_channels=6, max_length=9, conv_width=width)
+        batch = dict(text=np.array([ids])) | ({} if mask is None else dict(text_mask=mask))
+        return encode(dict(text=keys), batch)[0].values[0]
+
+    ids, other = [1, 2, 3, 4, 5], [3, 1, 5, 2, 4]
+    for width, same in ((0, True), (3, False)):
+        found = [np.array(sorted(map(tuple, tokens_of(x, width).tolist()))) for x in (ids, other)]
+        assert np.allclose(*found, atol=1e-6) == same
+    mask = np.array([[True, True, True, False, False]])
+    shown, hidden = (tokens_of([1, 2, 3, *rest], 3, mask)[:3] for rest in ((4, 5), (7, 7)))
+    np.testing.assert_array_equal(shown, hidden)
+    np.testing.assert_allclose(shown[:2], tokens_of(ids, 3)[:2], rtol=1e-6)  # Three places each.
+    assert (np.abs(shown[2] - tokens_of(ids, 3)[2]) > 1e-4).any()
+    with pytest.raises(ValueError, match="conv_width is 4; expected an odd number"):
+        tokens_of(ids, 4)

@@ -1,11 +1,15 @@
 """The recipe for one's own data: sized by what was prepared."""
 
+import dataclasses
+
+import jax
 import pytest
 
 from experiments import cli, train
 from experiments.configs import own_data
+import perceiver_jax
 from perceiver_jax import config as config_lib
-from perceiver_jax import config_file, sizing
+from perceiver_jax import config_file, consistency, data, sizing, tasks
 
 RECIPE = "experiments/configs/own_data.py"
 
@@ -21,6 +25,19 @@ def test_grey_digits_stay_grey_and_are_not_mirrored(digits):
     assert digits.model.inputs.image.mean == pytest.approx((0.13,), abs=0.01)
     assert digits.model.inputs.image.position_encoding.max_resolution == (7, 7)
     assert (digits.model.outputs.label.size, digits.task.loss) == (10, "softmax")
+
+
+@pytest.mark.parametrize("name", ["docstrings", "furniture11", "mnist5k", "atari_clips/tiny"])
+def test_what_is_chosen_fits_data_task_and_model(name):
+    config = config_file.load_config(f"{RECIPE}:{name},minutes=1")
+    made = data.build_data(**config.data)
+    task = tasks.build_task(config.task, made.fields)
+    consistency.check(config, made, task, num_devices=1)  # As before each training.
+    model = perceiver_jax.build_model(config.model)
+    batch = dataclasses.replace(made, batch_size=2).zero_batch()
+    params = jax.eval_shape(model.init, jax.random.key(0), batch)
+    out = jax.eval_shape(lambda p, b: model.apply(p, None, b)["label"], params, batch)
+    assert out.shape == (2, config.model.outputs.label.size)
 
 
 def test_time_decides_how_long_and_an_epoch_how_short(digits):
