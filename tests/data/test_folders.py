@@ -186,7 +186,7 @@ def test_brackets_in_names_are_printed_as_they_are(tmp_path, capsys):
     prepare_data.main(["sound_folder", f"--source={source}", f"--data_dir={data_dir}"])
     told = capsys.readouterr()
     assert "classes: [red] car, b\n" in told.out
-    assert f"'--config.data.data_dir={data_dir}'" in told.out
+    assert f"own_data.py:old,data_dir={data_dir}' --workdir" in told.out
     assert f"Looking for clips in {source}\n" in told.err
 
 
