@@ -15,6 +15,7 @@ import numpy as np
 
 from perceiver_jax import config as config_lib
 from perceiver_jax import data as data_lib
+from perceiver_jax.data import sources
 from perceiver_jax.data.fields import array, audio, image, label, point_cloud, text, video
 
 MAX_TRAIN = 10_000  # Examples: the time that kernels take grows with the square.
@@ -76,7 +77,7 @@ def fit(data: data_lib.Data, target: str = "label") -> Result:
 
     check(data, target)
     begin = time.perf_counter()
-    chosen = np.linspace(0, data.num_train - 1, min(data.num_train, MAX_TRAIN)).astype(int)
+    chosen = sources.spread(data.num_train, MAX_TRAIN)
     parts = np.array_split(chosen, -(-len(chosen) // _BATCH_SIZE))
     train = (data.read_train(part, seed=0, augmented=False) for part in parts)
     features, labels = _gather(train, data.inputs, target)

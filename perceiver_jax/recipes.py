@@ -18,6 +18,7 @@ from perceiver_jax import layers as layers_lib
 Input = tuple[dict[str, Any], dict[str, Any]]
 
 INCEPTION = {"crop_area": (0.08, 1.0), "crop_aspect": (3 / 4, 4 / 3)}  # Random crops.
+COLOURS = {"brightness": 0.125, "contrast": 0.5, "saturation": 0.5}  # Of videos, varied.
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # Of ImageNet's pixels.
 
 
@@ -278,14 +279,25 @@ def audio(seconds: float, sample_rate: int, *, num_bands: int) -> Input:
     return data, {"kind": "audio", "patch_size": 128, **scale, "position_encoding": position}
 
 
-def mel(seconds: float, sample_rate: int, *, num_bands: int, **augmentation: Any) -> Input:
-    """A mel spectrogram, an input a bin of a frame."""
-    num_samples, hop, num_bins = round(seconds * sample_rate), 1024, 80
+def mel(
+    seconds: float,
+    sample_rate: int,
+    *,
+    num_bands: int,
+    hop: int = 1024,
+    hops_a_window: int = 2,
+    num_bins: int = 80,
+    whole_frames: bool = False,
+    **augmentation: Any,
+) -> Input:
+    """A mel spectrogram, an input a bin of a frame, or a whole frame."""
+    num_samples = round(seconds * sample_rate)
     data = {"kind": "mel", "num_samples": num_samples, "sample_rate": sample_rate}
-    frames = {"num_bins": num_bins, "hop": hop, "window": 2 * hop}
+    frames = {"num_bins": num_bins, "hop": hop, "window": hops_a_window * hop}
     off = {"time_masks": 0, "time_mask_width": 8, "frequency_masks": 0, "frequency_mask_width": 10}
-    position = fourier(num_bands, num_samples // hop, num_bins)
-    model = {"kind": "mel", "patch_size": (1, 1), "position_encoding": position}
+    bins = num_bins if whole_frames else 1  # Of an input.
+    position = fourier(num_bands, num_samples // hop, num_bins // bins)
+    model = {"kind": "mel", "patch_size": (1, bins), "position_encoding": position}
     return {**data, **frames, **off, **augmentation}, model
 
 

@@ -18,6 +18,7 @@ Described = Mapping[str, Mapping[str, Any]]  # As of `data.measure.Measured.inpu
 
 # At the most, for two CPU cores.
 _IMAGE_SIDE, _VIDEO_SIDE, _SECONDS, _POINTS, _LENGTH = 64, 48, 4.0, 512, 512
+_VIDEO_SECONDS, _VIDEO_RATE = 2.56, 12.5  # Frames a second.
 _FRAMES, _MIN_HOP_SECONDS = 100, 0.01  # Of a spectrogram.
 _FLOPS = 25e9  # That a core computes in a second of training; measured, see docs/own_data.md.
 _BACKWARD = 3  # FLOPs of a training step over those of the forward pass.
@@ -54,28 +55,32 @@ def audio(found: Described, mirrored: bool) -> recipes.Input:
     hop = round(max(seconds / _FRAMES, _MIN_HOP_SECONDS) * rate)
     frames = max(round(seconds * rate / hop), 1)
     num_bins = min(40 * rate // 8_000, 80)
-    data, model = recipes.mel(frames * hop / rate, rate, num_bands=16)
-    data.update(num_samples=frames * hop, hop=hop, window=3 * hop, num_bins=num_bins)
-    data.update(time_masks=2, time_mask_width=frames // 8)
-    data.update(frequency_masks=2, frequency_mask_width=num_bins // 8)
-    model["patch_size"] = (1, num_bins)
-    model["position_encoding"] = recipes.fourier(16, frames, 1)
-    return data, model
+    return recipes.mel(
+        frames * hop / rate,
+        rate,
+        num_bands=16,
+        hop=hop,
+        hops_a_window=3,
+        num_bins=num_bins,
+        whole_frames=True,
+        time_masks=2,
+        time_mask_width=frames // 8,
+        frequency_masks=2,
+        frequency_mask_width=num_bins // 8,
+    )
 
 
 def video(found: Described, mirrored: bool) -> recipes.Input:
     """Frames of at most 48 x 48, 12.5 a second; 2 of 8 x 8 pixels are an input."""
     side = max(min(found["video"]["side"], _VIDEO_SIDE), 16) // 8 * 8
-    seconds, rate = _video_seconds(found), 12.5
-    crop = {"crop_area": (0.5, 1.0), "flip": mirrored}
-    colours = {"brightness": 0.125, "contrast": 0.5, "saturation": 0.5}
-    return recipes.video(seconds, rate, side, num_bands=8, **crop, **colours)
+    varied = {"crop_area": (0.5, 1.0), "flip": mirrored, **recipes.COLOURS}
+    return recipes.video(_video_seconds(found), _VIDEO_RATE, side, num_bands=8, **varied)
 
 
 def _video_seconds(found: Described) -> float:
     """An even number of frames, of at most 2.56 s."""
-    frames = min(found["video"]["seconds"], 2.56) * 12.5
-    return max(int(frames) // 2 * 2, 2) / 12.5
+    frames = min(found["video"]["seconds"], _VIDEO_SECONDS) * _VIDEO_RATE
+    return max(int(frames) // 2 * 2, 2) / _VIDEO_RATE
 
 
 def points(found: Described, mirrored: bool) -> recipes.Input:
@@ -233,26 +238,17 @@ def report(name: str, found: Any, config: ml_collections.ConfigDict) -> str:
     few, many = min(counts), max(counts)
     each = f"{few:,}" if few == many else f"{few:,} to {many:,}"
     lines = [f"{name}: {found.num_train:,} to train on, {len(counts)} classes of {each}"]
-    if (
-        many > _UNBALANCED * few
-        and "class_weights" in config.task
-        and not config.task.class_weights
-    ):
+    if many > _UNBALANCED * few and not config.task.class_weights:
         lines.append(
             "The classes are unbalanced: the argument 'balanced' makes all weigh the same."
         )
     for feature, keys in found.inputs.items():
         lines.append(f"  {feature}: " + ", ".join(f"{key} {x}" for key, x in keys.items()))
     lines.append("Chosen, each to be set by --config.SECTION.KEY=VALUE:")
-    sections = {
-        f"{part}.{feature}": config[part.split(".")[0]][part.split(".")[1]][feature]
-        for part in ("data.fields", "model.inputs")
-        for feature in found.inputs
-    }
-    sections |= {
-        "model.encoder": config.model.encoder,
-        "model.fusion": config.model.get("fusion", {}),
-    }
+    sections = {f"data.fields.{x}": config.data.fields[x] for x in found.inputs}
+    sections |= {f"model.inputs.{x}": config.model.inputs[x] for x in found.inputs}
+    sections["model.encoder"] = config.model.encoder
+    sections["model.fusion"] = config.model.get("fusion", {})
     sections |= {part: config[part] for part in ("task", "optimizer", "train", "eval")}
     for section, keys in sections.items():
         if keys:

@@ -37,7 +37,7 @@ from perceiver_jax import recipes
 SECONDS = 1.28
 BATCH_SIZE = 1024
 EPOCH = 1_700_000 // BATCH_SIZE  # Steps.
-COLOURS = {"brightness": 0.125, "contrast": 0.5, "saturation": 0.5}
+COLOURS = recipes.COLOURS
 MODES = {
     "av_raw": ("raw", "video"),  # Without an argument.
     "audio_raw": ("raw",),

@@ -62,13 +62,13 @@ def measure(name: str, data_dir: str = "", split: str = "train") -> Measured:
     builder = datasets.prepared_builder(name, data_dir)
     classes = label.Label(**store.defaults("label", "label"))
     counts = _count(store, split, classes)
-    inputs = {}
-    for feature, chosen in _find(builder.info.features).items():
-        records = sources.TfdsRecords(str(builder.data_dir), split, (chosen,))
-        values = [records[index][chosen] for index in _spread(len(records))]
-        described = _look(feature, values)
-        if described:
-            inputs[feature] = described
+    found = _find(builder.info.features)
+    records = sources.TfdsRecords(str(builder.data_dir), split, tuple(found.values()))
+    some = [records[index] for index in sources.spread(len(records), _NUM_RECORDS)]
+    seen = {
+        name: _look(name, [record[chosen] for record in some]) for name, chosen in found.items()
+    }
+    inputs = {name: described for name, described in seen.items() if described}
     if not inputs:
         raise config.UserError(
             f"Data set {name!r} has the features {sorted(builder.info.features)}; expected one "
@@ -91,18 +91,17 @@ def choose_splits(name: str, data_dir: str = "", validation: bool = False) -> tu
         config.UserError: there is no such set, or it lacks a split.
     """
     sizes = datasets.lookup(name, data_dir).sizes
-    if validation and "validation" not in sizes:
-        wanted = [(f"train[:{_TRAINED}%]", f"train[{_TRAINED}%:]")]
-    else:
-        wanted = [("train", test) for test in ("validation", "test")]
-        wanted = wanted if validation else wanted[::-1]
-    test_split = next((x for _, x in wanted if x.partition("[")[0] in sizes), "")
-    if "train" not in sizes or not test_split:
+    cuts = validation and "validation" not in sizes
+    order = ("validation", "test") if validation else ("test", "validation")
+    test_split = next((split for split in order if split in sizes), "")
+    if "train" not in sizes or not (cuts or test_split):
         raise config.UserError(
             f"Data set {name!r} has the splits {sorted(sizes)}; expected train, and test or "
             "validation. Prepare it with another one, or add the argument 'validation'."
         )
-    return wanted[0][0], test_split
+    if cuts:
+        return f"train[:{_TRAINED}%]", f"train[{_TRAINED}%:]"
+    return "train", test_split
 
 
 def _count(store: sources.OnDisk, split: str, field: label.Label) -> tuple[int, ...]:
@@ -130,10 +129,6 @@ def _find(stored: features.Features) -> dict[str, str]:
     if len(found) > 1:
         found.pop("text", None)  # The names of files.
     return found
-
-
-def _spread(length: int) -> list[int]:
-    return np.unique(np.linspace(0, length - 1, min(length, _NUM_RECORDS)).astype(int)).tolist()
 
 
 def _look(feature: str, values: Sequence[Any]) -> dict[str, Any]:

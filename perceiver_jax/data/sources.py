@@ -266,6 +266,6 @@ class ArrayRecords:
         return f"example {index}"
 
 
-def spread(size: int) -> list[int]:
+def spread(size: int, most: int = _NUM_SPREAD) -> list[int]:
     """Returns the indices of a few of `size` records, the first and the last among them."""
-    return sorted(set(np.linspace(0, size - 1, _NUM_SPREAD).astype(int).tolist())) if size else []
+    return sorted(set(np.linspace(0, size - 1, most).astype(int).tolist())) if size else []
