@@ -7,7 +7,7 @@ import ml_collections
 
 from perceiver_jax import config as config_lib
 from perceiver_jax import data as data_lib
-from perceiver_jax import outputs
+from perceiver_jax import inputs, outputs
 from perceiver_jax.training import task as task_lib
 
 
@@ -57,7 +57,9 @@ def check(
             f"{sorted(data.inputs)}. Use the same names; <input>_mask is the mask of an input."
         )
     for name, keys in config.model.inputs.items():
-        known, got = getattr(data.fields[name], "vocab_size", 0), keys.get("vocab_size", 0)
+        known = getattr(data.fields[name], "vocab_size", 0)
+        default = getattr(inputs.INPUTS.get(keys.kind), "vocab_size", known)
+        got = keys.get("vocab_size", default)
         if got < known:  # Other ids would be read as the last one, without an error.
             raise config_lib.UserError(
                 f"config.model.inputs.{name}.vocab_size is {got}; {data.name} has ids up to "

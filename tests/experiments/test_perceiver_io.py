@@ -7,8 +7,8 @@ import pytest
 
 from experiments.configs import flow, masked_text, multimodal
 import perceiver_jax
+from perceiver_jax import consistency, recipes, tasks
 from perceiver_jax import data as data_lib
-from perceiver_jax import recipes
 
 TEXTS = [f"this is text number {i}" for i in range(6)]
 
@@ -94,6 +94,12 @@ def test_ids_beyond_the_embedding_are_refused(tmp_path):
     config.model.inputs.text.vocab_size = 256
     with pytest.raises(ValueError, match="text.vocab_size is 256; .* ids up to 261"):
         perceiver_jax.train(config, tmp_path, data, quiet=True)
+
+
+def test_an_embedding_without_a_size_has_that_of_its_kind():
+    config, data = of_texts()
+    del config.model.inputs.text["vocab_size"]
+    consistency.check(config, data, tasks.build_task(config.task, data.fields), num_devices=1)
 
 
 def test_a_label_that_is_read_has_the_classes_of_the_data(tmp_path):
