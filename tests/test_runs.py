@@ -195,11 +195,11 @@ DAMAGES = {
     ),
     "no checkpoints": (
         lambda x: shutil.rmtree(x / "checkpoints"),
-        "There is no directory .*checkpoints; expected the checkpoints of a training run",
+        "There is no checkpoint in .*run/checkpoints yet; expected at least one, which training sa",
     ),
     "no checkpoint": (
         lambda x: [shutil.rmtree(place) for place in (x / "checkpoints").iterdir()],
-        "No checkpoint in .*checkpoints; expected the workdir of a training run",
+        "There is no checkpoint in .*run/checkpoints yet; expected at least one",
     ),
     "checkpoints of nothing": (
         lambda x: [shutil.rmtree(place) for place in x.glob("checkpoints/*/state")],
@@ -216,9 +216,10 @@ DAMAGES = {
 def test_what_is_missing_or_damaged_is_told_in_one_line(pets, tmp_path, damage, message):
     shutil.copytree(pets.workdir, tmp_path / "run")
     damage(tmp_path / "run")
-    with pytest.raises(config_lib.UserError, match=message) as error:
-        perceiver_jax.load_run(tmp_path / "run")
-    assert "\n" not in str(error.value)
+    for load in (perceiver_jax.load_run, perceiver_jax.load_pretrained):
+        with pytest.raises(config_lib.UserError, match=message) as error:
+            load(tmp_path / "run")
+        assert "\n" not in str(error.value)
 
 
 def test_a_damaged_checkpoint_is_named_and_the_one_before_it_loaded(pets, tmp_path, caplog):

@@ -49,7 +49,7 @@ def load_pretrained(what: str | os.PathLike[str], *, code: str | None = None) ->
         path = hub.fetch(name)
     if code is not None:
         config_lib.check_known("code", code, configs.CODES)
-    if (path / "checkpoints").is_dir():
+    if (path / "checkpoints").is_dir() or _is_new_run(path):
         return runs.load_run(path)
     weights = files.read(files.find(path))
     beside = (path if path.is_dir() else path.parent) / "config.json"
@@ -65,6 +65,13 @@ def load_pretrained(what: str | os.PathLike[str], *, code: str | None = None) ->
         f"{weights.where} needs a config.json beside it, of the port's Perceiver or of a run here; "
         f"got {got}. Take it from where the weights are from."
     )
+
+
+def _is_new_run(path):
+    """Whether a folder is the workdir of a training run that has saved nothing yet."""
+    config = path / "config.json"
+    has_weights = any((path / name).is_file() for name in files.WEIGHTS)
+    return config.is_file() and not has_weights and "train" in files.read_json(config)
 
 
 def _of_port(path, weights, port, code):

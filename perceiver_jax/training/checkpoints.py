@@ -230,10 +230,7 @@ class Checkpointer:
         """Returns the steps of the checkpoints, the newest first."""
         steps = sorted(self._manager.all_steps(), reverse=True)
         if not steps:
-            raise config.MissingFileError(
-                f"No checkpoint in {self._directory}; expected the workdir of a training run. "
-                "Train first, or check the path."
-            )
+            raise _none_yet(self._directory)
         return steps
 
     def _newest(self, steps: list[int], read: Callable[[int], T]) -> T:
@@ -347,12 +344,17 @@ def load_params(directory: pathlib.Path, like: Any, step: int | None = None) -> 
       ValueError: If its parameters have other names or shapes, or if all are damaged.
     """
     if not pathlib.Path(directory).is_dir():
-        raise config.MissingFileError(
-            f"There is no directory {directory}; expected the checkpoints of a training run. "
-            "Train first, or check the path."
-        )
+        raise _none_yet(directory)
     with Checkpointer(directory, read_only=True) as checkpointer:
         return checkpointer.restore_params(like, step)
+
+
+def _none_yet(directory: pathlib.Path) -> config.MissingFileError:
+    return config.MissingFileError(
+        f"There is no checkpoint in {directory} yet; expected at least one, which training saves "
+        "every config.train.checkpoint_every steps and at its end. Wait for it, or give the "
+        "command that trains once more: it resumes."
+    )
 
 
 def _make(directory: pathlib.Path) -> None:
