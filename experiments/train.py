@@ -129,9 +129,9 @@ def join_processes(flags: argparse.Namespace) -> None:
         devices.join_processes(**given)
     except ValueError as error:
         raise config_lib.UserError(
-            f"Which of how many processes this is can't be found: {error} Expected Slurm (srun), "
-            "Kubernetes, a TPU pod or Open MPI. Give --coordinator_address, --num_processes and "
-            "--process_id instead."
+            f"Which of how many processes this is can't be found: {config_lib.said(error)}. "
+            "Expected Slurm (srun), Kubernetes, a TPU pod or Open MPI. Give "
+            "--coordinator_address, --num_processes and --process_id instead."
         ) from error
 
 

@@ -129,6 +129,11 @@ def did_you_mean(got: Any, known: Iterable[str], cutoff: float = 0.6) -> str:
     return f" Did you mean {nearest[0]!r}?" if nearest else ""
 
 
+def said(error: object) -> str:
+    """Returns what an error says, on one line and without the full stop, for ours follows it."""
+    return " ".join(str(error).split()).rstrip(".")
+
+
 def matching(key: str, patterns: Sequence[str], paths: Iterable[str]) -> frozenset[str]:
     """Returns the paths that patterns match; '*' stands for anything, slashes as well.
 

@@ -57,8 +57,8 @@ def load_config(
         places.append((getattr(error, "filename", ""), getattr(error, "lineno", 0)))  # Of syntax.
         lines = [f", line {number}" for file, number in places if file == path]
         raise config_lib.UserError(
-            f"{path}{''.join(lines[-1:])}: {type(error).__name__}: {error}. Correct the file or "
-            "its arguments."
+            f"{path}{''.join(lines[-1:])}: {type(error).__name__}: "
+            f"{config_lib.said(error)}. Correct the file or its arguments."
         ) from error
     if not isinstance(config, ml_collections.ConfigDict):
         raise config_lib.UserError(

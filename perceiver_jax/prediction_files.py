@@ -150,7 +150,7 @@ class Writer:
         except OSError as error:
             where = ", ".join(str(x) for x in (table, embeddings, folder) if x)
             raise config_lib.UserError(
-                f"Can't write {where}: {error}. Choose another place."
+                f"Can't write {where}: {config_lib.said(error)}. Choose another place."
             ) from error
 
     def write(self, number: int, predicted: predictions.Predicted) -> Record:

@@ -58,7 +58,7 @@ def read(workdir: pathlib.Path) -> ml_collections.ConfigDict:
         return config
     except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise config_lib.UserError(
-            f"{path} is damaged: {type(error).__name__}: {error}. Each checkpoint "
+            f"{path} is damaged: {type(error).__name__}: {config_lib.said(error)}. Each checkpoint "
             "has a copy: write what is under 'config' in the file metadata/metadata of one of them "
             "there."
         ) from error
@@ -173,8 +173,8 @@ def reading_data(workdir: pathlib.Path) -> Iterator[Any]:
         raise
     except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise config_lib.UserError(
-            f"{path} is damaged: {type(error).__name__}: {error}. Without it a run resumes and "
-            "keeps anew what its data are: delete it if they are the same."
+            f"{path} is damaged: {type(error).__name__}: {config_lib.said(error)}. Without it "
+            "a run resumes and keeps anew what its data are: delete it if they are the same."
         ) from error
 
 

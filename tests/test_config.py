@@ -9,7 +9,8 @@ import sys
 import numpy as np
 import pytest
 
-from perceiver_jax import config
+from perceiver_jax import config, config_file
+from perceiver_jax.data import errors, raw
 
 
 @dataclasses.dataclass
@@ -125,6 +126,23 @@ def test_what_is_no_pair_in_order_is_refused(value):
 def test_a_mistake_keeps_kind_and_message_between_processes(kind):
     error = pickle.loads(pickle.dumps(kind("Install it.")))
     assert isinstance(error, config.UserError) and str(error) == "Install it."
+
+
+SAID = ["it failed.", "it\nfailed", "it failed...\n"]
+
+
+@pytest.mark.parametrize("said", SAID)
+def test_a_sentence_goes_on_behind_what_another_program_says(said, tmp_path):
+    (tmp_path / "config.py").write_text(f"def get_config(arg):\n    raise OSError({said!r})")
+    with pytest.raises(config.UserError, match=r"line 2: OSError: it failed\. Correct the file"):
+        config_file.load_config(f"{tmp_path}/config.py")
+
+
+@pytest.mark.parametrize("said", SAID)
+def test_a_sentence_goes_on_behind_what_a_decoder_says(said):
+    with pytest.raises(config.UserError, match=r"a\.png: damaged: it failed\. Expected an image"):
+        with raw.refusing("a.png", "image"):
+            raise errors.BadDataError("damaged", said)
 
 
 def test_it_imports_nothing_that_takes_time():

@@ -24,9 +24,9 @@ class BadDataError(config.UserError):
 
     def __init__(self, cause: str, detail: str = ""):
         """Keeps cause and detail."""
-        super().__init__(f"{cause}: {detail}" if detail else cause)
         self.cause = cause
-        self.detail = detail
+        self.detail = detail.rstrip(". \n")
+        super().__init__(f"{cause}: {self.detail}" if detail else cause)
 
     def __reduce__(self):
         """Lets it travel between processes."""

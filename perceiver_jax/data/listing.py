@@ -215,7 +215,9 @@ def _below(
         elif row.cause != report.OTHER_KIND and (is_taken or row.cause == "can't be read"):
             path = os.path.join(folder, row.file)
             why = f"{row.cause}: {row.detail}" if row.detail else row.cause
-            error = config.UserError(f"Can't read {path}: {why}. Correct it, or leave it out.")
+            error = config.UserError(
+                f"Can't read {path}: {config.said(why)}. Correct it, or leave it out."
+            )
             refused.append(inference.Example(path, error))
     if not files and not refused:
         note(f"There are no files {', '.join(sorted(suffixes))} in {folder}.")
@@ -324,7 +326,9 @@ def _json_lines(path: pathlib.Path) -> Iterator[tuple[int, Any]]:
             try:
                 row = json.loads(line)
             except (ValueError, RecursionError) as error:
-                row = config.UserError(f"{path}:{number} is no JSON: {error}. Correct it.")
+                row = config.UserError(
+                    f"{path}:{number} is no JSON: {config.said(error)}. Correct it."
+                )
             if not isinstance(row, dict | config.UserError):
                 row = config.UserError(
                     f"{path}:{number} is {line[:60].strip()}; expected an object with a value for "
@@ -347,7 +351,8 @@ def _columns(
             except StopIteration:
                 return
             except csv.Error as error:  # Where the next row begins is not known.
-                yield number, config.UserError(f"{path}:{number}: {error}. Correct it.")
+                problem = f"{path}:{number}: {config.said(error)}. Correct it."
+                yield number, config.UserError(problem)
                 return
             if len(cells) == len(header):
                 row: dict[str, Any] = {}

@@ -80,10 +80,10 @@ def refusing(what: str, feature: str) -> Iterator[None]:
         yield
     except errors.BadDataError as error:
         kind = config.MissingFileError if error.cause == _MISSING else config.UserError
-        told = " ".join(str(error).split())  # On one line.
         expected = _EXPECTED.get(feature, f"what a record has as {feature!r}")
         raise kind(
-            f"Can't read {what}: {told}. Expected {expected}. Correct it, or leave it out."
+            f"Can't read {what}: {config.said(error)}. Expected {expected}. Correct it, or "
+            "leave it out."
         ) from error
 
 

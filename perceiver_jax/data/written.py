@@ -68,6 +68,6 @@ def write_clip(
                 container.mux(samples.encode(None))
     except (OSError, ValueError) as error:  # PyAV's errors are both.
         raise config.UserError(
-            f"Can't write {os.fspath(path)}: {error}. Expected a name that ends in .mp4, .mkv or "
-            ".mov, in a folder that is there. Change it."
+            f"Can't write {os.fspath(path)}: {config.said(error)}. Expected a name that ends in "
+            ".mp4, .mkv or .mov, in a folder that is there. Change it."
         ) from error

@@ -177,8 +177,8 @@ def _fetch(root: pathlib.Path) -> Files:
     if done.returncode or not packed:
         lines = done.stderr.strip().splitlines() or ["npm said nothing"]
         raise config_lib.UserError(
-            f"npm could not fetch onnxruntime-web {VERSION}: {lines[-1][:300]}. Try again, or name "
-            "the folder of one that you have."
+            f"npm could not fetch onnxruntime-web {VERSION}: {config_lib.said(lines[-1])[:300]}. "
+            "Try again, or name the folder of one that you have."
         )
     found = {}
     with tarfile.open(packed[0]) as archive:

@@ -251,7 +251,7 @@ def _fill(storage: arrays.Storage, data: memoryview, num_bytes: int) -> int:
 def _refuse(path: Any, error: Exception | str) -> config_lib.UserError:
     """The error of a file that is not read, in one line."""
     return config_lib.UserError(
-        f"{path} is not read: {' '.join(str(error).split())}. Expected arrays of numbers by their "
-        "names and nothing else; nothing of the file was run. Take it from a source that you "
-        "trust, or in safetensors."
+        f"{path} is not read: {config_lib.said(error)}. Expected arrays of numbers by their names "
+        "and nothing else; nothing of the file was run. Take it from a source that you trust, or "
+        "in safetensors."
     )

@@ -60,6 +60,6 @@ def fetch(name: str) -> pathlib.Path:
             return path.parent
     raise config_lib.UserError(
         f"{repository} is neither in the cache nor can be downloaded: "
-        f"{' '.join(str(problem).split())[:300].rstrip('.')}. Try again where there is a network "
+        f"{config_lib.said(problem)[:300]}. Try again where there is a network "
         "and without HF_HUB_OFFLINE, or give the path of a file or folder that has it."
     ) from problem

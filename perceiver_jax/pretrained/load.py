@@ -110,8 +110,8 @@ def _of_ours(path, weights, found):
             config[name].kind if name == "task" else config[name].inputs
     except (AttributeError, LookupError, TypeError, ValueError) as error:
         raise config_lib.UserError(
-            f"{folder / 'config.json'} is damaged: {type(error).__name__}: {error}. Write the "
-            "weights anew."
+            f"{folder / 'config.json'} is damaged: {type(error).__name__}: "
+            f"{config_lib.said(error)}. Write the weights anew."
         ) from error
     exported, step = folder / "export.json", 0
     if exported.is_file():
@@ -168,8 +168,8 @@ def _class_names(port: Mapping[str, Any]) -> tuple[str, ...]:
         given = {int(number): str(name) for number, name in names_by_number.items()}
     except (AttributeError, ValueError) as error:
         raise config_lib.UserError(
-            f"config.json has an id2label that is no mapping of numbers to names: {error}. Correct "
-            "it."
+            f"config.json has an id2label that is no mapping of numbers to names: "
+            f"{config_lib.said(error)}. Correct it."
         ) from error
     if not given and size == len(imagenet_classes.names()):
         return tuple(imagenet_classes.names())

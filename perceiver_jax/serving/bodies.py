@@ -154,7 +154,7 @@ def _loads(text: bytes) -> Any:
         return json.loads(text, parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
         raise config.UserError(
-            f"Got what is no JSON: {type(error).__name__}: {error}. Correct it."
+            f"Got what is no JSON: {type(error).__name__}: {config.said(error)}. Correct it."
         ) from error
 
 
@@ -204,7 +204,9 @@ def _decoded(name: str, given: Any) -> bytes:
     try:
         return base64.b64decode(given, validate=True)
     except (TypeError, ValueError) as error:
-        raise config.UserError(f"Got no base64 for {name!r}: {error}. Correct it.") from error
+        raise config.UserError(
+            f"Got no base64 for {name!r}: {config.said(error)}. Correct it."
+        ) from error
 
 
 def _array(name: str, feature: str, given: Any) -> np.ndarray:
@@ -212,7 +214,7 @@ def _array(name: str, feature: str, given: Any) -> np.ndarray:
         array = np.asarray(given)
     except (OverflowError, ValueError) as error:  # Of lists of different lengths, for instance.
         raise config.UserError(
-            f"Got lists for {name!r} that make no array: {error}. Make all rows alike."
+            f"Got lists for {name!r} that make no array: {config.said(error)}. Make all rows alike."
         ) from error
     if array.dtype.kind not in "biuf" or not array.size:
         _refuse(f"no numbers for {name!r}", "lists of numbers")

@@ -398,7 +398,7 @@ def _damage() -> Iterator[None]:
 
 def _one_line(error: Exception) -> str:
     """The first line of an error's message, its middle left out: some hold whole trees."""
-    text = (str(error).strip().splitlines() or [type(error).__name__])[0].rstrip(".")
+    text = config.said((str(error).strip().splitlines() or [type(error).__name__])[0])
     return text if len(text) <= 200 else f"{text[:60]} ... {text[-140:]}"
 
 

@@ -150,8 +150,8 @@ def _table(path: pathlib.Path, flags: argparse.Namespace) -> Iterator[tuple[int,
                 yield line, ("wrong count", f"{len(row)} columns; expected {len(header)}")
     except csv.Error as error:
         raise config.UserError(
-            f"{path}, line {reader.line_num}: {error}. Expected a table of columns between "
-            f"{separator!r}; correct the line."
+            f"{path}, line {reader.line_num}: {config.said(error)}. Expected a table of "
+            f"columns between {separator!r}; correct the line."
         ) from error
     # The reader takes all that follows such a mark for one text.
     last = itertools.islice(io.StringIO(content, newline=""), line - 1, None)

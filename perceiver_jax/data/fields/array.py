@@ -77,7 +77,7 @@ class Array:
         except Exception as error:  # Not a bad record, whatever it is.
             # As text: not every error can travel between processes.
             raised = errors.AugmentError(
-                f"{what} raised {type(error).__name__}: {error}. Correct the function."
+                f"{what} raised {type(error).__name__}: {config.said(error)}. Correct the function."
             )
             raised.add_note("".join(traceback.format_exception(error)))
             raise raised from None
@@ -146,8 +146,8 @@ def from_values(what: str, values: Any) -> np.ndarray:
         raise
     except Exception as error:  # Lists of different lengths, tensors of another device.
         raise config.UserError(
-            f"Got {what} that make no array: {error}. Expected numbers, in the same shape for each "
-            "example. Cut or fill them, or make them a numpy array."
+            f"Got {what} that make no array: {config.said(error)}. Expected numbers, in the same "
+            "shape for each example. Cut or fill them, or make them a numpy array."
         ) from error
     if isinstance(values, np.ma.MaskedArray) and np.ma.is_masked(values):
         raise config.UserError(
