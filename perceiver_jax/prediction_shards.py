@@ -128,7 +128,7 @@ def plan(job: Job, examples: Iterable[inference.Example]) -> int:
 
 def missing(job: Job, num_parts: int) -> list[int]:
     """Returns the numbers of the parts that are not done."""
-    return [i for i in range(num_parts) if _read_done(job.plan, i) is None]
+    return [i for i in range(num_parts) if _read_done(job, i, num_parts) is None]
 
 
 def done(job: Job, num_parts: int) -> Iterator[Done]:
@@ -138,7 +138,7 @@ def done(job: Job, num_parts: int) -> Iterator[Done]:
       UserError: one is not done.
     """
     for i in range(num_parts):
-        found = _read_done(job.plan, i)
+        found = _read_done(job, i, num_parts)
         if found is None:
             raise config_lib.UserError(
                 f"Beam's workers left no part {i} in {job.plan}; expected a folder that all of "
@@ -159,10 +159,11 @@ def make(folder: str, number: int, run: Any = None) -> None:
       UserError: the model is another one than that of the plan.
     """
     plan_folder = pathlib.Path(folder)
-    if _read_done(plan_folder, number) is not None:
-        return
     found = json.loads((plan_folder / _JOB).read_text())
-    job, name = Job(**found["job"]), f"{number:05d}-of-{found['num_parts']:05d}"
+    job = Job(**found["job"])
+    if _read_done(job, number, found["num_parts"]) is not None:
+        return
+    table, embeddings = _files(job, number, found["num_parts"])
     if run is None:
         run = _load(job.model)
         if _checksum(job.model) != job.checksum:
@@ -171,8 +172,8 @@ def make(folder: str, number: int, run: Any = None) -> None:
     writer = prediction_files.Writer(
         run,
         prediction_files.outputs_of(run, job.options["k"]),
-        table=part_of(job.table, name),
-        embeddings=part_of(job.embeddings, name),
+        table=table,
+        embeddings=embeddings,
         folder=pathlib.Path(job.folder) if job.folder else None,
         mark=f".{uuid.uuid4().hex}",
     )
@@ -222,10 +223,8 @@ def remove(job: Job) -> None:
     """Removes the plan and all that was made by it, but arrays."""
     found = _read(job.plan / _JOB, {"job", "num_parts"})
     for i in range(found["num_parts"]) if found else ():
-        name = f"{i:05d}-of-{found['num_parts']:05d}"
-        for path in (found["job"]["table"], found["job"]["embeddings"]):
-            if part := part_of(path, name):
-                part.unlink(missing_ok=True)
+        for part in filter(None, _files(Job(**found["job"]), i, found["num_parts"])):
+            part.unlink(missing_ok=True)
     for pattern in (_JOB, "*.examples", "*.done"):
         for path in job.plan.glob(pattern):
             path.unlink()
@@ -235,6 +234,12 @@ def part_of(path: str, name: str) -> pathlib.Path | None:
     """Returns what a part of a file is called."""
     whole = pathlib.Path(path)
     return whole.with_name(f"{whole.stem}-{name}{whole.suffix}") if path else None
+
+
+def _files(job: Job, number: int, num_parts: int) -> list[pathlib.Path | None]:
+    """Returns what a part of the table, and of the embeddings, are called; None if not wanted."""
+    name = f"{number:05d}-of-{num_parts:05d}"
+    return [part_of(path, name) for path in (job.table, job.embeddings)]
 
 
 def _load(model: str) -> Any:
@@ -319,10 +324,11 @@ def _read_job(job: Job) -> dict[str, Any] | None:
     return found
 
 
-def _read_done(folder: pathlib.Path, number: int) -> Done | None:
-    """Returns what became of a part; None if it is not done, or that was not written whole."""
-    found = _read(folder / f"{number:05d}.done", {"num", "errors"})
-    return Done(**found) if found else None
+def _read_done(job: Job, number: int, num_parts: int) -> Done | None:
+    """Returns what became of a part; None if it is not done, or its files are gone since."""
+    found = _read(job.plan / f"{number:05d}.done", {"num", "errors"})  # None if not written whole.
+    are_there = all(path.exists() for path in _files(job, number, num_parts) if path)
+    return Done(**found) if found and are_there else None
 
 
 def _read(path: pathlib.Path, keys: set[str]) -> dict[str, Any] | None:

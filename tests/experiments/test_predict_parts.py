@@ -151,6 +151,18 @@ def test_what_is_not_said_to_be_done_whole_and_by_this_plan_is_made(folder, pred
     assert len(names) == 8
 
 
+@pytest.mark.parametrize("suffix", ["jsonl", "npz"])
+def test_a_part_whose_files_are_gone_is_made_anew(folder, predicted, suffix, capfd):
+    names, _ = predicted
+    assert command(*COMMAND) == 1
+    names.clear()
+    pathlib.Path(f"x-00002-of-00003.{suffix}").unlink()
+    assert command(*COMMAND) == 1
+    assert names == ["own/6.jpg", "own/7.jpg"]
+    assert "3 parts, 2 are done already" in capfd.readouterr().err
+    assert len(read_parts(suffix)) == (8 if suffix == "jsonl" else 7)
+
+
 def test_a_plan_keeps_all_kinds_of_examples(folder):
     path = folder / "own/0.jpg"
     values = [
