@@ -184,10 +184,7 @@ def _check(flags: argparse.Namespace) -> None:
             f"Got --num_latents with --latents={flags.latents}, which says how many; expected one "
             "of them. Leave the other out."
         )
-    if flags.output.exists() and not flags.output.is_dir():
-        raise config_lib.UserError(
-            f"Got --output={flags.output}, which is a file; expected a folder. Choose another name."
-        )
+    cli.check_place("output", flags.output)
 
 
 def _numbers(flag: str, text: str, *words: str) -> str | list[int]:

@@ -5,9 +5,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import contextlib
 import errno
 import io
+import os
+import pathlib
 import re
 import signal
 import sys
+import tempfile
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import ml_collections
@@ -92,6 +95,60 @@ def check_up(up: str | None, fields: Mapping[str, Any]) -> None:
         )
 
 
+def check_place(
+    flag: str,
+    path: pathlib.Path | None,
+    *,
+    is_folder: bool = True,
+    may_be_there: bool = True,
+    remedy: str = "remove it",
+) -> None:
+    """Refuses a place for results that can't be written to, before anything takes time.
+
+    Args:
+      flag: its name.
+      path: what it says; None: nothing is written.
+      is_folder: or else a file.
+      may_be_there: whether it may be a file already, or a folder that holds something.
+      remedy: what can be done with what is there.
+
+    Raises:
+      UserError: if it is of the other kind, is there and may not be, or can't be written to.
+    """
+    if path is None:
+        return
+    if os.path.exists(path):
+        if path.is_dir() != is_folder:
+            expected, found = ("a folder", "a file")[:: 1 if is_folder else -1]
+            raise config_lib.UserError(
+                f"Got --{flag}={path}, which is {found}; expected {expected}. Choose another name."
+            )
+        if not may_be_there and (not is_folder or any(path.iterdir())):
+            raise config_lib.UserError(
+                f"{path} is there already; expected a new --{flag}. Choose another, or {remedy}."
+            )
+    if problem := unwritable(path):
+        raise config_lib.UserError(
+            f"Got --{flag}={path}, but {problem}; expected a place for new files. Choose another."
+        )
+
+
+def unwritable(path: pathlib.Path) -> str:
+    """Says why a file or folder, which need not be there, can't be written to; '' if it can.
+
+    Where it is to be made, a folder is made for a moment: modes say too little of /proc, say.
+    """
+    places = (path.absolute(), *path.absolute().parents)
+    there = next(place for place in places if os.path.exists(place))
+    if there == places[0] and not there.is_dir():
+        return "" if os.access(there, os.W_OK) else f"{there} can't be written to"
+    try:
+        with tempfile.TemporaryDirectory(dir=there):
+            return ""
+    except OSError as error:
+        return f"{there} can't be written to ({error.strerror})"
+
+
 def split_overrides(argv: Sequence[str]) -> tuple[list[str], dict[str, str]]:
     """Returns the other words, and by key the text of each `--config.key=text`."""
     words, overrides = [], {}
@@ -168,4 +225,4 @@ def user_errors_end_the_program() -> Iterator[None]:
 
 def _refuse(message: str) -> NoReturn:
     """What argparse calls instead of printing its usage."""
-    raise config_lib.UserError(f"{message[:1].upper()}{message[1:]}. See --help.")
+    raise config_lib.UserError(f"{message[:1].upper()}{config_lib.said(message[1:])}. See --help.")

@@ -12,6 +12,8 @@ import stat
 import sys
 import zlib
 
+from experiments import cli
+
 _ENVIRONMENT = "JAX_COMPILATION_CACHE_DIR"
 _NAME = ".jax_cache"
 _MAX_BYTES = 2**30  # A mini has 1.5 MB of programs.
@@ -71,7 +73,7 @@ def _problem(path: pathlib.Path, trusted: bool) -> str | None:
     present = next(parent for parent in (path, *path.parents) if parent.exists())
     if not present.is_dir():
         return f"can't be a directory, {present} is none"
-    if not os.access(present, os.W_OK | os.X_OK):
+    if cli.unwritable(path):
         return "can't be written"
     # A program in it is run as it is: nobody else may have put it there, unless the user says so.
     status = present.stat()

@@ -34,6 +34,7 @@ def main(argv: list[str]) -> None:
     )
     flags = parser.parse_args(argv)
     with cli.user_errors_end_the_program():
+        cli.check_place("output", flags.output, may_be_there=False)
         from perceiver_jax.pretrained import load, write  # Here, for they take seconds.
 
         run = load.load_pretrained(flags.source, code=flags.code)

@@ -47,6 +47,7 @@ def main(argv: list[str]) -> None:
     )
     flags = parser.parse_args(argv)
     with cli.user_errors_end_the_program():
+        cli.check_place("output", flags.output, may_be_there=False)
         from perceiver_jax import exporting  # Here, for they take seconds.
         from perceiver_jax.pretrained import load
 

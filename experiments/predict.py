@@ -152,26 +152,10 @@ def _check(flags: argparse.Namespace) -> None:
         )
     if flags.part_size is not None:
         config_lib.AT_LEAST_ONE.check("--part_size", flags.part_size, flags.part_size)
-    for flag in ("output", "embeddings", "output_dir"):
-        _check_place(flag, getattr(flags, flag), bool(flags.overwrite or in_parts))
-
-
-def _check_place(flag: str, path: pathlib.Path | None, may_be_there: bool) -> None:
-    """Refuses a file, or a folder, that is there and holds something, or can't be made."""
-    if path is None:
-        return
-    if path.exists() and path.is_dir() != (flag == "output_dir"):
-        what = "a folder" if path.is_dir() else "a file"
-        raise config_lib.UserError(f"Got --{flag}={path}, which is {what}. Choose another name.")
-    if path.exists() and not may_be_there and (not path.is_dir() or any(path.iterdir())):
-        raise config_lib.UserError(
-            f"{path} is there already; expected a new --{flag}. Choose another, or add --overwrite."
-        )
-    folder = next(x for x in path.absolute().parents if x.exists())
-    if not os.access(folder, os.W_OK | os.X_OK) or not folder.is_dir():
-        raise config_lib.UserError(
-            f"Got --{flag}={path}, but {folder} can't be written to. Choose another place."
-        )
+    rule = {"may_be_there": bool(flags.overwrite or in_parts), "remedy": "add --overwrite"}
+    cli.check_place("output", flags.output, is_folder=False, **rule)
+    cli.check_place("embeddings", flags.embeddings, is_folder=False, **rule)
+    cli.check_place("output_dir", flags.output_dir, **rule)
 
 
 def _options(flags: argparse.Namespace, run: Any) -> dict[str, Any]:

@@ -186,6 +186,9 @@ def _check_data_dir(data_dir: str) -> None:
             f"Got --data_dir={data_dir}; expected a name in UTF-8 without '**', for TFDS can write "
             "to no other. Choose another."
         )
+    path = pathlib.Path(data_dir).expanduser()
+    if not path.is_dir():  # What is there may have the set already, and be read alone.
+        cli.check_place("data_dir", path)
 
 
 def _shape_overrides(builder: Builder) -> list[str]:

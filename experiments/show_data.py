@@ -36,6 +36,7 @@ def main(argv: list[str]) -> None:
     with cli.user_errors_end_the_program():
         flags, config = cli.parse_command_line(parser, argv)
         out = flags.out or pathlib.Path("runs") / config.experiment / "data"
+        cli.check_place("out", out)
         for path, what in show(config, out, flags.num):
             print(f"{path}: {what}")
 

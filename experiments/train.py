@@ -55,6 +55,7 @@ def main(argv: list[str]) -> None:
 
         join_processes(flags)
         workdir = flags.workdir or pathlib.Path("runs") / config.experiment
+        cli.check_place("workdir", workdir)
         compilation_cache.use(flags.compilation_cache, workdir)
         # What killed workers leave in shared memory is removed by Python, which warns of it.
         os.environ.setdefault("PYTHONWARNINGS", "ignore:resource_tracker")

@@ -11,6 +11,9 @@ import numpy as np
 import rich.console
 import rich.table
 
+from experiments import cli
+from perceiver_jax import config as config_lib
+
 ROOT = pathlib.Path(__file__).parents[2]
 
 
@@ -22,7 +25,7 @@ def make_parser(name: str, doc: str, repeats: int) -> argparse.ArgumentParser:
     parser.add_argument(
         "--repeats", type=positive, default=repeats, help=f"of all that is timed; default {repeats}"
     )
-    parser.add_argument("--json", type=pathlib.Path, metavar="FILE", help="also write the figures")
+    parser.add_argument("--json", type=_file, metavar="FILE", help="also write the figures")
     return parser
 
 
@@ -31,6 +34,16 @@ def positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"got {text}; expected a whole number, at least 1")
     return int(text)
+
+
+def _file(text: str) -> pathlib.Path:
+    """The type of a flag that is a file to be written."""
+    path = pathlib.Path(text)
+    try:
+        cli.check_place("json", path, is_folder=False)
+    except config_lib.UserError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+    return path
 
 
 def write(result: Any, path: pathlib.Path | None) -> None:

@@ -96,7 +96,7 @@ def main(argv: list[str]) -> None:
             sizes = {path.name: path.stat().st_size for path in sorted(folder.iterdir())}
             ways = [name for name in WAYS if name != "onnx" or problem is None]
             times = measure(ways, [flags.workdir, str(folder)], flags.repeats)
-    command.write({"bytes": sizes, "seconds": times}, flags.json)
+        command.write({"bytes": sizes, "seconds": times}, flags.json)
     command.print_table(
         ("file", "kB"), [(name, command.number(size / 1e3)) for name, size in sizes.items()]
     )

@@ -52,6 +52,7 @@ def main(argv: list[str]) -> None:
     with cli.user_errors_end_the_program():
         for table in flags.only:
             config_lib.check_known("table", table, tables)
+        cli.check_place("workdir", flags.workdir)
         from perceiver_jax.training import preemption  # Takes a second.
 
         compilation_cache.use(flags.compilation_cache, flags.workdir / "run")

@@ -303,6 +303,7 @@ def main(argv: list[str]) -> None:
     parser.add_argument("--fixtures", type=pathlib.Path, help="write those of the tests here")
     flags = parser.parse_args(argv)
     with cli.user_errors_end_the_program():
+        cli.check_place("fixtures", flags.fixtures)
         try:
             import transformers
         except ImportError as error:

@@ -1,6 +1,8 @@
 """What users type, and what they are told when they mistype it."""
 
 import argparse
+import importlib
+import os
 import subprocess
 import sys
 
@@ -249,6 +251,49 @@ def test_a_place_that_can_not_be_written_is_told_in_one_line(capsys, tmp_path):
         (tmp_path / "file" / "run").mkdir()
     assert exit_.value.code == 2
     assert f"Cannot read or write {tmp_path / 'file' / 'run'}: Not a dir" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc"), reason="whose owner can't write there, either")
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("attention_maps", ["--workdir=none", "--output=/proc/x"]),
+        ("predict", ["--workdir=none", "a.png", "--output=/proc/x/a.jsonl"]),
+        ("predict", ["--workdir=none", "a.png", "--embeddings=/proc/x/a.npz"]),
+        ("predict", ["--workdir=none", "a.png", "--output_dir=/proc/x"]),
+        ("export", ["--workdir=none", "--output=/proc/x"]),
+        ("export", ["--workdir=none", "--output=/proc/x", "--static_demo=none"]),
+        ("convert", ["--source=none", "--output=/proc/x"]),
+        ("show_data", [f"--config={IMAGENET}:mini", "--out=/proc/x"]),
+        ("train", [f"--config={IMAGENET}:mini", "--workdir=/proc/x"]),
+        ("prepare_data", ["text_files", "--source=none", "--data_dir=/proc/x"]),
+        ("benchmarks.miniature", ["--workdir=/proc/x"]),
+        ("benchmarks.growth", ["--json=/proc/x"]),
+        ("benchmarks.port", ["--fixtures=/proc/x"]),
+        ("benchmarks.serve", ["--json=/proc/x"]),
+    ],
+)
+def test_a_place_that_can_not_be_written_is_refused_before_anything_takes_time(capsys, name, words):
+    with pytest.raises(SystemExit) as exit_:
+        importlib.import_module(f"experiments.{name}").main(words)
+    shown = capsys.readouterr().err
+    assert exit_.value.code == 2
+    assert "but /proc can't be written to (" in shown and ".. " not in shown
+
+
+def test_a_place_of_another_kind_and_one_that_is_taken_are_refused(tmp_path):
+    (tmp_path / "file").touch()
+    for place, given, message in (
+        ("file", {}, "which is a file; expected a folder"),
+        ("", {"is_folder": False}, "which is a folder; expected a file"),
+        ("", {"may_be_there": False}, "there already; expected a new --x. Choose another, or rem"),
+        ("file/x", {"is_folder": False}, r"file can't be written to \(Not a directory\)"),
+    ):
+        with pytest.raises(config_lib.UserError, match=message):
+            cli.check_place("x", tmp_path / place, **given)
+    cli.check_place("x", tmp_path)
+    cli.check_place("x", tmp_path / "new" / "folder", may_be_there=False)
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 @pytest.mark.parametrize("bug", [lambda: int("x"), lambda: [].index(1), lambda: (1).real()])

@@ -130,7 +130,7 @@ def test_the_command_writes_into_a_new_folder_alone(fixture, tmp_path, capsys):
     with pytest.raises(SystemExit) as ended:
         convert.main(flags)
     assert ended.value.code == 2
-    assert "holds something; expected a new or an empty folder" in capsys.readouterr().err
+    assert "is there already; expected a new --output. Choose another" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
