@@ -104,7 +104,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "files", nargs="*", metavar="FILES", help="files, folders, patterns; - for names on stdin"
     )
-    parser.add_argument("--output", type=pathlib.Path, required=True, help="folder of the results")
+    parser.add_argument(
+        "--output", type=pathlib.Path, required=True, help="a new folder for the results"
+    )
+    parser.add_argument(
+        "--overwrite", action="store_true", help="replace files of the same names if it is there"
+    )
     parser.add_argument(
         "--examples",
         type=pathlib.Path,
@@ -184,7 +189,7 @@ def _check(flags: argparse.Namespace) -> None:
             f"Got --num_latents with --latents={flags.latents}, which says how many; expected one "
             "of them. Leave the other out."
         )
-    cli.check_place("output", flags.output)
+    cli.check_place("output", flags.output, may_be_there=flags.overwrite, remedy="add --overwrite")
 
 
 def _numbers(flag: str, text: str, *words: str) -> str | list[int]:

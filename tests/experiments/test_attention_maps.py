@@ -122,6 +122,20 @@ def test_what_does_not_fit_is_one_line(model, tmp_path, capsys, words, message):
     assert not list(tmp_path.glob("maps/*"))
 
 
+def test_what_is_there_is_replaced_only_if_asked(model, tmp_path, capsys):
+    before = tmp_path / "maps/test_0_3.png"
+    before.parent.mkdir()
+    before.touch()
+    words = ["--num_examples=1", "--layers=0", "--latents=0"]
+    assert command(model, tmp_path / "maps", *words) == 2
+    assert "there already; expected a new --output. Choose another, or add --overwrite" in (
+        capsys.readouterr().err
+    )
+    assert not before.stat().st_size
+    assert command(model, tmp_path / "maps", *words, "--overwrite") == 0
+    assert before.stat().st_size
+
+
 def test_a_model_without_a_data_set_needs_files(model, tmp_path, capsys):
     copy = tmp_path / "model"
     copy.mkdir()
