@@ -50,6 +50,7 @@ def load_pretrained(what: str | os.PathLike[str], *, code: str | None = None) ->
     if code is not None:
         config_lib.check_known("code", code, configs.CODES)
     if (path / "checkpoints").is_dir() or _is_new_run(path):
+        _check_no_code(code, path)
         return runs.load_run(path)
     weights = files.read(files.find(path))
     beside = (path if path.is_dir() else path.parent) / "config.json"
@@ -59,12 +60,21 @@ def load_pretrained(what: str | os.PathLike[str], *, code: str | None = None) ->
     if weights.is_pickle:
         return _of_port(path, weights, configs.RELEASED[_released(weights)], code)
     if found is not None and "model" in found:
+        _check_no_code(code, path)
         return _of_ours(path, weights, found)
     got = f"one of model_type {found.get('model_type')!r}" if found else "none"
     raise config_lib.UserError(
         f"{weights.where} needs a config.json beside it, of the port's Perceiver or of a run here; "
         f"got {got}. Take it from where the weights are from."
     )
+
+
+def _check_no_code(code, path):
+    if code is not None:
+        raise config_lib.UserError(
+            f"Got code {code!r} for {path}, which was trained here and computes as it did then; "
+            "expected a released model, or one of its form. Leave it out."
+        )
 
 
 def _is_new_run(path):

@@ -10,7 +10,8 @@ import safetensors.numpy
 import perceiver_jax
 from perceiver_jax import config
 from perceiver_jax.data import imagenet_classes
-from perceiver_jax.pretrained import configs, descriptions, files, hub, load, names
+from perceiver_jax.pretrained import configs, descriptions, files, hub, load, names, write
+from tests import random_runs
 
 
 def _of_authors(small):
@@ -124,6 +125,12 @@ def test_a_config_of_wrong_types_is_refused(keys):
     with pytest.raises(config.UserError, match=r"^config\.json has "):
         load._class_names(port)
         configs.from_port(port)
+
+
+def test_only_released_models_compute_as_others_code_does(tmp_path):
+    write.write_own(random_runs.classifier(), tmp_path)
+    with pytest.raises(config.UserError, match="Got code 'port' for .* trained here"):
+        perceiver_jax.load_pretrained(tmp_path, code="port")
 
 
 def test_what_is_no_weights_is_refused(fixture, tmp_path):
