@@ -56,13 +56,21 @@ def draw(run: Any, flags: argparse.Namespace) -> int:
     from perceiver_jax import attention_looks as looks
     from perceiver_jax import attention_sheets
 
+    layers = looks.find_layers(run, flags.layers.split(",")) if flags.layers else None
+    if layers is not None and set(layers) <= set(looks.find_layers(run, [looks.SELF])):
+        _check_self(flags)
+    latents = flags.latents or looks.DIFFERENT
     choice = {
-        "layers": looks.find_layers(run, flags.layers.split(",")) if flags.layers else None,
-        "latents": _numbers("latents", flags.latents, looks.DIFFERENT, looks.MOST, looks.ALL),
+        "layers": layers,
+        "latents": _numbers("latents", latents, looks.DIFFERENT, looks.MOST, looks.ALL),
         "num_latents": flags.num_latents or _NUM_LATENTS,
         "heads": _numbers("heads", flags.heads, looks.MEAN, looks.ALL),
     }
-    drawing = {"kind": flags.kind, "draw": flags.draw, "side": flags.side}
+    drawing = {
+        "kind": flags.kind,
+        "draw": flags.draw or attention_sheets.OVERLAY,
+        "side": flags.side,
+    }
     cli.check_up(flags.up, run.fields)
     flags.output.mkdir(parents=True, exist_ok=True)
     num, num_errors = 0, 0
@@ -80,7 +88,7 @@ def draw(run: Any, flags: argparse.Namespace) -> int:
                 rows += attention_sheets.draw_rows(run, inputs, look, **drawing)
                 archive.write_look(look)
                 if flags.grids:
-                    _write_grids(flags.output / f"{example.name}_grids", look)
+                    _write_grids(flags.output / f"{example.name}_grids", look, flags.kind)
         attention_sheets.draw_sheet(rows, example.title).savefig(path)
         print(f"{path}: {example.title}", flush=True)
         num += 1
@@ -129,7 +137,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--latents",
-        default="different",
         help="'different': few that stand for all; 'most': those with most weight on an input, or "
         "on a place of it; 'all'; or their numbers, such as 3,7 (default: different)",
     )
@@ -150,7 +157,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--draw",
         choices=("overlay", "raw", "both"),
-        default="overlay",
         help="maps over the input, alone, or both (default: overlay)",
     )
     parser.add_argument("--side", type=int, default=168, help="of a picture, in pixels")
@@ -184,12 +190,22 @@ def _check(flags: argparse.Namespace) -> None:
             raise config_lib.UserError(
                 "Got --up without FILES or --examples; expected files of points. Leave it out."
             )
-    if flags.num_latents is not None and flags.latents not in ("different", "most"):
+    if flags.num_latents is not None and flags.latents not in (None, "different", "most"):
         raise config_lib.UserError(
             f"Got --num_latents with --latents={flags.latents}, which says how many; expected one "
             "of them. Leave the other out."
         )
     cli.check_place("output", flags.output, may_be_there=flags.overwrite, remedy="add --overwrite")
+
+
+def _check_self(flags: argparse.Namespace) -> None:
+    """Refuses what latent Transformers have no use for: their maps are of all latents, alone."""
+    for name in ("latents", "num_latents", "draw"):
+        if getattr(flags, name) is not None:
+            raise config_lib.UserError(
+                f"Got --{name} with --layers={flags.layers}, of latent Transformers, whose maps "
+                "are of all latents and over no input; expected a cross-attend. Leave it out."
+            )
 
 
 def _numbers(flag: str, text: str, *words: str) -> str | list[int]:
@@ -294,7 +310,7 @@ class _Archive:
                 self.write(f"{look.index}/{name}/{kind}", values)
 
 
-def _write_grids(folder: pathlib.Path, look: Any) -> None:
+def _write_grids(folder: pathlib.Path, look: Any, chosen_kind: str) -> None:
     """Writes maps as grey pictures; frames are below each other, what has one axis is a line."""
     import PIL.Image
 
@@ -302,6 +318,8 @@ def _write_grids(folder: pathlib.Path, look: Any) -> None:
     for name, maps in look.maps.items():
         latents = [f"_latent_{i}" for i in look.chosen[name].latents] if look.chosen else [""]
         for kind, values in maps.items():
+            if chosen_kind not in (kind, "both"):
+                continue
             for head, of_head in zip(look.heads, values, strict=True):
                 grids = of_head if look.chosen else [of_head]
                 for latent, grid in zip(latents, grids, strict=True):

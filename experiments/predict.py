@@ -145,6 +145,11 @@ def _check(flags: argparse.Namespace) -> None:
         raise config_lib.UserError(
             f"Got --embeddings={flags.embeddings}; expected a name that ends in .npz. Change it."
         )
+    if flags.overwrite and not (flags.output or flags.embeddings or flags.output_dir):
+        raise config_lib.UserError(
+            "Got --overwrite without --output, --embeddings or --output_dir; expected one of them, "
+            "for else nothing is written. Add it, or leave --overwrite out."
+        )
     if in_parts and flags.output is None:
         raise config_lib.UserError(
             "Got --part_size or --beam_pipeline_options without --output; expected a table, which "

@@ -113,6 +113,9 @@ def test_files_are_drawn_as_they_are_read_and_what_can_not_be_read_is_said(model
         (["--up=z"], "Got --up without FILES"),
         (["--up=z", "a.png"], "Got --up for a model that reads ['image']"),
         (["--num_latents=2", "--latents=1"], "Got --num_latents with --latents=1"),
+        (["--layers=self", "--latents=1"], "Got --latents with --layers=self"),
+        (["--layers=1", "--num_latents=2"], "Got --num_latents with --layers=1"),
+        (["--layers=latent_transformer_0", "--draw=raw"], "Got --draw with --layers=latent_t"),
     ],
 )
 def test_what_does_not_fit_is_one_line(model, tmp_path, capsys, words, message):
@@ -132,8 +135,11 @@ def test_what_is_there_is_replaced_only_if_asked(model, tmp_path, capsys):
         capsys.readouterr().err
     )
     assert not before.stat().st_size
-    assert command(model, tmp_path / "maps", *words, "--overwrite") == 0
+    words += ["--overwrite", "--grids", "--kind=scores"]
+    assert command(model, tmp_path / "maps", *words) == 0
     assert before.stat().st_size
+    (grid,) = (tmp_path / "maps/test_0_3_grids").iterdir()
+    assert grid.name == "0_image_scores_latent_0_head_mean.png"
 
 
 def test_a_model_without_a_data_set_needs_files(model, tmp_path, capsys):
