@@ -26,7 +26,7 @@ _HEADERS = [
     (b"referrer-policy", b"no-referrer"),
     (b"cache-control", b"no-store"),
 ]
-_DRAIN_SECONDS = 1.0  # For what a client still sends of a request that is refused.
+_DRAINED = 16  # Times the largest body: what is read of one that is refused.
 _RETRY = {"warming up": 5, "ready": 1, "ending": 10}  # Seconds after which to ask again.
 
 
@@ -74,6 +74,13 @@ class Guard:
             await self._app(scope, receive, send)
             return
         begun, status = time.perf_counter(), 500
+        is_refused = is_whole = False
+
+        async def receive_noting_the_end() -> Message:
+            nonlocal is_whole
+            message = await receive()
+            is_whole = not message.get("more_body", False)
+            return message
 
         async def send_with_headers(message: Message) -> None:
             nonlocal status
@@ -92,14 +99,18 @@ class Guard:
             if scope["method"] in ("GET", "HEAD"):
                 await self._app(scope, receive, send_with_headers)
             else:
-                await self._take(scope, receive, send_with_headers)
+                await self._take(scope, receive_noting_the_end, send_with_headers)
         except _Refused as refused:
-            await _drain(receive)
+            is_refused = True
             await self._refuse(refused, send_with_headers)
         finally:
             route = scope["path"] if scope["path"] in self._routes else "other"
             self._metrics.requests.labels(route, str(status)).inc()
             self._metrics.seconds.labels(route).observe(time.perf_counter() - begun)
+        if is_refused:
+            if not is_whole:
+                await self._drain(receive)
+            await send({"type": "http.response.body"})  # Closes the connection.
 
     def _check_source(self, headers: dict[bytes, bytes]) -> None:
         """Refuses what pages of other sites have a visitor's browser send.
@@ -181,20 +192,26 @@ class Guard:
         headers = [
             (b"content-type", b"application/json"),
             (b"content-length", str(len(body)).encode()),
-            (b"connection", b"close"),  # What is left of the body is not read.
+            (b"connection", b"close"),
         ]
         if refused.status == 503:
             headers.append((b"retry-after", str(_RETRY[self._state()]).encode()))
         await send({"type": "http.response.start", "status": refused.status, "headers": headers})
-        await send({"type": "http.response.body", "body": body})
+        await send({"type": "http.response.body", "body": body, "more_body": True})
 
+    async def _drain(self, receive: Receive) -> None:
+        """Reads on, and keeps nothing: who is cut off while it sends does not read the answer.
 
-async def _drain(receive: Receive) -> None:
-    """Reads on for a moment: who is cut off while it sends does not read the answer."""
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(_DRAIN_SECONDS):
-            while (await receive()).get("more_body", False):
-                pass
+        As long as an upload may take, but not without an end.
+        """
+        left = _DRAINED * self._limits.upload_mb << 20
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._limits.upload_seconds):
+                while left > 0:
+                    message = await receive()
+                    left -= len(message.get("body", b""))
+                    if not message.get("more_body", False):
+                        return
 
 
 def _replayed(body: bytes, receive: Receive) -> Receive:

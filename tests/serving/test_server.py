@@ -9,6 +9,7 @@ import json
 import re
 import socket
 import struct
+import time
 import zlib
 
 import numpy as np
@@ -219,6 +220,31 @@ def test_too_much_is_refused(server, files):
     assert server.predict(content=chunks).status_code == 413
     head = b"POST /predict HTTP/1.1\r\nhost: x\r\ncontent-length: 99999999999999999999\r\n\r\n"
     assert raw(server.port, head).startswith(b"HTTP/1.1 400")
+    assert lives(server, files)
+
+
+def test_a_client_that_still_sends_what_is_too_much_reads_why(server, files):
+    size, sent = 2**21 + 1, 0
+    head = b"POST /predict HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n" % size
+    with socket.create_connection(("127.0.0.1", server.port), timeout=9) as connection:
+        connection.sendall(head)
+        received = connection.recv(12)  # At once.
+        while sent < size:  # In more than a second.
+            sent += connection.send(bytes(min(2**18, size - sent)))
+            time.sleep(0.18)
+        while part := connection.recv(65536):
+            received += part
+    assert received.startswith(b"HTTP/1.1 413") and b"more than 2 MiB" in received
+    assert lives(server, files)
+
+
+def test_a_body_without_an_end_is_cut_off(server, files):
+    head = b"POST /predict HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n" % 2**40
+    with socket.create_connection(("127.0.0.1", server.port), timeout=9) as connection:
+        connection.sendall(head)
+        with pytest.raises(ConnectionError):
+            for _ in range(2**10):
+                connection.sendall(bytes(2**20))
     assert lives(server, files)
 
 
