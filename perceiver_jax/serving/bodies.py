@@ -14,6 +14,7 @@ whole. JSON is `{"examples": [...]}`, each a value, or values by name of the inp
 import base64
 import collections
 from collections.abc import Mapping
+import itertools
 import json
 from typing import Any, NoReturn
 
@@ -34,32 +35,43 @@ _EXPECTED = {
     "video": 'a file, or {"frames": [...], "rate": frames a second}',
 }
 
+# JSON may have so many numbers, which take a second to be read; or so many times what the model
+# reads of all examples that there may be, where each three numbers are a list.
+_MANY, _TIMES = 2**22, 5
+_LIST = 10  # Numbers that take as long as a list, or a key.
+
 Fields = Mapping[str, fields_lib.Field]  # Of the inputs, by name.
+
+
+class TooLargeError(config.UserError):
+    """A body with more than the model has a use for."""
 
 
 class UnsupportedTypeError(config.UserError):
     """A body of a type that is not read."""
 
 
-def read(content_type: str, body: bytes, fields: Fields) -> list[Any]:
+def read(content_type: str, body: bytes, fields: Fields, max_examples: int) -> list[Any]:
     """Returns the examples of a body.
 
     Args:
         content_type: the header.
         body: what came with it.
         fields: of the inputs, by name.
+        max_examples: that it may have.
 
     Raises:
         UnsupportedTypeError: it is neither a form nor JSON.
+        TooLargeError: it has more examples, or JSON with many more numbers than they need.
         config.UserError: it can't be read, or has not what the inputs need.
     """
     from python_multipart import multipart  # Here: only processes that read bodies need it.
 
     kind, options = multipart.parse_options_header(content_type)
     if kind == FORM.encode():
-        examples = _of_form(body, options.get(b"boundary", b""), fields)
+        examples = _of_form(body, options.get(b"boundary", b""), fields, max_examples)
     elif kind == JSON.encode():
-        examples = _of_json(body, fields)
+        examples = _of_json(body, fields, max_examples)
     else:
         raise UnsupportedTypeError(
             f"Got a body of type {content_type[:80]!r}; expected {FORM} (files) or {JSON}. Set the "
@@ -70,9 +82,12 @@ def read(content_type: str, body: bytes, fields: Fields) -> list[Any]:
     return examples
 
 
-def _of_form(body: bytes, boundary: bytes, fields: Fields) -> list[Any]:
+def _of_form(body: bytes, boundary: bytes, fields: Fields, max_examples: int) -> list[Any]:
     parts = collections.defaultdict(list)
-    for name, is_file, content in _split(body, boundary):
+    split = _split(body, boundary, 2 * len(fields) * max_examples)
+    typed = b"".join(content for _, is_file, content in split if not is_file)
+    _check_numbers(typed, fields, max_examples)
+    for name, is_file, content in split:
         config.check_known("part of the form", name, dict.fromkeys([*fields, FILE]))
         field = fields.get(name)
         if not is_file and name in fields:
@@ -93,18 +108,26 @@ def _of_form(body: bytes, boundary: bytes, fields: Fields) -> list[Any]:
     return [dict(zip(parts, values, strict=True)) for values in zip(*parts.values(), strict=True)]
 
 
-def _split(body: bytes, boundary: bytes) -> list[tuple[str, bool, bytes]]:
+def _split(body: bytes, boundary: bytes, most: int) -> list[tuple[str, bool, bytes]]:
     """Returns the name of each part, whether it is a file, and its content."""
     from python_multipart import exceptions, multipart
 
     parts, ended = [], []
 
+    def add(name: bytes | None, is_file: bool, content: bytes) -> None:
+        if len(parts) == most:
+            raise TooLargeError(
+                f"Got a form of more than {most} parts; expected at most so many, for the examples "
+                "of a request. Send them in several."
+            )
+        parts.append(((name or b"").decode(errors="replace"), is_file, content))
+
     def add_file(file: Any) -> None:
         file.file_object.seek(0)
-        parts.append((_name(file.field_name), True, file.file_object.read()))
+        add(file.field_name, True, file.file_object.read())
 
     def add_field(field: Any) -> None:
-        parts.append((_name(field.field_name), False, field.value or b""))
+        add(field.field_name, False, field.value or b"")
 
     try:
         parser = multipart.FormParser(
@@ -124,10 +147,6 @@ def _split(body: bytes, boundary: bytes) -> list[tuple[str, bool, bytes]]:
     return parts
 
 
-def _name(name: bytes | None) -> str:
-    return (name or b"").decode(errors="replace")
-
-
 def _of_text(name: str, field: fields_lib.Field, content: bytes) -> Any:
     """The value of a part that is no file: a text, or else JSON."""
     if field.feature == "text":
@@ -138,15 +157,52 @@ def _of_text(name: str, field: fields_lib.Field, content: bytes) -> Any:
         _refuse_string(name, field)
 
 
-def _of_json(body: bytes, fields: Fields) -> list[Any]:
+def _of_json(body: bytes, fields: Fields, max_examples: int) -> list[Any]:
+    _check_numbers(body, fields, max_examples)
     given = _loads(body)
     if not isinstance(given, dict) or list(given) != ["examples"]:
-        found = f"the keys {sorted(given)}" if isinstance(given, dict) else type(given).__name__
+        found = _keys(given) if isinstance(given, dict) else type(given).__name__
         _refuse(f"JSON with {found[:200]}", '{"examples": [...]}')
     examples = given["examples"]
     if not isinstance(examples, list):
         _refuse(f"examples that are a {type(examples).__name__}", "a list of them")
+    check_count(len(examples), max_examples)
     return [_example(example, fields) for example in examples]
+
+
+def check_count(number: int, most: int) -> None:
+    """Refuses too many examples, or windows of them.
+
+    Raises:
+        TooLargeError: there are more.
+    """
+    if number > most:
+        raise TooLargeError(
+            f"Got {number} examples or windows; expected at most {most}. Send them in several "
+            "requests."
+        )
+
+
+def _check_numbers(text: bytes, fields: Fields, max_examples: int) -> None:
+    """Refuses JSON that takes long to read, before it is read.
+
+    Raises:
+        TooLargeError: it has many more numbers and lists than the model has a use for.
+    """
+    size = sum(np.asarray(field.zeros()).size for field in fields.values())
+    most = max(_MANY, _TIMES * size * max_examples)
+    # Those within texts are counted as well, of which a model reads few.
+    found = text.count(b",") + _LIST * sum(map(text.count, (b"[", b"{", b":")))
+    if found > most:
+        raise TooLargeError(
+            f"Got JSON of {found:,} numbers, with {_LIST} for each list and key; expected at most "
+            f"{most:,}, for the model reads far less. Send files, as a form or in base64, or "
+            "smaller arrays."
+        )
+
+
+def _keys(given: dict[str, Any]) -> str:
+    return f"the keys {sorted(itertools.islice(given, 9))}"
 
 
 def _loads(text: bytes) -> Any:
@@ -173,7 +229,7 @@ def _example(given: Any, fields: Fields) -> Any:
         return _decoded(FILE, given["base64"])
     if len(names) == 1:
         return {names[0]: _value(names[0], fields[names[0]], given)}
-    found = f"the keys {sorted(given)[:9]}" if isinstance(given, dict) else type(given).__name__
+    found = _keys(given) if isinstance(given, dict) else type(given).__name__
     _refuse(f"an example with {found}", f"values by the names of the inputs, {sorted(fields)}")
 
 
@@ -183,9 +239,9 @@ def _value(name: str, field: fields_lib.Field, given: Any) -> Any:
         key = _WITH_RATE.get(feature)
         if list(given) == ["base64"]:
             return _decoded(name, given["base64"])
-        if key and sorted(given) == sorted((key, "rate")):
+        if key and set(given) == {key, "rate"}:
             return _array(name, feature, given[key]), given["rate"]
-        _refuse_form(name, feature, f"the keys {sorted(given)[:9]}")
+        _refuse_form(name, feature, _keys(given))
     if isinstance(given, str):
         return given if feature == "text" else _refuse_string(name, field)
     if feature == "frames" and isinstance(given, list) and any(isinstance(x, dict) for x in given):

@@ -82,12 +82,16 @@ class Reading:
         """Returns 'read' and what, 'refused', why and a status, or 'broken' and a traceback."""
         tempfile.tempdir = request["scratch"]  # The server empties it if this process is ended.
         try:
-            examples = bodies.read(request["content_type"], request["body"], self.inputs)
+            examples = bodies.read(
+                request["content_type"], request["body"], self.inputs, self.limits.rows
+            )
             return "read", getattr(self, request["what"])(examples, **request["options"])
         except RefusedError as error:
             return "refused", str(error), error.status
         except bodies.UnsupportedTypeError as error:
             return "refused", str(error), 415
+        except bodies.TooLargeError as error:
+            return "refused", str(error), 413
         except config.UserError as error:
             return "refused", str(error).replace(request["scratch"], ""), 422
         except MemoryError:
@@ -168,12 +172,7 @@ class Reading:
 
     def _check(self, examples: list[Any], num_rows: int) -> list[float]:
         """Refuses too many rows, and recordings that are too long; returns their seconds."""
-        if num_rows > self.limits.rows:
-            raise RefusedError(
-                f"Got {num_rows} examples or windows; expected at most {self.limits.rows}. Send "
-                "them in several requests.",
-                413,
-            )
+        bodies.check_count(num_rows, self.limits.rows)
         found = []
         for content in (x for example in examples for x in _contents(example, self._is_clip)):
             with _file(content) as path, raw.refusing("the recording", "clip"):

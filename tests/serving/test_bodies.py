@@ -48,7 +48,7 @@ def as_json(*examples):
 
 
 def read(body, *names):
-    return bodies.read(*body, only(*names))
+    return bodies.read(*body, only(*names), max_examples=3)
 
 
 def encoded(content):
@@ -88,6 +88,32 @@ def test_json_has_values_by_name_or_the_only_one():
         {"image": b"\xff", "text": "x"}
     ]
     assert read(as_json(encoded(b"clip")), "audio", "video") == [b"clip"]
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        (as_json(*range(4)), "Got 4 examples or windows; expected at most 3. Send them in several"),
+        (form(*[("image", b"x", "a")] * 7), "Got a form of more than 6 parts"),
+        (
+            as_json([0] * 2**22),
+            "Got JSON of 4,194,343 numbers, .* at most 4,194,304",
+        ),
+        (as_json([[0]] * 400_000), "Got JSON of 4,400,039 numbers, with 10 for each list and key"),
+        (as_json({str(i): 0 for i in range(400_000)}), "Got JSON of 4,400,039 numbers"),
+        (form(*[("image", b"[" + b"0," * 2**21 + b"0]")] * 2), "Got JSON of 4,194,324 numbers"),
+    ],
+)
+def test_more_than_the_model_has_a_use_for_is_refused_before_it_is_read(body, message, monkeypatch):
+    monkeypatch.setattr(bodies, "_value", lambda *args: pytest.fail("reads it"))
+    with pytest.raises(bodies.TooLargeError, match=message):
+        read(body, "image")
+
+
+def test_as_many_numbers_as_the_examples_need_are_read(monkeypatch):
+    monkeypatch.setattr(bodies, "_MANY", 0)
+    picture = np.zeros((7, 7, 3), int).tolist()
+    assert len(read(as_json(picture, picture, picture), "image")) == 3
 
 
 def test_numbers_are_arrays_of_the_types_that_are_read():

@@ -117,7 +117,7 @@ def sent(server, monkeypatch):
         return predict(content_type, body, **options)
 
     def take():
-        ((values,),) = (each.values() for each in bodies.read(*arrived.get(timeout=60), FIELDS))
+        ((values,),) = (each.values() for each in bodies.read(*arrived.get(timeout=60), FIELDS, 1))
         return values
 
     monkeypatch.setattr(server.served, "predict", listen)

@@ -216,6 +216,9 @@ def test_too_much_is_refused(server, files):
     large = bytes(2**21)
     answer = server.predict(parts([large]))
     assert answer.status_code == 413 and "more than 2 MiB" in answer.json()["detail"]
+    numbers = b'{"examples":[[' + b"[0]," * 400_000 + b"[0]]]}"
+    answer = server.predict(content=numbers, headers={"content-type": "application/json"})
+    assert answer.status_code == 413 and "model reads far less" in answer.json()["detail"]
     chunks = (bytes(2**16) for _ in range(40))  # Whose length is not said before.
     assert server.predict(content=chunks).status_code == 413
     head = b"POST /predict HTTP/1.1\r\nhost: x\r\ncontent-length: 99999999999999999999\r\n\r\n"
