@@ -38,7 +38,7 @@ def make_config(kind, permutation_seed=-1, **changes):
 
 def make_params(model, batch=IMAGES):
     """Random ones, for a new model gives every class the same score."""
-    params = model.init(jax.random.key(0), batch)
+    params = jax.jit(model.init)(jax.random.key(0), batch)
     leaves, tree = jax.tree.flatten(params)
     keys = jax.random.split(jax.random.key(1), len(leaves))
     noise = [

@@ -48,7 +48,7 @@ def sections(**changes):
 def shared():
     """The model, its parameters and outputs."""
     model = perceiver_jax.build_model(sections())
-    params = model.init(jax.random.key(0), BATCH)
+    params = jax.jit(model.init)(jax.random.key(0), BATCH)
     return model, params, jax.jit(model.apply)(params, None, BATCH)
 
 
@@ -60,7 +60,7 @@ def test_outputs_have_the_form_of_their_grids():
 def test_chosen_elements_are_those_of_all():
     model, params, out = shared()
     chosen = np.array([[0, 34, 8], [3, 3, 7]])
-    some = model.apply(params, None, BATCH | {"picture_indices": chosen})
+    some = jax.jit(model.apply)(params, None, BATCH | {"picture_indices": chosen})
     everything = out["picture"].reshape(2, 35, 3)
     expected = np.stack([everything[i, chosen[i]] for i in range(2)])
     np.testing.assert_allclose(some["picture"], expected, atol=1e-5)
@@ -112,7 +112,8 @@ def test_half_of_the_labels_are_hidden_in_training():
     model, params, _ = shared()
     labels = np.arange(64, dtype=np.int32) % 3
     batch = {"sound": np.zeros((64, 22), np.float32), "label": labels}
-    found = model.tokens(params, jax.random.key(1), batch, is_training=True)
+    find = jax.jit(model.tokens, static_argnames="is_training")
+    found = find(params, jax.random.key(1), batch, is_training=True)
     token = params["inputs"]["label_mask_token"]
     hidden = (found.values[:, 0] == token[None]).all(axis=-1)  # The label comes first, by name.
     assert 20 < hidden.sum() < 44
@@ -127,18 +128,19 @@ def test_a_stream_of_latents_is_decoded_with_what_outputs_read():
     }
     model = perceiver_jax.build_model(section)
     batch = {"frames": RNG.standard_normal((1, 2, 5, 7, 1)).astype(np.float32)}
-    params = model.init(jax.random.key(0), batch)
-    out = model.apply(params, None, batch)["flow"]
+    params = jax.jit(model.init)(jax.random.key(0), batch)
+    out = jax.jit(model.apply)(params, None, batch)["flow"]
     assert out.shape == (1, 5, 7, 2)
-    latents = model.latents(params, batch)
-    np.testing.assert_allclose(model.decode(params, latents, batch)["flow"], out, atol=1e-5)
+    latents = jax.jit(model.latents)(params, batch)
+    found = jax.jit(model.decode)(params, latents, batch)["flow"]
+    np.testing.assert_allclose(found, out, atol=1e-5)
     with pytest.raises(config.UserError, match="batch is None; expected .'frames'."):
         model.decode(params, latents)
 
 
 def test_bfloat16_gives_finite_outputs_of_float32():
     model = perceiver_jax.build_model(sections(dtype="bfloat16"))
-    out = model.apply(shared()[1], None, BATCH)
+    out = jax.jit(model.apply)(shared()[1], None, BATCH)
     for x in out.values():
         assert x.dtype == jnp.float32
         assert np.isfinite(x).all()
@@ -199,7 +201,7 @@ def test_indices_are_whole_numbers(name, indices, message):
     batch = BATCH | {f"{name}_indices": indices}
     if message is None:
         np.testing.assert_allclose(
-            model.apply(params, None, batch)[name][:, 0], out[name], atol=1e-5
+            jax.jit(model.apply)(params, None, batch)[name][:, 0], out[name], atol=1e-5
         )
         return
     with pytest.raises(config.UserError, match=message):
@@ -208,6 +210,7 @@ def test_indices_are_whole_numbers(name, indices, message):
 
 def test_an_element_that_there_is_not_is_nan_and_no_other():
     model, params, out = shared()
-    some = model.apply(params, None, BATCH | {"picture_indices": np.array([35, 34, -1])})["picture"]
+    batch = BATCH | {"picture_indices": np.array([35, 34, -1])}
+    some = jax.jit(model.apply)(params, None, batch)["picture"]
     assert np.isnan(some[:, [0, 2]]).all()
     np.testing.assert_allclose(some[:, 1], out["picture"][:, 4, 6], atol=1e-5)

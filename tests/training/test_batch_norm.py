@@ -59,7 +59,7 @@ def _make(name="lamb", sharding=None, accumulate_steps=1, frozen=()):
         max_grad_norm=1.0,
         frozen=frozen,
     )
-    params, _ = PURE.init(jax.random.key(0), jnp.zeros((1, 7, 9, 3)))
+    params, _ = jax.jit(PURE.init)(jax.random.key(0), jnp.zeros((1, 7, 9, 3)))
     apply, axis_name = _apply, None
     if sharding is not None:
         apply, axis_name = sharding.with_whole_params(_apply), sharding.axis_name
