@@ -47,19 +47,18 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
 
 
 def _shrink(config: ml_collections.ConfigDict) -> None:
-    """The mini: 192 bytes of 4,000 texts; after 300 steps 4.75 bits a masked byte.
+    """The mini: 192 bytes of 4,000 texts, a convolution over 7; 4.62 bits a masked byte.
 
-    As their frequencies alone give (4.80); the word before and its length give 3.10.
+    Their frequencies alone give 4.80; the word before and its length 3.10.
     """
     config.experiment += "_mini"
     config.data.update(dataset="docstrings", test_split="test")
     config.data.fields.text.max_length = 192
-    config.model.inputs.text.update(max_length=192, num_channels=64)
-    config.model.inputs.text.position_encoding.num_channels = 64
+    recipes.shrink_text(config.model.inputs.text, max_length=192)
     config.model.outputs.text.update(qk_channels=64, v_channels=64, num_heads=4)
     config.model.outputs.text.position_encoding.num_channels = 64
     recipes.on_cpu(config, batch_size=32, learning_rate=2e-3, warmup_steps=100)
     recipes.shrink_encoder(config, num_latents=48, latent_channels=128)
     config.model.encoder.update(qk_channels=64, v_channels=128, num_cross_attend_heads=4)
-    config.train.update(steps=1000, log_every=50, eval_every=250, checkpoint_every=250)
+    config.train.update(steps=600, log_every=50, eval_every=200, checkpoint_every=200)
     config.eval.batch_size = 100

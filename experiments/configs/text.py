@@ -49,15 +49,14 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
 
 
 def _shrink(config: ml_collections.ConfigDict) -> None:
-    """The mini: 256 bytes of 4,000 texts; after 300 steps 60 % top-1 of 5 classes.
+    """The mini: 256 bytes of 4,000 texts, a convolution over 7; 79 % top-1 of 5 classes.
 
-    As the frequencies of bytes alone give (62 %); words give 88 % (docs/results.md).
+    The frequencies of bytes alone give 62 %, words 88 % (docs/results.md).
     """
     config.experiment += "_mini"
     config.data.update(dataset="docstrings", test_split="test")
     config.data.fields.text.max_length = 256
-    config.model.inputs.text.update(max_length=256, num_channels=64)
-    config.model.inputs.text.position_encoding.num_channels = 64
+    recipes.shrink_text(config.model.inputs.text, max_length=256)
     recipes.on_cpu(config, batch_size=32, learning_rate=1e-3, warmup_steps=100)
     recipes.shrink_encoder(config, num_latents=32, latent_channels=96)
     config.model.encoder.update(qk_channels=64, v_channels=96, num_cross_attend_heads=4)
