@@ -9,9 +9,6 @@ import tempfile
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # Every test compiles what it runs; those that restart real runs turn it on for them.
 os.environ.setdefault("JAX_ENABLE_COMPILATION_CACHE", "false")
-# Compiling is most of the suite's time, and takes a third less so. JAX_DISABLE_MOST_OPTIMIZATIONS=false
-# compiles as users do: `.ci/run` with the newest libraries.
-os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "true")
 os.environ["XLA_FLAGS"] = (
     os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=4"
 )

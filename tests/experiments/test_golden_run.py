@@ -52,14 +52,6 @@ FLAGS = {
 pytestmark = pytest.mark.xdist_group("train")
 
 
-@pytest.fixture(autouse=True)
-def _compiled_as_for_users():
-    before = jax.config.jax_disable_most_optimizations
-    jax.config.update("jax_disable_most_optimizations", False)
-    yield
-    jax.config.update("jax_disable_most_optimizations", before)
-
-
 def make_data():
     """Noise as sound and pictures of three classes."""
     rng = np.random.RandomState(0)
@@ -115,8 +107,6 @@ def _record(workdir):
 
 if __name__ == "__main__":
     import tests.conftest  # noqa: F401 - as many devices as tests have.
-
-    jax.config.update("jax_disable_most_optimizations", False)
 
     with tempfile.TemporaryDirectory() as directory:
         _record(pathlib.Path(directory))
