@@ -222,9 +222,11 @@ def tidy(job: Job) -> None:
 def remove(job: Job) -> None:
     """Removes the plan and all that was made by it, but arrays."""
     found = _read(job.plan / _JOB, {"job", "num_parts"})
-    for i in range(found["num_parts"]) if found else ():
-        for part in filter(None, _files(Job(**found["job"]), i, found["num_parts"])):
-            part.unlink(missing_ok=True)
+    if found:
+        before = Job(**found["job"])
+        for i in range(found["num_parts"]):
+            for part in filter(None, _files(before, i, found["num_parts"])):
+                part.unlink(missing_ok=True)
     for pattern in (_JOB, "*.examples", "*.done"):
         for path in job.plan.glob(pattern):
             path.unlink()

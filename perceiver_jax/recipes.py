@@ -188,15 +188,6 @@ def shrink_encoder(
     )
 
 
-def shrink_text(keys: ml_collections.ConfigDict, *, max_length: int) -> None:
-    """Makes bytes of text, the input of a released model, ones that few texts teach to read.
-
-    A convolution sees 7 at once: what attention sums up of single bytes is how often each occurs.
-    """
-    keys.update(max_length=max_length, num_channels=64, init_scale=0.5, conv_width=7)
-    keys.position_encoding.update(num_channels=64, init_scale=0.02)
-
-
 def read_one_after_the_other(config: ml_collections.ConfigDict, rounds: int) -> None:
     """Makes each cross-attend read one input, all of them in so many rounds, instead of all fused.
 
@@ -318,6 +309,23 @@ def points(num_points: int, *, num_bands: int, max_resolution: int, **augmentati
     position = fourier(num_bands, max_resolution, max_resolution, max_resolution)
     model = {"kind": "point_cloud", "position_encoding": position}
     return {**data, **off, **scales, **augmentation}, model
+
+
+def text(max_length: int) -> Input:
+    """Bytes of text for few texts to teach: an input each, after a convolution over 7 of them.
+
+    Without it attention sums up what single bytes hold: how often each occurs.
+    """
+    model = {
+        "kind": "text",
+        "vocab_size": 262,  # Bytes, and six special ones.
+        "max_length": max_length,
+        "num_channels": 64,
+        "init_scale": 0.5,
+        "conv_width": 7,
+        "position_encoding": {"kind": "learned", "num_channels": 64, "init_scale": 0.02},
+    }
+    return {"kind": "text", "max_length": max_length}, model
 
 
 def array(

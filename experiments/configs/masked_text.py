@@ -54,7 +54,7 @@ def _shrink(config: ml_collections.ConfigDict) -> None:
     config.experiment += "_mini"
     config.data.update(dataset="docstrings", test_split="test")
     config.data.fields.text.max_length = 192
-    recipes.shrink_text(config.model.inputs.text, max_length=192)
+    config.model.inputs.text = recipes.text(192)[1]
     config.model.outputs.text.update(qk_channels=64, v_channels=64, num_heads=4)
     config.model.outputs.text.position_encoding.num_channels = 64
     recipes.on_cpu(config, batch_size=32, learning_rate=2e-3, warmup_steps=100)

@@ -56,7 +56,7 @@ def _shrink(config: ml_collections.ConfigDict) -> None:
     config.experiment += "_mini"
     config.data.update(dataset="docstrings", test_split="test")
     config.data.fields.text.max_length = 256
-    recipes.shrink_text(config.model.inputs.text, max_length=256)
+    config.model.inputs.text = recipes.text(256)[1]
     recipes.on_cpu(config, batch_size=32, learning_rate=1e-3, warmup_steps=100)
     recipes.shrink_encoder(config, num_latents=32, latent_channels=96)
     config.model.encoder.update(qk_channels=64, v_channels=96, num_cross_attend_heads=4)
