@@ -32,6 +32,7 @@ def main(argv: list[str]) -> None:
     flags = parser.parse_args(argv)
     with cli.user_errors_end_the_program():
         config = workdir.read(flags.workdir)  # Before JAX is imported, which takes seconds.
+        cli.check_place("workdir", flags.workdir)
         compilation_cache.use(flags.compilation_cache, flags.workdir)
         baseline = cli.fit_baseline(config) if flags.baseline else None
         metrics = perceiver_jax.evaluate(flags.workdir, accept_changes=flags.accept_changes)

@@ -214,6 +214,13 @@ class PerceiverEncoder(hk.Module):
         weights = {}
         for layer in layers:
             channels = sources[layer.source].values.shape[-1] if layer.is_cross_attend else 0
+            if channels == 1:
+                raise config.UserError(
+                    f"Inputs {layer.source.removesuffix('[]')!r} have 1 channel, which the layer "
+                    "norm in front of a cross-attend makes 0 whatever it is; expected at least 2. "
+                    "Give them a position_encoding, or what maps them to more channels (a stem of "
+                    "pictures, num_channels of arrays)."
+                )
             weights[layer.weights] = self._weights(layer, channels)
         return weights
 

@@ -68,10 +68,12 @@ class Done:
     Attributes:
       num: how many examples it has.
       errors: name of each that has no answer, and why.
+      arrays: paths of the files that its table names.
     """
 
     num: int
     errors: list[list[str]]
+    arrays: list[str]
 
 
 def checksum(run: Any) -> str:
@@ -169,19 +171,22 @@ def make(folder: str, number: int, run: Any = None) -> None:
         if _checksum(job.model) != job.checksum:
             _refuse(job, f"checksum was {job.checksum!r}, and is another on this machine")
     lines = (plan_folder / f"{number:05d}.examples").read_text().splitlines()
+    outputs = prediction_files.outputs_of(run, job.options["k"])
     writer = prediction_files.Writer(
         run,
-        prediction_files.outputs_of(run, job.options["k"]),
+        outputs,
         table=table,
         embeddings=embeddings,
         folder=pathlib.Path(job.folder) if job.folder else None,
         mark=f".{uuid.uuid4().hex}",
     )
-    errors = []
+    files = [output.name for output in outputs if output.kind == "array"]
+    errors, arrays = [], []
     try:
         examples = map(_example, map(json.loads, lines))
         for i, one in enumerate(predictions.predict_each(run, examples, **job.options)):
-            writer.write(number * job.size + i, one)
+            record = writer.write(number * job.size + i, one)
+            arrays += filter(None, map(record.get, files))
             if one.error is not None:
                 errors.append([one.name, str(one.error)])
         writer.finish()
@@ -190,7 +195,8 @@ def make(folder: str, number: int, run: Any = None) -> None:
             path.unlink(missing_ok=True)
         raise
     # Comes last, and says that the part is whole.
-    _write(plan_folder / f"{number:05d}.done", json.dumps({"num": len(lines), "errors": errors}))
+    done_part = Done(len(lines), errors, arrays)
+    _write(plan_folder / f"{number:05d}.done", json.dumps(dataclasses.asdict(done_part)))
 
 
 def make_with_beam(job: Job, numbers: Sequence[int], options: Any) -> None:
@@ -328,9 +334,12 @@ def _read_job(job: Job) -> dict[str, Any] | None:
 
 def _read_done(job: Job, number: int, num_parts: int) -> Done | None:
     """Returns what became of a part; None if it is not done, or its files are gone since."""
-    found = _read(job.plan / f"{number:05d}.done", {"num", "errors"})  # None if not written whole.
-    are_there = all(path.exists() for path in _files(job, number, num_parts) if path)
-    return Done(**found) if found and are_there else None
+    keys = {field.name for field in dataclasses.fields(Done)}
+    found = _read(job.plan / f"{number:05d}.done", keys)  # None if not written whole.
+    if found is None:
+        return None
+    files = [*filter(None, _files(job, number, num_parts)), *found["arrays"]]
+    return Done(**found) if all(map(os.path.exists, files)) else None
 
 
 def _read(path: pathlib.Path, keys: set[str]) -> dict[str, Any] | None:

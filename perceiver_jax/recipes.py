@@ -346,11 +346,12 @@ def array(
       mean: of each channel, over all examples.
       std: standard deviation of each channel; values of one that is always the same become zeros.
       masked: whether elements may be missing (`<input>_mask`).
-      ordered: False for a set, each element of which is an input, without a position.
+      ordered: False for a set, each element of which is an input, without a position; its channels,
+        which may be few, go through a linear map.
     """
     model = {"kind": "array", "mean": tuple(mean), "std": tuple(x or 1.0 for x in std)}
     if not ordered:
-        return {}, model
+        return {}, model | {"num_channels": 64}
     dims, most = shape[:-1], 64 if len(shape) == 2 else 256
     sizes = range(1, max(dims) + 1)
     size = next(p for p in sizes if math.prod(-(-n // p) for n in dims) <= most)

@@ -148,6 +148,7 @@ def test_without_a_mask_all_is_real_but_what_fills_the_last_patch():
         (dict(mean=(0,) * 3), "mean is .* and std None; expected one of each a channel"),
         (dict(mean=(0,) * 3, std=(1, 0, 1)), "std is .*; expected more than 0"),
         (dict(mask_channels=True), "mask_channels is True.*expected a patch_size"),
+        (dict(num_channels=-1), "num_channels is -1; expected"),
     ],
 )
 def test_keys_of_an_array_that_do_not_fit_are_refused(keys, message):

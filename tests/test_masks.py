@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import perceiver_jax
+from perceiver_jax import config
 
 B, M, C = 3, 11, 3
 FOURIER = dict(kind="fourier", num_bands=2)
@@ -39,16 +40,17 @@ def array_batch(seed=0):
 
 @pytest.mark.parametrize("junk", [np.nan, np.inf, 3e38])
 @pytest.mark.parametrize(
-    "encoder, dtype",
+    "encoder, dtype, keys",
     [
-        ({}, "float32"),
-        (dict(chunk_size=4), "bfloat16"),
-        (dict(streaming=False, scan=False), "float32"),
-        (dict(num_cross_attend_heads=4, remat=True), "float32"),
+        ({}, "float32", {}),
+        (dict(chunk_size=4), "bfloat16", {}),
+        (dict(streaming=False, scan=False), "float32", dict(num_channels=4)),
+        (dict(num_cross_attend_heads=4, remat=True), "float32", {}),
     ],
 )
-def test_nothing_under_a_mask_reaches_outputs_or_gradients(encoder, dtype, junk):
-    model, batch = build(encoder, dtype), array_batch()
+def test_nothing_under_a_mask_reaches_outputs_or_gradients(encoder, dtype, keys, junk):
+    inputs = dict(x=dict(kind="array", position_encoding=FOURIER, **keys))
+    model, batch = build(encoder, dtype, inputs), array_batch()
     params = make_params(model, batch)
 
     def loss(params, x):
@@ -214,3 +216,11 @@ def test_parameters_of_another_model_are_an_error():
     assert "expected (8, 4)" in error_of(model, batch, wider)
     short = {k: v for k, v in params.items() if k != "encoder/cross_attend_1/key"}
     assert "they lack 'encoder/cross_attend_1/key/" in error_of(model, batch, short)
+
+
+def test_inputs_of_one_channel_which_a_norm_makes_zero_are_refused():
+    batch = dict(x=array_batch()["x"][..., :1])
+    for keys in (dict(num_channels=4), dict(position_encoding=FOURIER)):
+        build(inputs=dict(x=dict(kind="array", **keys))).init(jax.random.key(0), batch)
+    with pytest.raises(config.UserError, match="Inputs 'all' have 1 channel.*expected at least 2"):
+        build(inputs=dict(x=dict(kind="array"))).init(jax.random.key(0), batch)

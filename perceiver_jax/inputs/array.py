@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Shaped
 import numpy as np
 
-from perceiver_jax import config, tokens
+from perceiver_jax import config, stems, tokens
 
 
 @dataclasses.dataclass
@@ -24,6 +24,8 @@ class ArrayPreprocessor(hk.Module):
       mean: of each channel, subtracted; None leaves values as they are.
       std: standard deviation of each channel, by which values are divided.
       mask_channels: whether a patch also says which of its elements are real, 1 or 0 for each.
+      num_channels: of a linear map of each input, before its position; 0: there is none. A layer
+        norm leaves little of inputs of few channels.
     """
 
     position_encoding: Callable | None = None
@@ -31,6 +33,7 @@ class ArrayPreprocessor(hk.Module):
     mean: Sequence[int | float] | None = None
     std: Sequence[int | float] | None = None
     mask_channels: bool = False
+    num_channels: int = 0
     name: str | None = None
 
     axes: ClassVar[str] = "B *X C"
@@ -38,6 +41,7 @@ class ArrayPreprocessor(hk.Module):
     def __post_init__(self):
         """Checks the numbers."""
         super().__post_init__()
+        config.check(vars(self), num_channels=config.COUNT)
         if self.patch_size is not None:
             config.check(vars(self), patch_size=config.AT_LEAST_ONE)
         elif self.mask_channels:
@@ -79,7 +83,7 @@ class ArrayPreprocessor(hk.Module):
         """
         features = self._normalize(array)
         if self.patch_size is None:
-            return tokens.from_grid(features, self.position_encoding, mask)
+            return self._tokens(features, mask)
         return self._patches(features, mask)
 
     @hk.name_like("__call__")
@@ -121,4 +125,16 @@ class ArrayPreprocessor(hk.Module):
             channels = jnp.broadcast_to(real, (*patches.shape[:-1], real.shape[-1]))
             patches = jnp.concatenate([patches, channels.astype(patches.dtype)], axis=-1)
         any_real = None if mask is None else real.any(axis=-1)
-        return tokens.from_grid(patches, self.position_encoding, any_real)
+        return self._tokens(patches, any_real)
+
+    @hk.name_like("__call__")
+    def _tokens(
+        self, features: Shaped[Array, "B *X C"], mask: Bool[Array, "B *M"] | None
+    ) -> tokens.Tokens:
+        if self.num_channels:
+            batch_size, *dims, _ = features.shape
+            there = tokens.spread_mask(mask, batch_size, dims)
+            if there is not None:
+                features = tokens.blank(features, there.reshape(-1, *dims))
+            features = stems.project(tokens.to_floats(features), self.num_channels)
+        return tokens.from_grid(features, self.position_encoding, mask)
