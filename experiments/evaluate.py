@@ -31,8 +31,8 @@ def main(argv: list[str]) -> None:
     cli.add_baseline_flag(parser)
     flags = parser.parse_args(argv)
     with cli.user_errors_end_the_program():
-        config = workdir.read(flags.workdir)  # Before JAX is imported, which takes seconds.
         cli.check_place("workdir", flags.workdir)
+        config = workdir.read(flags.workdir)  # Before JAX is imported, which takes seconds.
         compilation_cache.use(flags.compilation_cache, flags.workdir)
         baseline = cli.fit_baseline(config) if flags.baseline else None
         metrics = perceiver_jax.evaluate(flags.workdir, accept_changes=flags.accept_changes)

@@ -258,6 +258,7 @@ def test_a_place_that_can_not_be_written_is_told_in_one_line(capsys, tmp_path):
     ("name", "words"),
     [
         ("attention_maps", ["--workdir=none", "--output=/proc/x"]),
+        ("evaluate", ["--workdir=/proc/x"]),
         ("predict", ["--workdir=none", "a.png", "--output=/proc/x/a.jsonl"]),
         ("predict", ["--workdir=none", "a.png", "--embeddings=/proc/x/a.npz"]),
         ("predict", ["--workdir=none", "a.png", "--output_dir=/proc/x"]),
