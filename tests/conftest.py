@@ -9,6 +9,8 @@ import tempfile
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # Every test compiles what it runs; those that restart real runs turn it on for them.
 os.environ.setdefault("JAX_ENABLE_COMPILATION_CACHE", "false")
+# Half the time goes into compiling. `.ci/run` has some tests compiled as for users, too.
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "true")
 os.environ["XLA_FLAGS"] = (
     os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=4"
 )

@@ -52,6 +52,14 @@ FLAGS = {
 pytestmark = pytest.mark.xdist_group("train")
 
 
+@pytest.fixture(autouse=True)
+def _compiled_as_for_users():
+    before = jax.config.read("jax_disable_most_optimizations")
+    jax.config.update("jax_disable_most_optimizations", False)
+    yield
+    jax.config.update("jax_disable_most_optimizations", before)
+
+
 def make_data():
     """Noise as sound and pictures of three classes."""
     rng = np.random.RandomState(0)

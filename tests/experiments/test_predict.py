@@ -280,12 +280,6 @@ def test_flow_goes_to_a_folder_as_numbers_and_as_a_picture(given, tmp_path, monk
     expected = perceiver_jax.flow_picture(np.load(rows[1]["flow"]))
     np.testing.assert_array_equal(pixels("flows/000001_2.png"), expected)
     assert len(list((tmp_path / "flows").iterdir())) == 4
-    in_parts = ("--output=y.csv", "--output_dir=again", "--part_size=1")
-    assert command("--workdir=x", "1.png", "2.png", "3.png", *in_parts) == 0
-    again = tmp_path / "again/000001_2.npy"
-    again.unlink()
-    assert command("--workdir=x", "1.png", "2.png", "3.png", *in_parts) == 0
-    np.testing.assert_array_equal(np.load(again), np.load(rows[1]["flow"]))
 
 
 def test_what_a_clip_became_is_a_clip(given, tmp_path, monkeypatch, capfd):

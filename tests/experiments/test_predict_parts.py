@@ -178,6 +178,19 @@ def test_a_plan_keeps_all_kinds_of_examples(folder):
         )
 
 
+def test_a_part_whose_arrays_are_gone_is_made_again(folder, monkeypatch):
+    monkeypatch.setattr(load, "load_pretrained", lambda what: random_runs.flow())
+    shape_files.write_files(folder, {f"{i}.png": photograph(i, (9, 8)) for i in range(3)})
+    words = ("0.png", "1.png", "2.png", "--output=x.jsonl", "--output_dir=flows", "--part_size=1")
+    assert command(*words) == 0
+    kept, gone = pathlib.Path("flows/000000_0.npy"), pathlib.Path("flows/000001_1.npy")
+    before, of_gone = kept.stat().st_mtime_ns, np.load(gone)
+    gone.unlink()
+    assert command(*words) == 0
+    np.testing.assert_array_equal(np.load(gone), of_gone)
+    assert kept.stat().st_mtime_ns == before
+
+
 def test_a_worker_with_another_model_is_refused(folder, monkeypatch):
     assert command(*COMMAND) == 1
     pathlib.Path("x.parts/00001.done").unlink()
