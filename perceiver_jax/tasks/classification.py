@@ -67,13 +67,20 @@ LOSSES = {
 }
 
 
+def _mean_loss(rows: Rows, _: Mapping[str, float]) -> np.floating:
+    """The mean, in which a class that weighs more counts for more: of a split of any classes."""
+    if "weight" not in rows:
+        return rows["loss"].mean()
+    return rows["loss"].sum() / max(rows["weight"].sum(), np.finfo(np.float32).tiny)
+
+
 def _of_scores(function, *args):
     return lambda rows, _: function(rows["scores"], rows["target"], *args)
 
 
 # A metric is one entry here. `top5` is for more than five classes, AUC and d' for several labels.
 METRICS = {
-    "loss": metrics.Metric("loss", lambda rows, _: rows["loss"].mean(), metrics.LOSS),
+    "loss": metrics.Metric("loss", _mean_loss, metrics.LOSS),
     "top1": metrics.Metric("top-1", _of_scores(metrics.top_k_accuracy, 1), _ACCURACY),
     "top5": metrics.Metric("top-5", _of_scores(metrics.top_k_accuracy, 5), _ACCURACY, ":"),
     "mAP": metrics.Metric("mAP", _of_scores(metrics.mean_average_precision), _ACCURACY, "--"),
@@ -159,23 +166,28 @@ class Classification:
         shape = (labels.shape[0], self.outputs[self.target])
         targets.check_shape(self.target, logits, shape, targets.OF_AN_EXAMPLE)
         losses = self._losses(logits, labels)
-        if self._class_weights.size:  # Of labels that are mixed, in proportion.
-            weights = jnp.asarray(self._class_weights)
-            losses *= weights[labels] if labels.ndim == 1 else labels @ weights
+        if self._class_weights.size:
+            losses *= self._weights(labels)
         return losses, {"top1": _best_is_true(logits, labels)}
 
     def rows(self, outputs: Mapping[str, Array], batch: Mapping[str, Array]) -> dict[str, Array]:
-        """Returns `scores` (probabilities [B, L]), `target` and `loss`.
+        """Returns `scores` (probabilities [B, L]), `target`, `loss`, and `weight` if classes have one.
 
         The losses are those of training, smoothing and weights included, so that the two can be
         compared.
         """
         logits, labels = outputs[self.target], batch[self.target]
-        return {
+        rows = {
             "scores": self._probabilities(logits),
             "target": labels,
             "loss": self.loss(outputs, batch)[0],
         }
+        return rows | ({"weight": self._weights(labels)} if self._class_weights.size else {})
+
+    def _weights(self, labels: Array) -> Array:
+        """The weight of each example's class; of labels that are mixed, in proportion."""
+        weights = jnp.asarray(self._class_weights)
+        return weights[labels] if labels.ndim == 1 else labels @ weights
 
     def metrics(self, rows: Rows) -> dict[str, float]:
         """Returns `shown` of a whole split."""

@@ -114,6 +114,15 @@ def test_weights_are_those_of_the_true_class_of_mixed_labels_in_proportion():
     np.testing.assert_allclose(weighted, 2.375 * plain, rtol=1e-6)
 
 
+def test_the_loss_of_a_split_is_a_weighted_mean_whatever_its_classes_are():
+    logits = np.zeros((4, 4), np.float32)
+    for labels in ([0, 0, 0, 0], [0, 1, 2, 2], [3, 3, 3, 3]):
+        task = build(class_weights=(0.5, 1.0, 3.0, 0.0))
+        rows = task.rows({"label": jnp.asarray(logits)}, {"label": jnp.asarray(labels)})
+        loss = task.metrics({name: np.asarray(x) for name, x in rows.items()})["loss"]
+        assert loss == pytest.approx(0.0 if labels[0] == 3 else np.log(4))
+
+
 def test_numbers_are_no_classes():
     with pytest.raises(ValueError, match="'size', which has numbers and no classes"):
         tasks.build_task({"kind": "classification", "target": "size"}, {"size": number.Number(1)})
