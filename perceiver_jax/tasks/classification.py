@@ -171,7 +171,7 @@ class Classification:
         return losses, {"top1": _best_is_true(logits, labels)}
 
     def rows(self, outputs: Mapping[str, Array], batch: Mapping[str, Array]) -> dict[str, Array]:
-        """Returns `scores` (probabilities [B, L]), `target`, `loss`, and `weight` if classes have one.
+        """Returns `scores` (probabilities [B, L]), `target`, `loss`, and `weight` where it matters.
 
         The losses are those of training, smoothing and weights included, so that the two can be
         compared.
