@@ -177,9 +177,7 @@ def digits(
         keys.position_encoding = learned
     elif positions == "plain":
         del keys.position_encoding
-        if (
-            "kind" not in encoder
-        ):  # The others map pixels themselves; of one channel a norm makes 0.
+        if "kind" not in encoder:  # The others map pixels themselves; a norm of one leaves nothing.
             keys.stem = {"kind": "conv1x1", "num_channels": 32}
     keys.permutation_seed = 0 if permuted else -1
     config.eval.batch_size = 250

@@ -81,10 +81,17 @@ class ArrayPreprocessor(hk.Module):
           mask: True where an element is real: one for each example, or for each element of the
             array, flat or not. A patch of which any is real is read, its other elements as zeros.
         """
-        features = self._normalize(array)
-        if self.patch_size is None:
-            return self._tokens(features, mask)
-        return self._patches(features, mask)
+        batch_size, *dims, _ = array.shape
+        features, mask = self._normalize(array), tokens.spread_mask(mask, batch_size, dims)
+        if mask is not None:
+            mask = mask.reshape(batch_size, *dims)
+        if self.patch_size is not None or self.num_channels:
+            features = tokens.blank(tokens.to_floats(features), mask)
+        if self.patch_size is not None:
+            features, mask = self._patches(features, mask)
+        if self.num_channels:
+            features = stems.project(features, self.num_channels)
+        return tokens.from_grid(features, self.position_encoding, mask)
 
     @hk.name_like("__call__")
     def _normalize(self, array: Shaped[Array, "B *X C"]) -> Shaped[Array, "B *X C"]:
@@ -104,37 +111,19 @@ class ArrayPreprocessor(hk.Module):
 
     @hk.name_like("__call__")
     def _patches(
-        self, features: Shaped[Array, "B *X C"], mask: Bool[Array, "B *M"] | None
-    ) -> tokens.Tokens:
-        batch_size, *dims, _ = features.shape
+        self, features: Shaped[Array, "B *X C"], mask: Bool[Array, "B *X"] | None
+    ) -> tuple[Shaped[Array, "B *P F"], Bool[Array, "B *P"] | None]:
+        """Patches [B, *grid, prod(patch) * C], and which of them have anything that is real."""
+        dims = features.shape[1:-1]
         grid = self.grid(features.shape[1:])
         fill = [(0, n * p - d) for n, p, d in zip(grid, self.patch_size, dims, strict=True)]
 
         def cut(x: Shaped[Array, "B *X _"]) -> Shaped[Array, "B *M _"]:
             return tokens.to_patches(jnp.pad(x, [(0, 0), *fill, (0, 0)]), self.patch_size)
 
-        features = tokens.to_floats(features)
-        real = tokens.spread_mask(mask, batch_size, dims)
-        if real is None:
-            real = jnp.ones((1, *dims, 1), bool)
-        else:
-            real = real.reshape(batch_size, *dims, 1)
-            features = tokens.blank(features, real[..., 0])
-        patches, real = cut(features), cut(real)  # [B, *grid, prod(patch) * C or 1]
+        real = jnp.ones((1, *dims, 1), bool) if mask is None else mask[..., None]
+        patches, real = cut(features), cut(real)
         if self.mask_channels:
             channels = jnp.broadcast_to(real, (*patches.shape[:-1], real.shape[-1]))
             patches = jnp.concatenate([patches, channels.astype(patches.dtype)], axis=-1)
-        any_real = None if mask is None else real.any(axis=-1)
-        return self._tokens(patches, any_real)
-
-    @hk.name_like("__call__")
-    def _tokens(
-        self, features: Shaped[Array, "B *X C"], mask: Bool[Array, "B *M"] | None
-    ) -> tokens.Tokens:
-        if self.num_channels:
-            batch_size, *dims, _ = features.shape
-            there = tokens.spread_mask(mask, batch_size, dims)
-            if there is not None:
-                features = tokens.blank(features, there.reshape(-1, *dims))
-            features = stems.project(tokens.to_floats(features), self.num_channels)
-        return tokens.from_grid(features, self.position_encoding, mask)
+        return patches, None if mask is None else real.any(axis=-1)
