@@ -187,9 +187,9 @@ def _options(flags: argparse.Namespace, run: Any) -> dict[str, Any]:
 
 def _check_of_use(flags: argparse.Namespace, run: Any, outputs: Any) -> None:
     """Refuses what the model has no use for, and a table for what has no place in one."""
-    from perceiver_jax import predictions
+    from perceiver_jax import prediction_files, predictions
 
-    arrays = [output.name for output in outputs if output.kind == "array"]
+    arrays = prediction_files.arrays_of(outputs)
     gives = f"a model that gives {[x.name for x in outputs]}"
     if flags.output and arrays and not flags.output_dir:
         raise config_lib.UserError(
@@ -260,7 +260,7 @@ def _at_once(
             for path in left:
                 path.unlink(missing_ok=True)
         raise
-    arrays = [output.name for output in outputs if output.kind == "array"]
+    arrays = prediction_files.arrays_of(outputs)
     if arrays and not flags.output_dir and shown.num > shown.num_errors:
         screen.say(f"{', '.join(arrays)} of each example are files with --output_dir=DIR.")
     where = ", ".join(str(x) for x in (flags.output, flags.embeddings, flags.output_dir) if x)

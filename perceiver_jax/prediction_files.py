@@ -1,32 +1,25 @@
-"""What models predict, as files: tables, latents, and a folder of arrays as others open them."""
+"""What models predict, as files: tables, latents, and a folder of arrays."""
 
-from collections.abc import Iterator, Mapping, Sequence
-import contextlib
+from collections.abc import Sequence
 import csv
-import fractions
 import json
 import os
 import pathlib
-import re
 import shutil
 import tempfile
 from typing import Any, NamedTuple
-import uuid
 import zipfile
 
 import jax
 import numpy as np
 
 from perceiver_jax import config as config_lib
-from perceiver_jax import predictions
+from perceiver_jax import prediction_arrays, predictions
 from perceiver_jax.data import fields as fields_lib
-from perceiver_jax.data import written
-from perceiver_jax.tasks import flow_colours
 
 TABLES = (".jsonl", ".csv", ".parquet")
 MAX_NUMBERS = 64  # Of an output that has a place in a table; more go to a file.
 
-_AAC_RATES = (8_000, 11_025, 12_000, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000)  # In Hz.
 _ROWS = 1_000  # Of a Parquet file that are written at once.
 _NAME, _ERROR = "name", "error"  # Columns of all tables.
 
@@ -87,6 +80,11 @@ def _output(run: Any, name: str, shape: Sequence[int], k: int) -> Output:
     size = int(np.prod(shape))
     is_row = len(shape) <= 1 and size <= MAX_NUMBERS and feature != "audio"
     return Output(name, "numbers" if is_row else "array", size)
+
+
+def arrays_of(outputs: Sequence[Output]) -> list[str]:
+    """Returns the names of the outputs that go to files of their own."""
+    return [output.name for output in outputs if output.kind == "array"]
 
 
 def check_table(path: pathlib.Path | None) -> None:
@@ -164,14 +162,11 @@ class Writer:
         if predicted.answer is None:
             record[_ERROR] = str(predicted.error)
         else:
-            arrays = {x.name for x in self._outputs if x.kind == "array"}
+            arrays = {name: predicted.answer[name] for name in arrays_of(self._outputs)}
             paths = {}
             if self._folder is not None:
-                stem = f"{number:06d}_{_plain(predicted.name)}"
-                found = {
-                    name: predicted.answer[name] for name in predicted.answer if name in arrays
-                }
-                paths = write_arrays(self._folder, stem, found, self._run.fields)
+                stem = f"{number:06d}_{prediction_arrays.plain(predicted.name)}"
+                paths = prediction_arrays.write(self._folder, stem, arrays, self._run.fields)
             for name, x in predicted.answer.items():
                 record[name] = paths.get(name) if name in arrays else _as_json(x)
             if self._latents is not None:
@@ -192,120 +187,6 @@ class Writer:
         self.close()
         for path, partial in self._finished.items():
             os.replace(partial, path)
-
-
-def write_arrays(
-    folder: pathlib.Path,
-    stem: str,
-    arrays: Mapping[str, np.ndarray],
-    fields: Mapping[str, fields_lib.Field],
-) -> dict[str, str]:
-    """Writes arrays of an example as files that other programs open.
-
-    - Video, and the sound that belongs to it: `STEM.mp4`. Sound alone, or of a rate that no such
-      file has: `STEM.wav`.
-    - Pictures: `STEM.png`.
-    - Flow: `STEM.npy`, float32 [H, W, 2], and its colours, `STEM.png`.
-    - Others: `STEM.npy`.
-
-    Of several, the output's name is behind the stem.
-
-    Args:
-      folder: where, it is there.
-      stem: what the files' names begin with.
-      arrays: by name of the output.
-      fields: of the model.
-
-    Returns:
-      The path of each output's file.
-    """
-    kinds = {name: getattr(fields.get(name), "feature", "") for name in arrays}
-    videos = [n for n, x in arrays.items() if kinds[n] == "video" and _is_pictures(x, 4)]
-    sounds = [n for n, x in arrays.items() if kinds[n] == "audio" and x.ndim == 1]
-    together = len(videos) == len(sounds) == 1 and fields[sounds[0]].sample_rate in _AAC_RATES
-    several = len(arrays) > 1 + together
-    paths = {}
-    for name, array in arrays.items():
-        end = (
-            f"_{_plain(name)}" if several and not (together and name in (*videos, *sounds)) else ""
-        )
-        path = folder / f"{stem}{end}"
-        if name in videos:
-            sound = sounds[0] if together else None
-            paths[name] = _write_clip(path, name, sound, arrays, fields)
-        elif name in sounds:
-            if not together:
-                paths[name] = _write_sound(path, array, fields[name].sample_rate)
-        elif kinds[name] == "flow":
-            with _new(path.with_name(f"{path.name}.png")) as new:
-                flow_colours.flow_picture(array).save(new)
-            paths[name] = _write_numbers(path, array)
-        elif _is_pictures(array, 3):
-            paths[name] = _write_picture(path, array)
-        else:
-            paths[name] = _write_numbers(path, array)
-    if together:
-        paths[sounds[0]] = paths[videos[0]]
-    return {name: str(path) for name, path in paths.items()}
-
-
-def _is_pictures(array: np.ndarray, ndim: int) -> bool:
-    channels = (3,) if ndim == 4 else (1, 3)
-    return array.ndim == ndim and array.dtype == np.uint8 and array.shape[-1] in channels
-
-
-def _write_clip(path, name, sound, arrays, fields):
-    path = path.with_name(f"{path.name}.mp4")
-    rate = fractions.Fraction(fields[name].frames_per_second).limit_denominator(1_000)
-    with _new(path) as new:
-        if sound is None:
-            written.write_clip(new, arrays[name], frame_rate=rate)
-        else:
-            hertz = fields[sound].sample_rate
-            written.write_clip(new, arrays[name], arrays[sound], rate, hertz)
-    return path
-
-
-def _write_sound(path, samples, rate):
-    import soundfile  # Here, for it takes a while.
-
-    path = path.with_name(f"{path.name}.wav")
-    with _new(path) as new:
-        soundfile.write(new, samples, rate, subtype="FLOAT")
-    return path
-
-
-def _write_picture(path, pixels):
-    import PIL.Image
-
-    path = path.with_name(f"{path.name}.png")
-    with _new(path) as new:
-        PIL.Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels).save(new)
-    return path
-
-
-def _write_numbers(path, array):
-    path = path.with_name(f"{path.name}.npy")
-    with _new(path) as new:
-        np.save(new, array)
-    return path
-
-
-@contextlib.contextmanager
-def _new(path: pathlib.Path) -> Iterator[pathlib.Path]:
-    """Gives a name to write to, of the same suffix; the file gets its own when it is whole."""
-    new = path.with_name(f".{uuid.uuid4().hex}{path.suffix}")
-    try:
-        yield new
-        os.replace(new, path)
-    finally:
-        new.unlink(missing_ok=True)
-
-
-def _plain(name: str) -> str:
-    """What a file may be called after an example: the end of its path, or of a pair's first."""
-    last = re.split(r"[/\\]", name.partition(" -> ")[0].rstrip("/\\"))[-1]
-    return re.sub(r"[^\w.-]+", "_", re.sub(r"\.\w{1,5}$", "", last))[:60].strip("_") or "example"
 
 
 def _as_json(x: Any) -> Any:

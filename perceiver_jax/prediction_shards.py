@@ -180,7 +180,7 @@ def make(folder: str, number: int, run: Any = None) -> None:
         folder=pathlib.Path(job.folder) if job.folder else None,
         mark=f".{uuid.uuid4().hex}",
     )
-    files = [output.name for output in outputs if output.kind == "array"]
+    files = prediction_files.arrays_of(outputs)
     errors, arrays = [], []
     try:
         examples = map(_example, map(json.loads, lines))

@@ -17,6 +17,7 @@ ROOF = {
     "config_file",
     "consistency",
     "exporting",
+    "prediction_arrays",
     "prediction_files",
     "prediction_shards",
     "predictions",

@@ -18,7 +18,7 @@ import soundfile
 from experiments import predict, prepare_data
 import perceiver_jax
 from perceiver_jax import data as data_lib
-from perceiver_jax import prediction_files, predictions
+from perceiver_jax import prediction_arrays, prediction_files, predictions
 from perceiver_jax.data import raw, sources
 from perceiver_jax.data.fields import audio, image
 from perceiver_jax.pretrained import load, write
@@ -307,7 +307,7 @@ def test_arrays_are_files_that_others_open(tmp_path):
     rng = np.random.default_rng(0)
     pictures = rng.integers(256, size=(2, 8, 8, 3), dtype=np.uint8)
     arrays = {"picture": pictures[0], "audio": np.array([0.5, -0.25]), "other": pictures}
-    paths = prediction_files.write_arrays(tmp_path, "x", arrays, fields)
+    paths = prediction_arrays.write(tmp_path, "x", arrays, fields)
     assert sorted(path.name for path in tmp_path.iterdir()) == [
         *("x_audio.wav", "x_other.npy", "x_picture.png")
     ]
@@ -315,9 +315,9 @@ def test_arrays_are_files_that_others_open(tmp_path):
     samples, rate = soundfile.read(paths["audio"])
     assert (samples.tolist(), rate) == ([0.5, -0.25], 48_000)
     odd = {"video": pictures, "slow": np.zeros(96)}  # No clip has so few samples a second.
-    paths = prediction_files.write_arrays(tmp_path, "z", odd, fields)
+    paths = prediction_arrays.write(tmp_path, "z", odd, fields)
     assert paths == {"video": f"{tmp_path}/z_video.mp4", "slow": f"{tmp_path}/z_slow.wav"}
-    grey = prediction_files.write_arrays(tmp_path, "y", {"picture": pictures[0, :, :, :1]}, fields)
+    grey = prediction_arrays.write(tmp_path, "y", {"picture": pictures[0, :, :, :1]}, fields)
     assert pixels(grey["picture"]).shape == (8, 8)
 
 
