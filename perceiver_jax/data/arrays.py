@@ -212,7 +212,7 @@ def _split(
         _refuse(
             ~array_field.is_finite(arrays[name], arrays.get(f"{name}{array_field.MASK}"), name),
             f"NaN, infinity or more than float32 can hold in {prefix}inputs[{name!r}]",
-            "finite numbers. Fill them in, or leave out these examples.",
+            f"finite numbers. Leave them out by {name}{array_field.MASK}, or fill them in.",
         )
     if not inputs:
         raise config.UserError(
