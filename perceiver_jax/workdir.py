@@ -109,7 +109,9 @@ def check_unchanged(
     """
     if not has_checkpoints(workdir):
         return []
-    different = changes(config_file.flatten(read(workdir)), config_file.flatten(config))
+    # Both as of this version, which fills in keys that may be left out.
+    given = from_json(config.copy_and_resolve_references().to_dict())
+    different = changes(config_file.flatten(read(workdir)), config_file.flatten(given))
     changed = [
         f"config.{key}: {change}"
         for key, change in sorted(different.items())

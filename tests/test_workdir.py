@@ -5,7 +5,16 @@ import json
 import numpy as np
 import pytest
 
-from experiments.configs import imagenet
+from experiments.configs import (
+    audioset,
+    flow,
+    imagenet,
+    imagenet_io,
+    masked_text,
+    modelnet40,
+    multimodal,
+    text,
+)
 from perceiver_jax import config, config_file, workdir
 
 
@@ -29,10 +38,25 @@ def test_a_config_of_today_stays_as_it_is():
 
 
 @pytest.mark.parametrize(
-    "text", ["", "5", "[]", "null", "{}", '{"data": 5}', '{"data": {}, "model": {}, "train": {}}']
+    "recipe", [audioset, flow, imagenet, imagenet_io, masked_text, modelnet40, multimodal, text]
 )
-def test_what_is_no_config_is_called_damaged(tmp_path, text):
-    (tmp_path / "config.json").write_text(text)
+@pytest.mark.parametrize("arg", ["", "mini"])
+def test_a_run_goes_on_with_the_recipe_it_began_with(tmp_path, recipe, arg):
+    given = recipe.get_config(arg)
+    (tmp_path / "checkpoints" / "1").mkdir(parents=True)
+    (tmp_path / "config.json").write_text(given.to_json())
+    assert workdir.check_unchanged(given, tmp_path) == []
+    given.optimizer.learning_rate *= 2
+    with pytest.raises(config.UserError, match="optimizer.learning_rate: "):
+        workdir.check_unchanged(given, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["", "5", "[]", "null", "{}", '{"data": 5}', '{"data": {}, "model": {}, "train": {}}'],
+)
+def test_what_is_no_config_is_called_damaged(tmp_path, content):
+    (tmp_path / "config.json").write_text(content)
     with pytest.raises(config.UserError, match="config.json is damaged: .* write what is under"):
         workdir.read(tmp_path)
 
