@@ -77,5 +77,5 @@ def _shrink(config: ml_collections.ConfigDict, kind: str) -> None:
     recipes.on_cpu(config, batch_size=32, learning_rate=1.5e-3, warmup_steps=100)
     recipes.shrink_encoder(config, num_latents=32, latent_channels=96)
     model.outputs.label.update(size=10, query_channels=96)
-    config.train.update(steps=1500, log_every=50, eval_every=500, checkpoint_every=500)
+    config.train.update(steps=3000, log_every=50, eval_every=500, checkpoint_every=500)
     config.eval.batch_size = 250

@@ -71,8 +71,8 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
 def _shrink(config: ml_collections.ConfigDict) -> None:
     """The mini: atari_clips, 8 frames of 32 x 32 and sound at 12 kHz.
 
-    After 140 steps PSNR of video 22.3, of audio 23.6 and top-1 20 %, on a validation part, hardly
-    learned yet: a clip's mean colour has 22.7, silence 28.8.
+    PSNR of video 23.3, of audio 25.8, top-1 92 %: in six minutes little better than a clip's mean
+    colour, 22.7, and worse than silence, 28.8.
     """
     config.experiment += "_mini"
     config.data.update(dataset="atari_clips", test_split="test")
