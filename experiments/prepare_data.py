@@ -37,7 +37,7 @@ class Kind:
         flags, and `from_flags(flags, data_dir)`, which returns a builder and TFDS's DownloadConfig
         or None.
       source: what `--source` has to be.
-      recipe: the config that can train on it, in experiments/configs.
+      recipe: the config that can train on it, in experiments/configs, with its arguments.
       overrides: what else of the recipe has to be set, given the builder.
       may_be_file: whether `--source` need not be a directory.
       by_tfds: whether the builder is TFDS's own, which shows progress and writes no report.
@@ -106,7 +106,8 @@ def _build(flags: argparse.Namespace, kind: Kind, module: Any) -> Builder:
     if builder.note:
         print(builder.note)
     report = pathlib.Path(builder.data_dir, "report.csv")
-    if report.exists():  # Earlier versions wrote none.
+    # Earlier versions wrote none; the first line names the columns.
+    if report.exists() and len(report.read_bytes().splitlines()) > 1:
         print(f"What was left out, or is odd: {report}")
     return datasets.find(builder.name, flags.data_dir)  # It may have been there, made differently.
 
@@ -237,22 +238,22 @@ KINDS: Mapping[str, Kind] = {
         "a .csv, .tsv or .jsonl file, or a directory of such files",
         _OWN_DATA,
         may_be_file=True,
-        other_recipe="masked_text.py",
+        other_recipe="masked_text.py:mini",
     ),
     "text_files": Kind(
         "plain texts without classes, each line or piece of a file an example",
         "text_files",
         "a text file, or a directory of such files",
-        "masked_text.py",
+        "masked_text.py:mini",
         may_be_file=True,
-        other_recipe="masked_text.py",
+        other_recipe="masked_text.py:mini",
     ),
     "flow_folder": Kind(
         "pairs of pictures and their optical flow (.flo, KITTI's .png, .npy)",
         "flow_folder",
         "a directory of pictures and flows",
-        "flow.py",
-        other_recipe="flow.py",
+        "flow.py:mini",
+        other_recipe="flow.py:mini",
     ),
     "modelnet40": Kind(
         "ModelNet40, from its OFF meshes, the HDF5 release or .npz clouds",

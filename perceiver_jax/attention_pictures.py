@@ -22,6 +22,7 @@ _GREYS = (50, 210)  # Of what is beneath: on black and on white hues are hardly 
 _MASKED = 190  # Grey of what is masked.
 _COLUMNS = 4  # Frames side by side.
 _GAP = 2  # Pixels between frames.
+_OVER_STRIPES = 0.6  # Of a panel's height, for lines: beside loud sound colours are seen, too.
 _LETTERS = 32  # Of a text, in a line.
 _VIEW = (math.radians(25), math.radians(20))  # Of points: from the right, and from above.
 
@@ -398,7 +399,7 @@ def _lines(values: np.ndarray, paint: _Paint | None, side: int) -> Picture:
         values = np.nan_to_num(values.astype(np.float32))
         most = max(float(np.abs(values).max(initial=0)), 1e-6)
         for channel in values.T:
-            _draw_line(picture, channel / most)
+            _draw_line(picture, channel / most * (1.0 if paint is None else _OVER_STRIPES))
     if paint is not None and paint.best is not None:
         picture = _boxed(picture, (0, paint.best[0]), (1, paint.grid[0]))
     return picture

@@ -233,7 +233,7 @@ def report(name: str, found: Any, config: ml_collections.ConfigDict) -> str:
         )
     for feature, keys in found.inputs.items():
         lines.append(f"  {feature}: " + ", ".join(f"{key} {x}" for key, x in keys.items()))
-    lines.append("Chosen, each to be set by --config.SECTION.KEY=VALUE:")
+    lines.append("Chosen, where --config.SECTION.KEY=VALUE of the command says nothing else:")
     sections = {f"data.fields.{x}": config.data.fields[x] for x in found.inputs}
     sections |= {f"model.inputs.{x}": config.model.inputs[x] for x in found.inputs}
     sections["model.encoder"] = config.model.encoder

@@ -112,6 +112,15 @@ def test_large_inputs_are_shrunk_and_the_highest_cell_stays():
     assert share(picture, HIGH)[0] > 0
 
 
+def test_colours_are_seen_beside_loud_sound():
+    loud = np.tile([1.0, -1.0], 5000)
+    picture = attention_pictures.overlay("audio", loud, np.arange(20.0), opacity=0.6, mark=False)
+    height = len(picture)
+    assert (picture[height // 2] == picture[height // 2, 0]).all()  # The sound itself.
+    for edge in (picture[0], picture[-1]):
+        assert len(np.unique(edge, axis=0)) == 20
+
+
 def test_limits_that_are_given_are_those_of_the_colours():
     grid = np.array([0.0, 1.0, 4.0])
     picture = attention_pictures.overlay(

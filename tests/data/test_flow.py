@@ -117,7 +117,10 @@ def test_in_evaluation_the_centre_is_cut():
         (b"no flow at all", "neither .flo"),
         (npy(np.zeros((11, 13), np.float32)), r"not a flow: float32 \[11, 13\]"),
         (png(np.zeros((11, 13, 3), np.uint8)), "not of 16 bits"),
-        (np.zeros((4, 13, 2), np.float32), "too small: 13 x 4 pixels; expected at least 7 x 5"),
+        (
+            np.zeros((4, 13, 2), np.float32),
+            "13 x 4 pixels; expected at least 7 x 5, the image_size",
+        ),
     ],
 )
 def test_what_is_no_flow_is_a_bad_record(value, message):

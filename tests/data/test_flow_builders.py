@@ -69,7 +69,7 @@ def test_every_layout_gives_its_four_pairs(layout, tmp_path, capsys):
     found = names(tmp_path / "data") + names(tmp_path / "data", "test")
     assert len(found) == 4
     printed = capsys.readouterr().out
-    assert "configs/flow.py --config.data.dataset=pairs" in printed
+    assert "configs/flow.py:mini --config.data.dataset=pairs" in printed
     data = data_lib.build_data(
         dataset="pairs",
         data_dir=str(tmp_path / "data"),

@@ -71,10 +71,12 @@ def test_lines_before_the_columns_names_may_be_empty(tmp_path):
 def test_without_classes_the_command_fills_gaps(tmp_path, capsys):
     (tmp_path / "a.csv").write_text("text\n" + "\n".join(f"text {i}" for i in range(30)))
     prepare("text_table", tmp_path / "a.csv", tmp_path / "data", "--label=")
-    assert "configs/masked_text.py --config.data.dataset=a" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "configs/masked_text.py:mini --config.data.dataset=a" in out
+    assert "What was left out" not in out
 
 
-def test_lines_that_can_t_be_used_are_left_out_and_told(tmp_path):
+def test_lines_that_can_t_be_used_are_left_out_and_told(tmp_path, capsys):
     path = tmp_path / "some.csv"
     good = csv([(f"text {i}", str(i % 2)) for i in range(20)])
     path.write_text(good + "one column\n,0\nlast,\n")
@@ -84,6 +86,7 @@ def test_lines_that_can_t_be_used_are_left_out_and_told(tmp_path):
     assert re.search(r'"some.csv, line 22",.*wrong count,False,1 columns; expected 2', report)
     assert re.search(r'"some.csv, line 23",.*empty text,False,nothing in \'text\'', report)
     assert re.search(r'"some.csv, line 24",.*no label,False,nothing in \'label\'', report)
+    assert f"What was left out, or is odd: {builder.data_path}" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -97,7 +97,10 @@ def place(
     spare = [whole - wanted for whole, wanted in zip(size, field.image_size, strict=True)]
     if min(spare) < 0:
         expected = " x ".join(map(str, field.image_size[::-1]))
-        detail = f"{size[1]} x {size[0]} pixels; expected at least {expected}"
+        detail = (
+            f"{size[1]} x {size[0]} pixels; expected at least {expected}, the image_size of "
+            "config.data.fields"
+        )
         raise errors.BadDataError("too small", detail)
     first, mirrored = [x // 2 for x in spare], False
     if training:
