@@ -19,6 +19,7 @@ import numpy as np
 
 from perceiver_jax import attention_pictures
 from perceiver_jax import config as config_lib
+from perceiver_jax.data import inference
 from perceiver_jax.exporting import onnx_file, programs
 
 NPM = "npm"  # Instead of a folder of onnxruntime-web: fetch it.
@@ -141,6 +142,28 @@ def read_examples(paths: Iterable[pathlib.Path]) -> Files:
             )
         found[path.name] = path.read_bytes()
     return found
+
+
+def check_examples(run: Any, paths: Iterable[pathlib.Path]) -> None:
+    """Reads files as they are read for a prediction.
+
+    The page takes a file as the whole example if it can be one, else as the first input, or, of two
+    frames, as one of them.
+
+    Raises:
+      UserError: the model can't read one.
+    """
+    inputs = {name: field for name, field in run.fields.items() if not field.is_target}
+    first, *_ = inputs
+    if not {field.feature for field in inputs.values()} <= {"audio", "video"}:
+        inputs = {first: inputs[first]}
+    is_pair = inputs[first].feature == "frames"
+    reader = inference.make_reader(inputs, may_lack=[x for x in run.may_lack if x in inputs])
+    for number, path in enumerate(paths):
+        if is_pair:
+            inference.read_pair(number, inference.Example(str(path), (path, path)), first)
+        else:
+            reader.read(number, inference.Example(str(path), path))
 
 
 def _page() -> Files:

@@ -66,13 +66,15 @@ def export(
 
     Raises:
       UserError: if the folder holds something, a package for ONNX is lacking, the page can't show
-        the model, the run is of a baseline, or onnxruntime-web or an example is not there.
+        the model, the run is of a baseline, onnxruntime-web or an example is not there, or the
+        model can't read an example.
     """
     write.check_empty(folder)  # Before what takes time.
     if onnx or static_demo is not None:
         onnx_file.check_packages()
     given = demo.read_examples(map(pathlib.Path, examples))
     baselines.check_perceiver(run.config.model.encoder, "An export")
+    demo.check_examples(run, map(pathlib.Path, examples))
     runtime = None
     if static_demo is not None:
         demo.check(run)

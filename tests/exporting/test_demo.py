@@ -184,6 +184,37 @@ def test_examples_are_checked_before_anything_is_computed(tmp_path):
         exporting.export(None, tmp_path / "out", examples=sorted(tmp_path.glob("*/x.png")))
 
 
+@pytest.mark.parametrize(
+    ("recipe", "name"),
+    [
+        ("imagenet.py:mini", "bad.png"),
+        ("imagenet.py:mini", "notes.md"),
+        ("flow.py:mini", "bad.png"),
+        ("audioset.py:mini", "good.png"),
+    ],
+)
+def test_an_example_that_the_model_can_not_read_is_refused_before_anything_is_written(
+    run_of, examples, recipe, name
+):
+    with pytest.raises(config_lib.UserError, match=rf"^Can't read {examples / name}: .*Correct it"):
+        exporting.export(run_of(recipe), examples / "out", examples=[examples / name])
+    assert not (examples / "out").exists()
+
+
+@pytest.mark.parametrize("recipe", ["imagenet.py:mini", "flow.py:mini"])
+def test_a_picture_is_an_example_for_a_model_of_pictures_or_of_pairs(run_of, examples, recipe):
+    demo.check_examples(run_of(recipe), [examples / "good.png"])
+
+
+@pytest.fixture
+def examples(tmp_path):
+    """A folder with a file that is a picture, and some that are none."""
+    (tmp_path / "good.png").write_bytes(photograph(1, file_format="png"))
+    (tmp_path / "bad.png").write_text("no picture")
+    (tmp_path / "notes.md").write_text("# Notes")
+    return tmp_path
+
+
 def _fake_npm(folder, script):
     npm = folder / "npm"
     npm.write_text(f"#!/bin/sh\n{script}\n")
