@@ -20,6 +20,7 @@ _HEADER_SECONDS = 15.0  # Until a connection has sent the header of a request.
 _MORE_SECONDS = 0.5
 _LAST_SECONDS = 0.5  # For requests that are on their way when the server ends.
 _IDLE_SECONDS = 30  # That a connection is kept between two requests.
+_PORTS = config.Range(0, 2**16 - 1, whole=True)
 _MAX_HEADER = 32 * 2**10  # Bytes.
 _BACKLOG = 2048
 _END = b"content-length: 0\r\nconnection: close\r\n\r\n"
@@ -93,6 +94,7 @@ def listen(host: str, port: int) -> socket.socket:
     Raises:
         UserError: it can't.
     """
+    config.check({"port": port}, port=_PORTS)
     try:
         (family, *_, address), *_ = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE

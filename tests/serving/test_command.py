@@ -91,6 +91,8 @@ def _refuses(port):
         (["--model=x", "--queue=0"], "queue is 0; expected at least 1"),
         (["--model=x", "--processes=0"], "processes is 0; expected at least 1"),
         (["--model=x", "--batch_wait_ms=-1"], "batch_wait_ms is -1"),
+        (["--model=x", "--port=99999"], "port is 99999; expected at least 0 and at most 65535. Ch"),
+        (["--model=x", "--port=-5"], "port is -5; expected at least 0 and at most 65535. Change"),
         (["--model=x", "--host=no.such.host.invalid"], "Can't listen at host 'no.such"),
     ],
 )
