@@ -55,7 +55,7 @@ class Service:
         self.run, self.limits, self.state = run, limits, "warming up"
         self.metrics = metrics.Metrics(tuple(sorted(set(batch_sizes))))
         compute = functools.partial(predictions.compute, run)
-        self._batcher = batching.Batcher(compute, batch_sizes, batch_wait, self.metrics.batch)
+        self._batcher = batching.Batcher(compute, batch_sizes, batch_wait, self._observe)
         self._decoder = decoding.Decoder(run, limits, num_processes)
         self._num_processes, self._with_page = num_processes, with_page
         self._readers = futures.ThreadPoolExecutor(num_processes, "reads")
@@ -100,6 +100,11 @@ class Service:
         self._readers.shutdown(cancel_futures=True)
         self._others.shutdown(cancel_futures=True)
         self._decoder.end()
+
+    def _observe(self, *batch: Any) -> None:
+        """Counts a batch, of requests alone: there are none before the model is warm."""
+        if self.state != "warming up":
+            self.metrics.batch(*batch)
 
     def _zeros(self) -> dict[str, np.ndarray]:
         """A row like those of requests."""

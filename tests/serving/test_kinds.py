@@ -19,6 +19,10 @@ from tests.serving.test_bodies import as_json, form
 
 MEAN = (0.5, 0.5, 0.5)
 CLASSES = ("walking", "running", "sitting")
+MEASURED = [
+    f"perceiver_{name}_count"
+    for name in ("batch_rows", "batch_wait_seconds", "decode_seconds", "model_seconds")
+]
 
 
 @contextlib.contextmanager
@@ -104,6 +108,20 @@ def test_clips_and_their_arrays_in_json_are_read(clip):
         as_sent(run.predict(given, num_windows=3)),
         as_sent(run.predict(clip, num_windows=3)),
     ]
+
+
+def test_what_is_measured_is_of_requests_alone():
+    run = small.Stub(small.three_classes, CLASSES, text={"kind": "text", "max_length": 11})
+
+    def measured(served):
+        lines = (line.split() for line in served.metrics.text().decode().splitlines())
+        return {name: float(x) for name, x, *_ in lines if name in MEASURED}
+
+    with service_of(run) as served:
+        served.warm_up()
+        assert measured(served) == dict.fromkeys(MEASURED, 0)
+        asyncio.run(served.predict(*as_json("x")))
+        assert measured(served) == dict.fromkeys(MEASURED, 1)
 
 
 def test_shapes_are_read():
