@@ -3,7 +3,8 @@
     limits     what a request may cost
     decoding   files and arrays -> rows of a batch, in processes with limits
     batching   rows of many requests -> batches of few sizes, computed by one thread
-    inputs     a request's body -> examples as of `Run.prepare`
+    bodies     a request's body -> examples as of `Run.prepare`
+    parameters what is behind the `?` of its address, as far as the model has a use for it
     answers    what is predicted -> JSON
     service    all of them together; app has the routes, running the server itself
 

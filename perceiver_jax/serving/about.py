@@ -24,6 +24,7 @@ def describe(run: Any, limits: limits_lib.Limits, examples: list[str]) -> Json:
     """
     inputs = {name: field for name, field in run.fields.items() if not field.is_target}
     features = {field.feature for field in inputs.values()}
+    outputs = [_output(run, name) for name in run.config.model.outputs]
     label = over_time.label_of(run)
     modes = "parts" if over_time.num_parts(run) > 1 else "windows"
     return {
@@ -32,7 +33,8 @@ def describe(run: Any, limits: limits_lib.Limits, examples: list[str]) -> Json:
         "inputs": [_input(run, name, field) for name, field in inputs.items()],
         # Whether one file can hold all of them.
         "one_file": len(inputs) == 1 or features <= {"audio", "video"},
-        "outputs": [_output(run, name) for name in run.config.model.outputs],
+        "outputs": outputs,
+        "arrays": any(x["kind"] not in ("classes", "text") for x in outputs),
         "windows": any(field.has_windows for field in inputs.values()),
         "over_time": modes if label else None,
         "layers": looking.cross_attends(run),

@@ -8,7 +8,7 @@ import json
 import logging
 import mimetypes
 import pathlib
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import fastapi
 from fastapi import responses
@@ -16,22 +16,12 @@ from fastapi import responses
 import perceiver_jax
 from perceiver_jax import config
 from perceiver_jax.serving import about, batching, decoding, documentation, guard, metrics, service
+from perceiver_jax.serving import parameters as parameters_lib
 
 _LOGGER = logging.getLogger(__name__)
 _PAGE = pathlib.Path(__file__).parent / "page"
 _TYPES = {".css": "text/css", ".html": "text/html", ".js": "text/javascript"}
 _BUSY = (batching.ExpiredError, batching.StoppedError)
-
-Layer = Annotated[int | None, fastapi.Query(description="a cross-attend; the last if not given")]
-Best = Annotated[int, fastapi.Query(ge=1, le=config.MAX_INT, description="how many classes")]
-Picture = Annotated[
-    int | None, fastapi.Query(ge=0, description="the number of one, to get it as image/png")
-]
-Up = Annotated[Literal["y", "z"], fastapi.Query(description="the vertical axis of points")]
-Arrays = Annotated[
-    Literal["lists", "npy", "png"], fastapi.Query(description="how arrays are answered")
-]
-Windows = Annotated[int, fastapi.Query(ge=1, le=config.MAX_INT, description="of each example")]
 
 
 def build_app(
@@ -62,7 +52,7 @@ def build_app(
     )
     for kind in (config.UserError, decoding.RefusedError, decoding.BrokenError, *_BUSY):
         app.add_exception_handler(kind, _on_error)
-    _add_answers(app, served, documentation.body(described))
+    _add_answers(app, served, described)
     _add_state(app, served, described)
     if demo:
         _add_files(app, examples)
@@ -70,27 +60,29 @@ def build_app(
     return guard.Guard(app, served.limits, served.metrics, lambda: served.state, paths, hosts)
 
 
-def _add_answers(app: fastapi.FastAPI, served: service.Service, body: dict[str, Any]) -> None:
-    kinds = {"openapi_extra": body, "responses": documentation.answers()}
+def _add_answers(app: fastapi.FastAPI, served: service.Service, described: dict[str, Any]) -> None:
+    parameters = parameters_lib.Parameters(served.run, described)
 
-    @app.post("/predict", **kinds)
-    async def predict(
-        request: fastapi.Request,
-        k: Best = 5,
-        num_windows: Windows = 1,
-        up: Up = "y",
-        arrays: Arrays = "lists",
-    ) -> fastapi.Response:
+    def post(path: str) -> Callable[[Callable], Callable]:
+        # FastAPI reads no parameters: what it says of wrong ones is a list, not a sentence.
+        extra = documentation.body(described) | {"parameters": parameters.documented(path)}
+        return app.post(path, openapi_extra=extra, responses=documentation.answers())
+
+    def options(request: fastapi.Request) -> dict[str, Any]:
+        return parameters.read(request.scope["path"], request.query_params.multi_items())
+
+    @post("/predict")
+    async def predict(request: fastapi.Request) -> fastapi.Response:
         """What each example is, by name of the output: what `Run.predict` answers."""
-        options = {"k": k, "num_windows": num_windows, "up": up, "arrays": arrays}
-        return _json({"predictions": await served.predict(*await _content(request), **options)})
+        given = options(request)
+        return _json({"predictions": await served.predict(*await _content(request), **given)})
 
-    @app.post("/attention", **kinds)
-    async def attention(
-        request: fastapi.Request, layer: Layer = None, up: Up = "y", picture: Picture = None
-    ) -> fastapi.Response:
+    @post("/attention")
+    async def attention(request: fastapi.Request) -> fastapi.Response:
         """What a cross-attend looks at in one example: pictures, PNG files in base64."""
-        found = await served.look(*await _content(request), layer, up)
+        given = options(request)
+        picture = given.pop("picture")
+        found = await served.look(*await _content(request), **given)
         if picture is None:
             return _json(found)
         if picture >= (count := len(found["pictures"])):
@@ -98,9 +90,10 @@ def _add_answers(app: fastapi.FastAPI, served: service.Service, body: dict[str, 
         png = base64.b64decode(found["pictures"][picture]["png"])
         return responses.Response(png, media_type="image/png")
 
-    @app.post("/over_time", **kinds)
+    @post("/over_time")
     async def over_time(request: fastapi.Request) -> fastapi.Response:
         """What the latents make of one recording over time: probabilities of classes."""
+        options(request)  # There are none.
         return _json(await served.over_time(*await _content(request)))
 
 

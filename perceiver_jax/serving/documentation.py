@@ -17,6 +17,11 @@ _BASE64 = {
     "description": "the contents of a file",
 }
 _NUMBERS = {"type": "array", "items": {}, "description": "numbers, nested as the array is"}
+_PROBLEM = {
+    "type": "object",
+    "properties": {"detail": {"type": "string"}},
+    "required": ["detail"],
+}
 _ERRORS = {
     408: "The request did not come in time.",
     413: "It is too large.",
@@ -65,7 +70,8 @@ def body(described: Json) -> Json:
 
 def answers() -> dict[int | str, Json]:
     """Returns what OpenAPI says of answers that are none."""
-    return {status: {"description": text} for status, text in _ERRORS.items()}
+    content = {bodies.JSON: {"schema": _PROBLEM}}
+    return {status: {"description": text, "content": content} for status, text in _ERRORS.items()}
 
 
 def page(schema: Json) -> str:

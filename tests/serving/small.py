@@ -55,7 +55,7 @@ def classifier(name, field, section, class_names, **encoder):
 class Stub:
     """What is asked of a run, without a model: outputs are a function of a batch."""
 
-    hidden, may_lack = [], ()
+    hidden, may_lack, workdir = [], (), pathlib.Path("nowhere")
     task = types.SimpleNamespace(
         predict=lambda outputs: outputs, outputs={"label": 3}, description="a stub"
     )

@@ -209,6 +209,21 @@ def test_digits_of_the_data_set_are_sent_as_they_are(open_page, server, files, s
         answer_of(page)
 
 
+def test_how_arrays_are_answered_is_asked_of_a_model_that_gives_some(open_page, server):
+    page, asked = open_page(server), []
+    page.on("request", lambda request: asked.append(request.url))
+    draw(page)
+    answer_of(page)
+    assert f"{server.url}/predict" in asked
+    described = server.client.get("/model").json() | {"arrays": True}
+    page.route("**/model", lambda route: route.fulfill(json=described))
+    page.reload()
+    page.wait_for_selector("#answer[data-ready]")
+    draw(page)
+    page.wait_for_selector("#problem:not([hidden])")
+    assert asked[-1] == f"{server.url}/predict?arrays=png"
+
+
 def test_what_can_not_be_read_is_said(open_page, server):
     page = open_page(server)
     page.locator("input[type=file]").first.set_input_files(

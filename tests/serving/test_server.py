@@ -112,9 +112,20 @@ def test_openapi_and_its_page_name_the_inputs_and_load_nothing_else(server):
     examples = content["application/json"]["schema"]["properties"]["examples"]
     assert list(examples["items"]["properties"]) == ["image"]
     page = server.client.get("/docs")
-    assert "POST /predict" in page.text and "num_windows" in page.text
+    assert "POST /predict" in page.text and "how many classes" in page.text
     assert not re.search("(src|href)=[\"']?(http|//)", page.text)
     assert "default-src 'none'" in page.headers["content-security-policy"]
+
+
+def test_openapi_has_the_parameters_that_the_model_has_a_use_for_and_how_it_refuses(server):
+    paths = server.client.get("/openapi.json").json()["paths"]
+    posted = {name: path["post"] for name, path in paths.items() if "post" in path}
+    listed = {n: [x["name"] for x in route["parameters"]] for n, route in posted.items()}
+    assert listed == {"/predict": ["k"], "/attention": ["layer", "picture"], "/over_time": []}
+    (k,) = posted["/predict"]["parameters"]
+    assert k["schema"] == {"type": "integer", "minimum": 1, "maximum": 2**31 - 1, "default": 5}
+    refused = posted["/predict"]["responses"]["422"]["content"]["application/json"]["schema"]
+    assert refused["properties"] == {"detail": {"type": "string"}}
 
 
 def test_pictures_of_attention_are_png_files(server, files):
@@ -195,6 +206,22 @@ def test_no_path_or_address_is_opened(server, path):
     assert "never opened" in answer.json()["detail"]
     for place in ("/page/../app.py", "/page/%2e%2e%2fapp.py", f"/examples/{path}", "/page/app.py"):
         assert server.client.get(place).status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ("predict?k=0", "k is 0; expected at least 1. Change it."),
+        ("predict?k=x", "k is 'x'; expected a whole number, at least 1. Change it."),
+        ("predict?kk=2", "Unknown parameter 'kk'; expected one of ['k']. Did you mean 'k'?"),
+        ("attention?layer=", "layer is ''; expected a whole number, at least 0. Change it."),
+        ("attention?k=2", "Unknown parameter 'k'; expected one of ['layer', 'picture']."),
+        ("over_time?k=2", "Unknown parameter 'k'; expected none. Leave it out."),
+    ],
+)
+def test_a_wrong_parameter_is_refused_in_a_sentence(server, files, asked, said):
+    answer = server.client.post(f"/{asked}", files=parts(files[:1]))
+    assert (answer.status_code, answer.json()) == (422, {"detail": said})
 
 
 def test_wrong_options_and_routes_are_refused(server, files):

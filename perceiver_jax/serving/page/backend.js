@@ -4,16 +4,20 @@
 // Inputs are an object by name: a Blob (the contents of a file), a string, numbers in arrays, or two
 // Blobs. The name `file` stands for all inputs, in one file.
 
+let query = ""; // Of questions for a prediction.
+
 /** What the model takes and gives, see perceiver_jax/serving/about.py. */
 export async function describe() {
   const answer = await fetch("model");
   if (!answer.ok) throw new Error("The model does not answer.");
-  return answer.json();
+  const model = await answer.json();
+  query = model.arrays ? "?arrays=png" : "";
+  return model;
 }
 
 /** The prediction, by name of the output. */
 export async function predict(inputs) {
-  const found = await post("predict?arrays=png", inputs);
+  const found = await post(`predict${query}`, inputs);
   return found.predictions[0];
 }
 
