@@ -97,7 +97,8 @@ class Guard:
         try:
             self._check_source(dict(scope["headers"]))
             if scope["method"] in ("GET", "HEAD"):
-                await self._app(scope, receive, send_with_headers)
+                # The server sends no body of what came to it as HEAD.
+                await self._app(scope | {"method": "GET"}, receive, send_with_headers)
             else:
                 await self._take(scope, receive_noting_the_end, send_with_headers)
         except _Refused as refused:

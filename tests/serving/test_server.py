@@ -128,6 +128,13 @@ def test_openapi_has_the_parameters_that_the_model_has_a_use_for_and_how_it_refu
     assert refused["properties"] == {"detail": {"type": "string"}}
 
 
+@pytest.mark.parametrize("path", ["/", "/health", "/model", "/nowhere"])
+def test_head_is_answered_as_get_without_a_body(server, path):
+    head, get = server.client.head(path), server.client.get(path)
+    assert head.status_code == get.status_code and not head.content
+    assert head.headers["content-length"] == get.headers["content-length"] == str(len(get.content))
+
+
 def test_pictures_of_attention_are_png_files(server, files):
     answer = server.client.post("/attention?layer=0", files=parts(files[:1])).json()
     assert [(x["input"], x["of"].split()[0]) for x in answer["pictures"]] == [
