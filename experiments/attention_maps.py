@@ -39,8 +39,8 @@ class Example(NamedTuple):
 
 def main(argv: list[str]) -> None:
     """Runs the command."""
-    flags = cli.parse_with_files(_parser(), argv)
     with cli.user_errors_end_the_program():
+        flags = cli.parse_with_files(_parser(), argv)
         _check(flags)
         from perceiver_jax.pretrained import load  # Here, for it takes seconds.
 
@@ -99,8 +99,8 @@ def draw(run: Any, flags: argparse.Namespace) -> int:
     return int(num_errors > 0)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser() -> cli.Parser:
+    parser = cli.Parser(
         "python -m experiments.attention_maps", description=__doc__.partition("\n")[0]
     )
     parser.add_argument(

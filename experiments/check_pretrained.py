@@ -9,7 +9,6 @@ have it, and the likeliest classes of another one for you to judge; of the flow 
 a photograph that was moved; of the multimodal one, how well it reconstructs moving photographs.
 """
 
-import argparse
 from collections.abc import Iterator
 import pathlib
 import sys
@@ -57,7 +56,7 @@ Finding = tuple[str, str, str, bool | None]  # What, expected, got, whether that
 
 def main(argv: list[str]) -> None:
     """Runs the command; the exit code is 1 if something is not as published."""
-    parser = argparse.ArgumentParser(
+    parser = cli.Parser(
         "python -m experiments.check_pretrained", description=__doc__.partition("\n")[0]
     )
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(PARAMETERS)}")

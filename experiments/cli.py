@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import contextlib
 import errno
 import io
+import itertools
 import os
 import pathlib
 import re
@@ -21,6 +22,8 @@ from perceiver_jax import config_file
 if TYPE_CHECKING:
     from perceiver_jax import classical
 
+_FLAG = re.compile(r"-(?!\d|\.\d|$)")  # How it begins; a number, and `-` alone, are values.
+
 # What a disk, a directory or its owner can be in the way with.
 _UNWRITABLE = (
     *(errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO),
@@ -28,8 +31,51 @@ _UNWRITABLE = (
 )
 
 
+class Parser(argparse.ArgumentParser):
+    """A command's flags, of which a mistake is a UserError instead of a page of usage.
+
+    Flags are typed in full: an abbreviation would change its meaning with the next flag.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        """Takes what argparse does."""
+        super().__init__(*args, allow_abbrev=False, **kwargs)
+
+    def parse_known_args(self, args=None, namespace=None):
+        """Parses words; refuses an unknown flag first, which is why another one is missing."""
+        args = list(sys.argv[1:] if args is None else args)
+        for word in itertools.takewhile(lambda word: word not in ("--", "-h", "--help"), args):
+            if self._subparsers is not None and not word.startswith("-"):
+                break  # A command, whose own parser takes the rest.
+            self._check_flag(word)
+        return super().parse_known_args(args, namespace)
+
+    def error(self, message: str) -> NoReturn:
+        """What argparse calls when something is wrong."""
+        message = config_lib.said(message)
+        end = "" if message.endswith("?") else "."
+        raise config_lib.UserError(f"{message[:1].upper()}{message[1:]}{end} See --help.")
+
+    def _check_flag(self, word: str) -> None:
+        flag = word.partition("=")[0]
+        # The rest is what argparse takes for a value, too.
+        if flag in self._option_string_actions or not _FLAG.match(word) or " " in word:
+            return
+        if self._subparsers is not None:
+            self.error(f"Got {flag} before a command; expected the command first")
+        hint = config_lib.did_you_mean(flag, self._option_string_actions)
+        self.error(f"Unknown flag {flag!r}.{hint}")
+
+    def _check_value(self, action: argparse.Action, value: Any) -> None:
+        """Argparse's own, with a suggestion."""
+        if action.choices is not None and value not in action.choices:
+            known = list(action.choices)
+            hint = config_lib.did_you_mean(value, known)
+            raise argparse.ArgumentError(action, f"got {value!r}; expected one of {known}.{hint}")
+
+
 def parse_command_line(
-    parser: argparse.ArgumentParser,
+    parser: Parser,
     argv: Sequence[str],
     loading: Callable[[], contextlib.AbstractContextManager] = contextlib.nullcontext,
 ) -> tuple[argparse.Namespace, ml_collections.ConfigDict]:
@@ -44,7 +90,7 @@ def parse_command_line(
       The other flags, and the config with its overrides, locked.
 
     Raises:
-      UserError: if the config can't be loaded, or an override doesn't fit it.
+      UserError: for a mistake in flags, if the config can't be loaded, or an override doesn't fit.
     """
     parser.add_argument(
         "--config",
@@ -54,19 +100,13 @@ def parse_command_line(
     )
     parser.epilog = "Any key of the config can be set: --config.train.steps=1000"
     words, overrides = split_overrides(argv)
-    parser.error = _refuse
-    flags, unknown = parser.parse_known_args(words)
-    if unknown:
-        known = re.findall(r"--\w+", parser.format_usage())
-        raise config_lib.UserError(
-            config_lib.unknown("flag", unknown[0].partition("=")[0], known, known)
-        )
+    flags = parser.parse_args(words)
     config_file.find(flags.config)  # Before anything that takes time.
     with loading():
         return flags, config_file.load_config(flags.config, overrides)
 
 
-def parse_with_files(parser: argparse.ArgumentParser, argv: Sequence[str]) -> argparse.Namespace:
+def parse_with_files(parser: Parser, argv: Sequence[str]) -> argparse.Namespace:
     """Parses a command line whose `files` may stand among flags; all words behind `--` are files.
 
     Args:
@@ -221,8 +261,3 @@ def user_errors_end_the_program() -> Iterator[None]:
         return
     print(f"Error: {message}", file=sys.stderr)
     sys.exit(2)
-
-
-def _refuse(message: str) -> NoReturn:
-    """What argparse calls instead of printing its usage."""
-    raise config_lib.UserError(f"{message[:1].upper()}{config_lib.said(message[1:])}. See --help.")

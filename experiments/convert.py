@@ -8,7 +8,6 @@ parameters by their own names, of every model; `--config.init.source=FOLDER` and
 `perceiver_jax.load_pretrained` read them back.
 """
 
-import argparse
 import pathlib
 import sys
 
@@ -19,9 +18,7 @@ _FORMATS = ("port", "safetensors")
 
 def main(argv: list[str]) -> None:
     """Runs the command."""
-    parser = argparse.ArgumentParser(
-        "python -m experiments.convert", description=__doc__.partition("\n")[0]
-    )
+    parser = cli.Parser("python -m experiments.convert", description=__doc__.partition("\n")[0])
     parser.add_argument(
         "--source", required=True, help="a workdir, a file or folder of weights, a released name"
     )
@@ -32,8 +29,8 @@ def main(argv: list[str]) -> None:
         choices=("authors", "port"),
         help="whose code a released model computes as; see docs/pretrained.md",
     )
-    flags = parser.parse_args(argv)
     with cli.user_errors_end_the_program():
+        flags = parser.parse_args(argv)
         cli.check_place("output", flags.output, may_be_there=False)
         from perceiver_jax.pretrained import load, write  # Here, for they take seconds.
 

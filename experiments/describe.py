@@ -5,7 +5,6 @@
 Nothing is compiled, and the data set need not be there.
 """
 
-import argparse
 import json
 import sys
 from typing import Any
@@ -20,9 +19,7 @@ from perceiver_jax import config_file
 
 def main(argv: list[str]) -> None:
     """Runs the command."""
-    parser = argparse.ArgumentParser(
-        "python -m experiments.describe", description=__doc__.partition("\n")[0]
-    )
+    parser = cli.Parser("python -m experiments.describe", description=__doc__.partition("\n")[0])
     parser.add_argument("--json", action="store_true", help="for scripts")
     with cli.user_errors_end_the_program():
         flags, config = cli.parse_command_line(parser, argv)

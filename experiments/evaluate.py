@@ -7,7 +7,6 @@ Reads `config.json` and the newest checkpoint of the workdir; writes there what 
 `per_number.json` of numbers.
 """
 
-import argparse
 import pathlib
 import sys
 
@@ -18,9 +17,7 @@ from perceiver_jax import workdir
 
 def main(argv: list[str]) -> None:
     """Runs the command."""
-    parser = argparse.ArgumentParser(
-        "python -m experiments.evaluate", description=__doc__.partition("\n")[0]
-    )
+    parser = cli.Parser("python -m experiments.evaluate", description=__doc__.partition("\n")[0])
     parser.add_argument("--workdir", type=pathlib.Path, required=True, help="of a training run")
     compilation_cache.add_flag(parser)
     parser.add_argument(
@@ -29,8 +26,8 @@ def main(argv: list[str]) -> None:
         help="evaluate on other data than those of the run; see docs/resuming.md",
     )
     cli.add_baseline_flag(parser)
-    flags = parser.parse_args(argv)
     with cli.user_errors_end_the_program():
+        flags = parser.parse_args(argv)
         cli.check_place("workdir", flags.workdir)
         config = workdir.read(flags.workdir)  # Before JAX is imported, which takes seconds.
         compilation_cache.use(flags.compilation_cache, flags.workdir)

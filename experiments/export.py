@@ -12,7 +12,6 @@ With `--onnx` there is an ONNX file, too; of a model that can't have one it says
 visitor's browser by onnxruntime-web: from a folder, or fetched by npm.
 """
 
-import argparse
 import pathlib
 import sys
 
@@ -21,9 +20,7 @@ from experiments import cli
 
 def main(argv: list[str]) -> None:
     """Runs the command."""
-    parser = argparse.ArgumentParser(
-        "python -m experiments.export", description=__doc__.partition("\n")[0]
-    )
+    parser = cli.Parser("python -m experiments.export", description=__doc__.partition("\n")[0])
     parser.add_argument(
         "--workdir",
         required=True,
@@ -45,8 +42,8 @@ def main(argv: list[str]) -> None:
         help="write a page that runs the model in a browser; onnxruntime-web is fetched by npm, or "
         "is in FOLDER, such as node_modules/onnxruntime-web",
     )
-    flags = parser.parse_args(argv)
     with cli.user_errors_end_the_program():
+        flags = parser.parse_args(argv)
         cli.check_place("output", flags.output, may_be_there=False)
         from perceiver_jax import exporting  # Here, for they take seconds.
         from perceiver_jax.pretrained import load

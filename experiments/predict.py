@@ -30,10 +30,11 @@ _FEW = 8  # Of weights, of which that is not known.
 
 def main(argv: list[str]) -> None:
     """Runs the command."""
-    flags = cli.parse_with_files(_parser(), argv)
-    with cli.user_errors_end_the_program(), _ending_soon():
-        _check(flags)
-        sys.exit(predict(flags))
+    with cli.user_errors_end_the_program():
+        flags = cli.parse_with_files(_parser(), argv)
+        with _ending_soon():
+            _check(flags)
+            sys.exit(predict(flags))
 
 
 def predict(flags: argparse.Namespace) -> int:
@@ -63,10 +64,8 @@ def predict(flags: argparse.Namespace) -> int:
     return _at_once(flags, run, outputs, options, examples, total)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        "python -m experiments.predict", description=__doc__.partition("\n")[0]
-    )
+def _parser() -> cli.Parser:
+    parser = cli.Parser("python -m experiments.predict", description=__doc__.partition("\n")[0])
     parser.add_argument(
         "--workdir",
         required=True,

@@ -70,7 +70,7 @@ def main(argv: list[str]) -> None:
 
 
 def _parse(argv: list[str]) -> tuple[argparse.Namespace, Any]:
-    parser = argparse.ArgumentParser(
+    parser = cli.Parser(
         "python -m experiments.prepare_data", description=__doc__.partition("\n")[0]
     )
     kinds = parser.add_subparsers(dest="kind", required=True, metavar="KIND")

@@ -9,7 +9,6 @@ r"""Answers over HTTP what a trained model predicts of what is sent.
 or Ctrl-C: what is accepted is answered.
 """
 
-import argparse
 import dataclasses
 import ipaddress
 import pathlib
@@ -37,9 +36,7 @@ _LOCAL = ("localhost", "127.0.0.1", "[::1]")  # In the header Host.
 
 def main(argv: list[str]) -> None:
     """Runs the command."""
-    parser = argparse.ArgumentParser(
-        "python -m experiments.serve", description=__doc__.partition("\n")[0]
-    )
+    parser = cli.Parser("python -m experiments.serve", description=__doc__.partition("\n")[0])
     parser.add_argument(
         "--model", required=True, help="an exported folder, a workdir, weights or a released name"
     )

@@ -6,7 +6,6 @@
 Writes one image for each input, and audio as wav files.
 """
 
-import argparse
 from collections.abc import Iterator, Mapping, Sequence
 import contextlib
 import dataclasses
@@ -26,9 +25,7 @@ MAX_EXAMPLES = 64
 
 def main(argv: list[str]) -> None:
     """Runs the command."""
-    parser = argparse.ArgumentParser(
-        "python -m experiments.show_data", description=__doc__.partition("\n")[0]
-    )
+    parser = cli.Parser("python -m experiments.show_data", description=__doc__.partition("\n")[0])
     parser.add_argument(
         "--out", type=pathlib.Path, help="where the files go; default: runs/EXPERIMENT/data"
     )

@@ -26,9 +26,7 @@ _LIBRARIES = ("perceiver_jax.runs", "perceiver_jax.data.pipeline")
 
 def main(argv: list[str]) -> None:
     """Runs the command."""
-    parser = argparse.ArgumentParser(
-        "python -m experiments.train", description=__doc__.partition("\n")[0]
-    )
+    parser = cli.Parser("python -m experiments.train", description=__doc__.partition("\n")[0])
     parser.add_argument(
         "--workdir", type=pathlib.Path, help="where results go; default: runs/EXPERIMENT"
     )

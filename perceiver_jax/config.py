@@ -124,8 +124,10 @@ def unknown(what: str, got: str, names: Iterable[str], shown: Iterable[str]) -> 
 
 
 def did_you_mean(got: Any, known: Iterable[str], cutoff: float = 0.6) -> str:
-    """The question whether the nearest known name was meant; empty if none is near."""
-    nearest = difflib.get_close_matches(str(got), known, 1, cutoff)
+    """The question whether the nearest known name, or one it begins, was meant; '' if none is."""
+    known, got = list(known), str(got)
+    nearest = difflib.get_close_matches(got, known, 1, cutoff)
+    nearest += [name for name in known if got and name.startswith(got)]
     return f" Did you mean {nearest[0]!r}?" if nearest else ""
 
 

@@ -17,9 +17,9 @@ from perceiver_jax import config as config_lib
 ROOT = pathlib.Path(__file__).parents[2]
 
 
-def make_parser(name: str, doc: str, repeats: int) -> argparse.ArgumentParser:
+def make_parser(name: str, doc: str, repeats: int) -> cli.Parser:
     """Returns the parser of a command, which knows `--repeats` and `--json`."""
-    parser = argparse.ArgumentParser(
+    parser = cli.Parser(
         f"python -m experiments.benchmarks.{name}", description=doc.partition("\n")[0]
     )
     parser.add_argument(

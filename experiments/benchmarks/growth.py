@@ -33,8 +33,8 @@ def main(argv: list[str]) -> None:
     step.add_peer_flags(parser)
     parser.set_defaults(json=pathlib.Path("runs/growth.json"), mode="train", batch_size=1)
     parser.add_argument("--largest", type=command.positive, default=2**20, help="inputs")
-    flags = parser.parse_args(argv)
     with cli.user_errors_end_the_program():
+        flags = parser.parse_args(argv)
         result = measure(flags)
         command.write(result, flags.json)
         picture = flags.json.with_suffix(".png")

@@ -37,7 +37,7 @@ CONFIDENCE = 0.95
 
 def main(argv: list[str]) -> None:
     """Runs the command."""
-    parser = argparse.ArgumentParser(
+    parser = cli.Parser(
         "python -m experiments.benchmarks.miniature", description=__doc__.partition("\n")[0]
     )
     parser.add_argument("--workdir", type=pathlib.Path, required=True, help="where all runs go")
@@ -48,8 +48,8 @@ def main(argv: list[str]) -> None:
         "--no_training", action="store_true", help="write the table of what is there"
     )
     compilation_cache.add_flag(parser)
-    flags = parser.parse_args(argv)
     with cli.user_errors_end_the_program():
+        flags = parser.parse_args(argv)
         for table in flags.only:
             config_lib.check_known("table", table, tables)
         cli.check_place("workdir", flags.workdir)

@@ -9,7 +9,6 @@ writes each as the port does, loads it here, compares the logits, writes it from
 what the port makes of that.
 """
 
-import argparse
 from collections.abc import Callable, Mapping, Sequence
 import gc
 import json
@@ -296,13 +295,13 @@ def _surroundings(frames: np.ndarray) -> np.ndarray:
 
 def main(argv: list[str]) -> None:
     """Runs the command."""
-    parser = argparse.ArgumentParser(
+    parser = cli.Parser(
         "python -m experiments.benchmarks.port", description=__doc__.partition("\n")[0]
     )
     parser.add_argument("--check", nargs="*", metavar="NAME", help="released models, at full size")
     parser.add_argument("--fixtures", type=pathlib.Path, help="write those of the tests here")
-    flags = parser.parse_args(argv)
     with cli.user_errors_end_the_program():
+        flags = parser.parse_args(argv)
         cli.check_place("fixtures", flags.fixtures)
         try:
             import transformers

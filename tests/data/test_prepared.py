@@ -1,6 +1,5 @@
 """Data sets of a user, prepared with TFDS, are used by name."""
 
-import argparse
 import importlib.util
 import io
 import json
@@ -183,7 +182,7 @@ def test_numbers_are_read_for_a_regression(weighed, feature, least):
 @pytest.mark.parametrize(("feature", "size"), [("species", 3), ("season", 2)])
 def test_the_output_gets_the_size_of_the_label_that_is_named(data_dir, feature, size):
     _, config = cli.parse_command_line(
-        argparse.ArgumentParser(),
+        cli.Parser(),
         [
             "--config=experiments/configs/imagenet.py:mini",
             "--config.data.dataset=sorted",

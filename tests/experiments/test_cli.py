@@ -1,15 +1,15 @@
 """What users type, and what they are told when they mistype it."""
 
-import argparse
 import importlib
 import os
+import pathlib
 import subprocess
 import sys
 
 import numpy as np
 import pytest
 
-from experiments import cli, train
+from experiments import cli, predict, train
 from perceiver_jax import config as config_lib
 from perceiver_jax import config_file, recipes
 from perceiver_jax import data as data_lib
@@ -28,7 +28,7 @@ WORDS = [
     ([f"--config={CONFIGS}/imagnet.py"], f"Did you mean '{IMAGENET}'? Known: "),
     ([f"--config={IMAGENET}:min"], "Unknown argument 'min'. Did you mean 'mini'? Known: "),
     ([f"--config={CONFIGS}/modelnet40.py:cpu,mini"], "cpu and mini contradict each other"),
-    ([POINTS, "--wrkdir=x"], "Unknown flag '--wrkdir'. Did you mean '--workdir'? Known: --workdir"),
+    ([POINTS, "--wrkdir=x"], "Unknown flag '--wrkdir'. Did you mean '--workdir'? See --help."),
     ([POINTS, "--config.train.stps=1"], "Unknown key config.train.stps. Did you mean 'config.tr"),
     ([POINTS, "--config.train=5"], "config.train is a section; set one of its keys: "),
     ([POINTS, "--config.train.steps=many"], "got str 'many', expected int such as 900."),
@@ -72,7 +72,7 @@ NUMBERS = [
 
 
 def parse(*argv):
-    return cli.parse_command_line(argparse.ArgumentParser("prog"), argv)
+    return cli.parse_command_line(cli.Parser("prog"), argv)
 
 
 def load(*overrides, config=f"{IMAGENET}:mini"):
@@ -123,11 +123,71 @@ def test_overrides_keep_the_type_of_their_key(typed, key, value):
 
 
 def test_files_stand_among_flags_and_all_words_behind_two_dashes_are_files():
-    parser = argparse.ArgumentParser()
+    parser = cli.Parser()
     parser.add_argument("--k", type=int)
     parser.add_argument("files", nargs="*")
     flags = cli.parse_with_files(parser, ["a", "--k=3", "b", "--", "-c", "--k=4", "--"])
     assert (flags.k, flags.files) == (3, ["a", "b", "-c", "--k=4", "--"])
+
+
+_COMMANDS = [
+    *("attention_maps", "check_pretrained", "convert", "describe", "evaluate", "export", "predict"),
+    *("prepare_data", "serve", "show_data", "train", "benchmarks.checkpoints", "benchmarks.data"),
+    *("benchmarks.dense", "benchmarks.exported", "benchmarks.growth", "benchmarks.miniature"),
+    *("benchmarks.port", "benchmarks.released", "benchmarks.serve", "benchmarks.startup"),
+    *("benchmarks.step", "benchmarks.stream"),
+]
+
+
+def _refused(capsys, name, *words):
+    """The one line on stderr of a command that ends with 2."""
+    with pytest.raises(SystemExit) as exit_:
+        importlib.import_module(f"experiments.{name}").main(list(words))
+    (line,) = capsys.readouterr().err.splitlines()
+    assert exit_.value.code == 2
+    return line
+
+
+@pytest.mark.parametrize("name", _COMMANDS)
+def test_a_misspelled_flag_of_any_command_is_named_in_one_line(capsys, name):
+    words = ["text_files"] if name == "prepare_data" else []
+    line = _refused(capsys, name, *words, "--nonesuch=1")
+    assert line == "Error: Unknown flag '--nonesuch'. See --help."
+
+
+def test_all_commands_are_tried():
+    folder = pathlib.Path(cli.__file__).parent
+    found = (path for path in folder.rglob("*.py") if "\ndef main(argv" in path.read_text())
+    names = {".".join(path.relative_to(folder).with_suffix("").parts) for path in found}
+    assert names == set(_COMMANDS)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["predict", "--workdr=x", "f.png"], "flag '--workdr'. Did you mean '--workdir'? See --"),
+        (["predict", "--embedings", "x"], "flag '--embedings'. Did you mean '--embeddings'? See"),
+        (["predict", "--out=x"], "Unknown flag '--out'. Did you mean '--output'? See --help."),
+        (["predict", "--emb=x"], "Unknown flag '--emb'. Did you mean '--embeddings'? See --help."),
+        (["predict", "f.png", "-x.png"], "Unknown flag '-x.png'. See --help."),
+        (["predict", "--workdir=x", "f.png", "--k=a"], "--k: invalid int value: 'a'. See --help."),
+        (["predict", "-5", "--", "--k"], "The following arguments are required: --workdir. See "),
+        (["convert", "--format=prt"], "got 'prt'; expected one of ['port', 'safetensors']. Did yo"),
+        (["prepare_data", "image_foldr"], "Did you mean 'image_folder'? See --help."),
+        (["prepare_data", "text_files", "--sorce=x"], "'--sorce'. Did you mean '--source'? See --"),
+        (["prepare_data", "--data_dir=x", "tfds"], "Got --data_dir before a command; expected the"),
+        (["prepare_data"], "The following arguments are required: KIND. See --help."),
+        (["evaluate", "--workdir=x", "y"], "Unrecognized arguments: y. See --help."),
+    ],
+)
+def test_a_mistake_in_flags_is_one_line_that_says_what_was_meant(capsys, words, message):
+    assert message in _refused(capsys, *words)
+
+
+def test_help_is_shown_whatever_else_is_wrong(capsys):
+    with pytest.raises(SystemExit) as exit_:
+        predict.main(["--help", "--workdr=x"])
+    assert exit_.value.code == 0 and "--embeddings" in capsys.readouterr().out
 
 
 def test_a_value_may_follow_as_a_word_of_its_own():
@@ -153,7 +213,7 @@ def test_a_value_may_follow_as_a_word_of_its_own():
         ("--config.train.steps=1.5", "got float 1.5, expected int such as"),
         ("--config.train=5", "config.train is a section; set one of its keys: .*checkpoint_every"),
         ("--config.seed.x=5", "Unknown key config.seed.x.* Known in config.seed: nothing"),
-        ("--wrkdir=x", "Unknown flag '--wrkdir'. Known: --config"),
+        ("--wrkdir=x", "Unknown flag '--wrkdir'. See --help."),
     ],
 )
 def test_wrong_overrides_are_explained(typed, message):
