@@ -1,3 +1,4 @@
+import errno
 import pickle
 import sys
 import types
@@ -200,23 +201,32 @@ def test_what_the_port_can_and_models_here_can_not_is_refused(keys, message, fix
 # ------------------------------------------------------------------------------- the Hub
 
 
-def _hub(monkeypatch, folder):
+def _hub(monkeypatch, folder, network=lambda url: None):
     """Puts a Hub that has the files of a folder in the place of the package; returns its log."""
     asked = []
 
     class MissingError(Exception):
         pass
 
-    def download(repository, file):
-        asked.append(f"{repository}/{file}")
+    class OfflineError(Exception):
+        pass
+
+    def download(repository, file, local_files_only):
+        asked.append(f"{repository}/{file}{' of the cache' * local_files_only}")
         if not (folder / file).is_file():
             raise MissingError(f"no\n{file}")
         return str(folder / file)
 
     package = types.ModuleType("huggingface_hub")
     package.hf_hub_download = download
+    package.hf_hub_url = "https://hub/{}/{}".format
+    package.get_hf_file_metadata = network
+    package.constants = types.SimpleNamespace(ENDPOINT="https://hub")
     package.errors = types.SimpleNamespace(
-        HfHubHTTPError=MissingError, EntryNotFoundError=MissingError
+        HfHubHTTPError=MissingError,
+        EntryNotFoundError=MissingError,
+        LocalEntryNotFoundError=MissingError,
+        OfflineModeIsEnabled=OfflineError,
     )
     monkeypatch.setitem(sys.modules, "huggingface_hub", package)
     monkeypatch.setitem(sys.modules, "huggingface_hub.errors", package.errors)
@@ -243,6 +253,48 @@ def test_what_the_hub_has_not_is_said_in_one_line(tmp_path, monkeypatch):
     _hub(monkeypatch, tmp_path)
     with pytest.raises(config.UserError, match=r"can be downloaded: no config\.json\. Try again"):
         hub.fetch("language-perceiver")
+
+
+def _no_network(url):
+    try:
+        raise OSError(errno.ENETUNREACH, "Network is unreachable")
+    except OSError as error:
+        raise RuntimeError(f"all that can be said of {url}") from error
+
+
+def test_without_a_network_the_cache_is_used(fixture, tmp_path, monkeypatch):
+    monkeypatch.setattr(hub, "_PATIENCE", 0)
+    folder = fixture("conv").write(tmp_path / "model")
+    asked = _hub(monkeypatch, folder, _no_network)
+    assert hub.fetch("vision-perceiver-conv") == folder
+    assert asked and all(file.endswith(" of the cache") for file in asked)
+
+
+def test_without_a_network_the_reason_is_said_once(tmp_path, monkeypatch):
+    monkeypatch.setattr(hub, "_PATIENCE", 0)
+    _hub(monkeypatch, tmp_path, _no_network)
+    message = r"downloaded: https://hub is out of reach \(Network is unreachable\)\. Try again wh"
+    with pytest.raises(config.UserError, match=message):
+        hub.fetch("language-perceiver")
+
+
+def test_a_network_that_comes_a_moment_later_is_used(fixture, tmp_path, monkeypatch):
+    monkeypatch.setattr(hub, "_PAUSE", 0)
+    answers = iter([_no_network, lambda url: None])
+    folder = fixture("conv").write(tmp_path / "model")
+    asked = _hub(monkeypatch, folder, lambda url: next(answers)(url))
+    hub.fetch("vision-perceiver-conv")
+    assert asked[0] == "deepmind/vision-perceiver-conv/config.json"
+
+
+def test_a_slow_hub_is_left_to_its_own_retries(tmp_path, monkeypatch):
+    def slow(url):
+        raise TimeoutError(url)
+
+    asked = _hub(monkeypatch, tmp_path, slow)
+    with pytest.raises(config.UserError, match=r"no config\.json"):
+        hub.fetch("language-perceiver")
+    assert asked == ["deepmind/language-perceiver/config.json"]
 
 
 def test_parts_are_downloaded_too(fixture, tmp_path, monkeypatch):
