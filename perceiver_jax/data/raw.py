@@ -21,7 +21,7 @@ import numpy as np
 import PIL.Image
 
 from perceiver_jax import config
-from perceiver_jax.data import errors
+from perceiver_jax.data import errors, npy
 from perceiver_jax.data.builders import isolated
 from perceiver_jax.data.fields import array as array_field
 from perceiver_jax.data.fields import image as image_field
@@ -41,7 +41,7 @@ _EXPECTED = {
 }
 
 _LOGGER = logging.getLogger(__name__)
-_MISSING = "no such file"  # Cause of a BadDataError.
+_MISSING = "no such file or folder"  # Cause of a BadDataError.
 _SOUND_TYPES = ("float16", "float32", "float64", "int16", "int32", "uint8")
 _MAX_FRAME_RATE = 1_000  # A second; more are the samples of audio.
 _BOM = b"\xef\xbb\xbf"  # Which some programs put before a text.
@@ -79,12 +79,12 @@ def refusing(what: str, feature: str) -> Iterator[None]:
     try:
         yield
     except errors.BadDataError as error:
-        kind = config.MissingFileError if error.cause == _MISSING else config.UserError
+        said = f"Can't read {what}: {config.said(error)}."
+        remedy = "Correct it, or leave it out."
+        if error.cause == _MISSING:
+            raise config.MissingFileError(f"{said} {remedy}") from error
         expected = _EXPECTED.get(feature, f"what a record has as {feature!r}")
-        raise kind(
-            f"Can't read {what}: {config.said(error)}. Expected {expected}. Correct it, or "
-            "leave it out."
-        ) from error
+        raise config.UserError(f"{said} Expected {expected}. {remedy}") from error
 
 
 def read_array(raw: Any, field: array_field.Array, what: str) -> np.ndarray:
@@ -96,13 +96,9 @@ def read_array(raw: Any, field: array_field.Array, what: str) -> np.ndarray:
     """
     if isinstance(raw, Row):
         with errors.of_bad_data():
-            raw = np.array(
-                np.load(existing(raw.path), mmap_mode="r", allow_pickle=False)[raw.index]
-            )
+            raw = np.array(npy.load(existing(raw.path), mmap_mode="r")[raw.index])
     elif is_file(raw):
-        file = io.BytesIO(_content(raw))
-        with errors.of_bad_data():
-            raw = np.load(file, allow_pickle=False)
+        raw = npy.load(io.BytesIO(_content(raw)))
     return field.take(what, raw)
 
 

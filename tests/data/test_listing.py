@@ -128,7 +128,7 @@ def test_lines_of_texts_are_examples_and_empty_ones_are_none(tmp_path):
     examples, _ = found([str(path), "-", "none.txt"], TEXT, lines=True, stdin=io.BytesIO(b"four"))
     expected = [(f"{path}:1", "one"), (f"{path}:4", "\udcfftwo"), (f"{path}:5", "three")]
     assert examples[:4] == [*expected, ("-:1", "four")]
-    assert "Can't read none.txt: no such file. Expected a string" in str(examples[4].value)
+    assert "Can't read none.txt: no such file or folder. Correct" in str(examples[4].value)
 
 
 def test_pictures_that_follow_each_other_are_pairs(folder):

@@ -47,13 +47,30 @@ MADE = {
 FRAMES = np.zeros((5, 8, 8, 3), np.uint8)
 
 
+def _saved(values):
+    file = io.BytesIO()
+    np.save(file, np.array(values))
+    return file.getvalue()
+
+
+class _Executed:
+    """What raises another error if it is unpacked."""
+
+    def __reduce__(self):
+        return exec, ("raise SystemExit",)
+
+
+def _pickled():
+    return _saved([_Executed()])
+
+
 @pytest.mark.parametrize(
     ("made", "given", "message"),
     [
         (
             "image",
             "none.jpg",
-            r"Can't read example 0 \(none.jpg\): no such file\. Expected an image",
+            r"^Can't read example 0 \(none.jpg\): no such file or folder\. Correct it",
         ),
         ("image", "none.jpg/x", "no such file"),
         ("image", "", r"example 0 \(\): a directory"),
@@ -76,7 +93,7 @@ FRAMES = np.zeros((5, 8, 8, 3), np.uint8)
         ("image", {"picture": "a.jpg"}, "Unknown input of example 0 'picture'; expected one of"),
         ("image", {"imgae": "a.jpg"}, "Did you mean 'image'"),
         ("image", {}, "Got example 0 without 'image'; expected all of"),
-        ("clip", "none.mp4", "no such file. Expected a video or audio file, or its bytes"),
+        ("clip", "none.mp4", "no such file or folder. Correct it"),
         ("clip", ".", "a directory"),
         ("clip", b"", "empty. Expected a video or audio file"),
         ("clip", b"not a clip", "Can't read example 0: undecodable: "),
@@ -94,7 +111,7 @@ FRAMES = np.zeros((5, 8, 8, 3), np.uint8)
         ("video", FRAMES / 255, r"wrong form: float64 \[5, 8, 8, 3\]"),
         ("video", (FRAMES, "25"), r"wrong type: \(ndarray, str\)"),
         ("video", np.zeros((5, 8, 80, 3), np.uint8), "refused: frames of 80 x 8 pixels"),
-        ("points", "none.off", "no such file. Expected a mesh"),
+        ("points", "none.off", "no such file or folder. Correct it"),
         ("points", b"OFF\n3 1000000000 0\n0 0 0\n", "example 0: incomplete"),
         ("points", b"nothing", "unsupported: of no kind that is known. Expected a mesh"),
         ("points", np.ones((50, 2)), r"wrong shape: \(50, 2\); expected \[points, 3"),
@@ -114,7 +131,14 @@ FRAMES = np.zeros((5, 8, 8, 3), np.uint8)
         ("array", np.zeros(3, complex), "as complex128; expected floats, integers or booleans"),
         ("array", {"x": [1, [2], 3]}, "Got example 0, input 'x' that make no array"),
         ("array", np.array([0, np.nan, 1]), "Got NaN, infinity .* in 'x' of example 0"),
-        ("array", b"nothing", "Can't read example 0: ValueError"),
+        (
+            "array",
+            b"nothing",
+            r"example 0: no \.npy file of numbers\. Expected an array as those of",
+        ),
+        ("array", _pickled(), "example 0: no .npy file of numbers: Python objects. Expected an ar"),
+        ("array", _saved([0, 1, 2])[:-1], "example 0: ValueError: EOF: reading array data"),
+        ("array", b"PK" + _saved([0]), r"example 0: no \.npy file of numbers\. Expected"),
         ("bytes", np.zeros(3), r"as float32 \[3\]; expected uint8 \[3\]"),
         ("masked", {"x": np.zeros((3, 2)), "x_mask": [1, 2, 0]}, "as int64.*; expected bool"),
         ("masked", {"x_mask": [1, 1, 0]}, "without 'x'"),
@@ -124,6 +148,14 @@ def test_what_is_wrong_is_told_on_one_line(made, given, message):
     with pytest.raises(config.UserError, match=message) as error:
         data.prepare([given], MADE[made])
     assert "\n" not in str(error.value) and "example 0" in str(error.value)
+
+
+def test_a_cloud_that_is_no_array_is_none(tmp_path):
+    path = tmp_path / "bad.npy"
+    path.write_bytes(b"nothing")
+    with pytest.raises(config.UserError, match="no .npy file of numbers. Expected a mesh") as error:
+        data.prepare([path], MADE["points"])
+    assert "pickle" not in str(error.value)
 
 
 @pytest.mark.parametrize(

@@ -411,14 +411,14 @@ def test_a_reader_that_has_read_enough_ends_the_command_quietly(folder):
         (["a", "--up=q"], "Unknown axis in up 'q'"),
         (["a", "--up=z"], "Got --up for a model that reads ['image'], which are no points"),
         (["a", "--lines"], "Got --lines for a model that reads ['image']"),
-        (["own/notes"], "no such file"),
+        (["nosuch/"], "Error: Can't read nosuch/: no such file or folder. Correct it, or leave it"),
         (["empty"], "There is nothing to predict; expected at least one file"),
     ],
 )
 def test_what_does_not_fit_is_refused_in_one_line(words, message, given, folder, capfd):
     given(random_runs.classifier())
     pathlib.Path("empty").mkdir()
-    assert command("--workdir=x", *words) == (1 if words == ["own/notes"] else 2)
+    assert command("--workdir=x", *words) == (1 if words == ["nosuch/"] else 2)
     assert message in capfd.readouterr().err
 
 

@@ -6,7 +6,7 @@ import pathlib
 
 import numpy as np
 
-from perceiver_jax.data import errors
+from perceiver_jax.data import errors, npy
 
 NUM_POINTS = 2_048  # Of meshes, which have no number of their own. Paper: "about 2000".
 MAX_BYTES = 256 * 2**20  # Of one file.
@@ -75,11 +75,11 @@ def read_cloud(path: pathlib.Path, num_points: int, seed: int) -> np.ndarray:
     """Reads a subset of a `.npy` cloud.
 
     Raises:
-        errors.BadDataError: it is too large, or as of `subset`.
+        errors.BadDataError: it is too large, no `.npy` file, or as of `subset`.
     """
     check_size(path.stat().st_size)
     # Mapped, so that an array that claims more than the file holds is refused at once.
-    return subset(np.load(path, mmap_mode="r", allow_pickle=False), num_points, seed)
+    return subset(npy.load(path, mmap_mode="r"), num_points, seed)
 
 
 def subset(points: np.ndarray, num_points: int, seed: int) -> np.ndarray:
