@@ -107,9 +107,14 @@ def plan(job: Job, examples: Iterable[inference.Example]) -> int:
             path.unlink()
     else:
         wanted = json.loads(json.dumps(dataclasses.asdict(job)))
-        changed = [key for key, x in wanted.items() if known["job"].get(key) != x]
+        before, now = _flags(known["job"]), _flags(wanted)
+        changed = [
+            f"{flag} was {before.get(flag)}" for flag, x in now.items() if before.get(flag) != x
+        ]
         if changed:
-            _refuse(job, ", ".join(f"{key} was {known['job'].get(key)!r}" for key in changed))
+            _refuse(job, ", ".join(changed))
+        if known["job"] != wanted:
+            _refuse(job, "what --workdir holds has changed")
     lines = (json.dumps(_described(example)) + "\n" for example in examples)
     num = 0
     while part := "".join(itertools.islice(lines, job.size)):
@@ -169,7 +174,7 @@ def make(folder: str, number: int, run: Any = None) -> None:
     if run is None:
         run = _load(job.model)
         if _checksum(job.model) != job.checksum:
-            _refuse(job, f"checksum was {job.checksum!r}, and is another on this machine")
+            _refuse(job, "what --workdir holds is another model on this machine")
     lines = (plan_folder / f"{number:05d}.examples").read_text().splitlines()
     outputs = prediction_files.outputs_of(run, job.options["k"])
     writer = prediction_files.Writer(
@@ -308,6 +313,16 @@ def _value(found: dict[str, Any]) -> Any:
         case "error":
             return config_lib.UserError(found["error"])
     return found["value"]
+
+
+def _flags(job: dict[str, Any]) -> dict[str, str]:
+    """Returns what `experiments.predict` was given, by flag, of a job as it is written."""
+    options = job["options"]
+    given = {"--workdir": job["model"], "--output": job["table"], "--part_size": job["size"]}
+    given |= {"--embeddings": job["embeddings"], "--output_dir": job["folder"]}
+    given |= {f"--{name}": x for name, x in options.items() if name != "latents"}
+    given["--whole_latents"] = "given" if options["latents"] == "whole" else ""
+    return {flag: str(x) or "not given" for flag, x in given.items()}
 
 
 def _refuse(job: Job, what: str) -> None:

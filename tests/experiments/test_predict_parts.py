@@ -110,8 +110,10 @@ def test_a_command_that_was_interrupted_makes_what_is_missing_and_nothing_twice(
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda: COMMAND + ("--k=1",), "options was {"),
-        (lambda: COMMAND + ("--part_size=2",), "size was 3"),
+        (lambda: COMMAND + ("--k=1",), r": --k was 2\. Choose another"),
+        (lambda: COMMAND + ("--part_size=2",), r": --part_size was 3\. Choose another"),
+        (lambda: COMMAND + ("--embeddings=y.npz",), r": --embeddings was /\S*/x\.npz\. Choose"),
+        (lambda: COMMAND + ("--whole_latents",), r": --whole_latents was not given\. Choose"),
         (lambda: COMMAND + ("weights/config.json",), "other files, or .* from number 6"),
         (lambda: ("own/0.jpg", *COMMAND[1:]), "other files, or some that .* from number 0"),
         (lambda: ("own/[0-5].jpg", *COMMAND[1:]), "there were 3 parts, there are 2"),
@@ -195,7 +197,7 @@ def test_a_worker_with_another_model_is_refused(folder, monkeypatch):
     assert command(*COMMAND) == 1
     pathlib.Path("x.parts/00001.done").unlink()
     monkeypatch.setattr(load, "load_pretrained", lambda what: random_runs.language())
-    with pytest.raises(config.UserError, match="checksum was .*, and is another on this machine"):
+    with pytest.raises(config.UserError, match="--workdir holds is another model on this machine"):
         prediction_shards.make("x.parts", 1)
 
 
