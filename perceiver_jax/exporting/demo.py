@@ -24,6 +24,7 @@ from perceiver_jax.exporting import onnx_file, programs
 
 NPM = "npm"  # Instead of a folder of onnxruntime-web: fetch it.
 VERSION = "1.30.0"  # That is fetched; tested with.
+MOST_EXAMPLES, MOST_BYTES = 24, 2**22  # Of examples, and of each: a page loads all.
 
 # Of onnxruntime-web, with WebAssembly alone; and what it is called here, for hosts know few types.
 _RUNTIME = {
@@ -128,7 +129,7 @@ def read_examples(paths: Iterable[pathlib.Path]) -> Files:
     """Reads files by their names.
 
     Raises:
-      UserError: if there is no such, or two have one name.
+      UserError: if there is no such, two have one name, or it is more than a page has.
     """
     found: Files = {}
     for path in paths:
@@ -140,7 +141,16 @@ def read_examples(paths: Iterable[pathlib.Path]) -> Files:
             raise config_lib.UserError(
                 f"Two examples are called {path.name}; expected different names. Rename one."
             )
+        if path.stat().st_size > MOST_BYTES:
+            raise config_lib.UserError(
+                f"The example {path} has {path.stat().st_size:,} bytes; expected at most "
+                f"{MOST_BYTES:,}. Take a smaller one."
+            )
         found[path.name] = path.read_bytes()
+    if len(found) > MOST_EXAMPLES:
+        raise config_lib.UserError(
+            f"Got {len(found)} examples; expected at most {MOST_EXAMPLES}. Leave some out."
+        )
     return found
 
 

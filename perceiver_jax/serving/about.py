@@ -4,13 +4,13 @@ import pathlib
 from typing import Any
 
 from perceiver_jax import predictions
+from perceiver_jax.exporting import demo
 from perceiver_jax.serving import limits as limits_lib
 from perceiver_jax.serving import looking, over_time
 
 Json = dict[str, Any]
 
 EXAMPLES = "examples"  # The folder of them in that of the model.
-_MOST_EXAMPLES, _MOST_BYTES = 24, 2**22
 _MOST_NAMES = 1_000  # Of classes.
 
 
@@ -54,8 +54,8 @@ def read_examples(folder: pathlib.Path) -> dict[str, bytes]:
     if not found.is_dir():
         return {}
     files = sorted(path for path in found.iterdir() if path.is_file() and path.name[0] != ".")
-    small = [path for path in files if path.stat().st_size <= _MOST_BYTES]
-    return {path.name: path.read_bytes() for path in small[:_MOST_EXAMPLES]}
+    small = [path for path in files if path.stat().st_size <= demo.MOST_BYTES]
+    return {path.name: path.read_bytes() for path in small[: demo.MOST_EXAMPLES]}
 
 
 def _input(run: Any, name: str, field: Any) -> Json:

@@ -206,6 +206,18 @@ def test_a_picture_is_an_example_for_a_model_of_pictures_or_of_pairs(run_of, exa
     demo.check_examples(run_of(recipe), [examples / "good.png"])
 
 
+def test_more_examples_than_a_page_has_are_refused(tmp_path):
+    paths = [tmp_path / f"{i}.png" for i in range(demo.MOST_EXAMPLES + 1)]
+    for path in paths:
+        path.write_bytes(b"x")
+    assert len(demo.read_examples(paths[1:])) == demo.MOST_EXAMPLES
+    with pytest.raises(config_lib.UserError, match="Got 25 examples; expected at most 24"):
+        demo.read_examples(paths)
+    paths[3].write_bytes(bytes(demo.MOST_BYTES + 1))
+    with pytest.raises(config_lib.UserError, match="3.png has 4,194,305 bytes; expected at most"):
+        demo.read_examples(paths[:4])
+
+
 @pytest.fixture
 def examples(tmp_path):
     """A folder with a file that is a picture, and some that are none."""
