@@ -25,7 +25,7 @@ def load(file: pathlib.Path | io.BytesIO, mmap_mode: Any = None) -> np.ndarray:
         begin = stream.read(len(_BEGIN))
         stream.seek(0)
     if begin != _BEGIN:  # Which NumPy takes for a pickle, and advises to load.
-        raise errors.BadDataError("no .npy file of numbers")
+        raise errors.BadDataError("no .npy file of numbers", f"it begins with {begin!r}")
     try:
         return np.load(file, mmap_mode, allow_pickle=False)
     except ValueError as error:
