@@ -9,6 +9,7 @@ import argparse
 from collections.abc import Callable, Mapping
 import dataclasses
 import importlib
+import itertools
 import pathlib
 import shlex
 import sys
@@ -106,9 +107,11 @@ def _build(flags: argparse.Namespace, kind: Kind, module: Any) -> Builder:
     if builder.note:
         print(builder.note)
     report = pathlib.Path(builder.data_dir, "report.csv")
-    # Earlier versions wrote none; the first line names the columns.
-    if report.exists() and len(report.read_bytes().splitlines()) > 1:
-        print(f"What was left out, or is odd: {report}")
+    if report.exists():  # Earlier versions wrote none.
+        with report.open("rb") as file:
+            has_rows = any(itertools.islice(file, 1, 2))  # The first line names the columns.
+        if has_rows:
+            print(f"What was left out, or is odd: {report}")
     return datasets.find(builder.name, flags.data_dir)  # It may have been there, made differently.
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from perceiver_jax.data import errors
 
-_BEGIN = b"\x93NUMPY"
+BEGIN = b"\x93NUMPY"
 
 
 @errors.of_bad_data()
@@ -22,9 +22,9 @@ def load(file: pathlib.Path | io.BytesIO, mmap_mode: Any = None) -> np.ndarray:
     """
     opened = contextlib.nullcontext(file) if isinstance(file, io.BytesIO) else file.open("rb")
     with opened as stream:
-        begin = stream.read(len(_BEGIN))
+        begin = stream.read(len(BEGIN))
         stream.seek(0)
-    if begin != _BEGIN:  # Which NumPy takes for a pickle, and advises to load.
+    if begin != BEGIN:  # Which NumPy takes for a pickle, and advises to load.
         raise errors.BadDataError("no .npy file of numbers", f"it begins with {begin!r}")
     try:
         return np.load(file, mmap_mode, allow_pickle=False)

@@ -72,9 +72,10 @@ def export(
     write.check_empty(folder)  # Before what takes time.
     if onnx or static_demo is not None:
         onnx_file.check_packages()
-    given = demo.read_examples(map(pathlib.Path, examples))
+    paths = [pathlib.Path(path) for path in examples]
+    given = demo.read_examples(paths)
     baselines.check_perceiver(run.config.model.encoder, "An export")
-    demo.check_examples(run, map(pathlib.Path, examples))
+    demo.check_examples(run, paths)
     runtime = None
     if static_demo is not None:
         demo.check(run)

@@ -19,7 +19,7 @@ from experiments.configs import (
 )
 import perceiver_jax
 from perceiver_jax import config as config_lib
-from perceiver_jax import consistency, flops, recipes, tasks
+from perceiver_jax import consistency, flops, recipes, tasks, workdir
 from perceiver_jax import data as data_lib
 from perceiver_jax.training import devices, loop, optimizers
 
@@ -70,6 +70,17 @@ def test_every_config_builds(module, arg):
 
     devices.build_sharding(loop.TrainConfig(**config.train).parallelism)
     optimizers.build_optimizer(**config.optimizer, total_steps=config.train.steps)
+
+
+@pytest.mark.parametrize(("module", "arg"), CONFIGS)
+def test_a_run_goes_on_with_the_recipe_it_began_with(tmp_path, module, arg):
+    given = module.get_config(arg)
+    (tmp_path / "checkpoints" / "1").mkdir(parents=True)
+    (tmp_path / "config.json").write_text(given.to_json())
+    assert workdir.check_unchanged(given, tmp_path) == []
+    given.optimizer.learning_rate *= 2
+    with pytest.raises(config_lib.UserError, match="optimizer.learning_rate: "):
+        workdir.check_unchanged(given, tmp_path)
 
 
 @pytest.mark.parametrize("mini", ["", "mini"])

@@ -9,12 +9,11 @@ from jaxtyping import Float32
 import numpy as np
 
 from perceiver_jax import config
-from perceiver_jax.data import errors
+from perceiver_jax.data import errors, npy
 from perceiver_jax.data.fields import frames
 
 _FLO = np.float32(202021.25).tobytes()  # What a file of Middlebury begins with.
 _PNG = b"\x89PNG"
-_NPY = b"\x93NUMPY"
 _UNKNOWN = 1e9  # Pixels; Middlebury writes more where nothing is known.
 
 
@@ -79,9 +78,8 @@ def decode(value: bytes | np.ndarray) -> Float32[np.ndarray, "H W 2"]:
             value = _decode_flo(value)
         elif value.startswith(_PNG):
             value = _decode_png(value)
-        elif value.startswith(_NPY):
-            with errors.of_bad_data():
-                value = np.load(io.BytesIO(value), allow_pickle=False)
+        elif value.startswith(npy.BEGIN):
+            value = npy.load(io.BytesIO(value))
         else:
             raise errors.BadDataError("not a flow", "neither .flo, nor a PNG of 16 bits, nor .npy")
     if value.ndim != 3 or value.shape[2] not in (2, 3) or value.dtype.kind not in "iuf":
