@@ -17,7 +17,7 @@ from jax import ad_checkpoint
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Key
 
-from perceiver_jax import config, dropout, kernels, tokens
+from perceiver_jax import config, dropout, kernels, padded, tokens
 
 Params = Mapping[str, Mapping[str, jax.Array]]
 
@@ -82,8 +82,8 @@ def attend(
 def attend_absorbed(
     params: Params,
     query: Float[Array, "B N P"],
-    inputs: Float[Array, "B M C"],
-    input_scale: Float[Array, "B M"],
+    inputs: Float[Array, "B M C"] | tuple[padded.Part, ...],
+    input_scale: Float[Array, "B M"] | tuple[Float[Array, "B _"], ...],
     mask: Bool[Array, "B M"] | None = None,
     chunk_size: int = 0,
 ) -> Float[Array, "B N V"]:
@@ -102,8 +102,8 @@ def attend_absorbed(
     Args:
       params: needs `input_norm`, `key` and `value`.
       query: projected queries of one head, already divided by √P.
-      inputs: the byte array.
-      input_scale: `inverse_deviation(inputs)`.
+      inputs: the byte array; or its parts, see `padded.attend`.
+      input_scale: `inverse_deviation(inputs)`, or that of each part.
       mask: True where an input is real.
       chunk_size: inputs a streamed chunk, 0 = automatic.
 
@@ -111,10 +111,13 @@ def attend_absorbed(
       The attended values, before the output projection.
     """
     scale = params["input_norm"]["scale"]
-    inward = (query @ params["key"]["w"].T) * jnp.expand_dims(scale, (0, 1))  # [B, N, C]
-    attended = _attend_streaming(
-        _centre(inward)[:, :, None], inputs[:, :, None], None, mask, chunk_size, input_scale
-    )[:, :, 0]  # [B, N, C]
+    inward = _centre((query @ params["key"]["w"].T) * jnp.expand_dims(scale, (0, 1)))  # [B, N, C]
+    if isinstance(inputs, tuple):
+        attended = padded.attend(inward, inputs, input_scale, chunk_size)  # [B, N, C]
+    else:
+        attended = _attend_streaming(
+            inward[:, :, None], inputs[:, :, None], None, mask, chunk_size, input_scale
+        )[:, :, 0]
     attended = linear(params["value"], _scale_and_offset(params["input_norm"], _centre(attended)))
     if mask is None:
         return attended
@@ -124,9 +127,9 @@ def attend_absorbed(
 def cross_attend(
     params: Params,
     latents: Float[Array, "B N D"],
-    inputs: Float[Array, "B M C"],
+    inputs: Float[Array, "B M C"] | tuple[padded.Part, ...],
     mask: Bool[Array, "B M"] | None = None,
-    input_scale: Float[Array, "B M"] | None = None,
+    input_scale: Float[Array, "B M"] | tuple[Float[Array, "B _"], ...] | None = None,
     *,
     num_heads: int = 1,
     use_query_residual: bool = True,
@@ -141,7 +144,7 @@ def cross_attend(
     Args:
       params: `CrossAttention.parameters()`.
       latents: the queries.
-      inputs: the byte array.
+      inputs: the byte array; or its parts, for streaming with one head.
       mask: True where an input is real.
       input_scale: `inverse_deviation(inputs)`, which serves several blocks; the inputs are finite
         then, under the mask as well. None blanks the inputs under the mask and computes it.
@@ -427,11 +430,8 @@ def _centre(x: jax.Array) -> jax.Array:
 
 def _scale_and_offset(params: Mapping[str, jax.Array], x: jax.Array) -> jax.Array:
     leading = tuple(range(x.ndim - 1))
-    return _add(x * jnp.expand_dims(params["scale"], leading), params["offset"])
-
-
-def _add(x: jax.Array, bias: jax.Array) -> jax.Array:
-    return x + jnp.expand_dims(bias, tuple(range(x.ndim - 1)))
+    scale, offset = (jnp.expand_dims(params[name], leading) for name in ("scale", "offset"))
+    return x * scale + offset
 
 
 def check_channels(keys: Mapping[str, Any]) -> None:

@@ -13,7 +13,7 @@ import jax
 from jaxtyping import Array, Float, Key
 import numpy as np
 
-from perceiver_jax import attention, batch_norm, config, layers, stems, tokens
+from perceiver_jax import attention, batch_norm, config, layers, padded, stems, tokens
 
 
 @dataclasses.dataclass
@@ -30,7 +30,9 @@ class _Baseline(hk.Module):
         return (layers.Layer("baseline", layers.ALL),)
 
     def __call__(
-        self, inputs: Mapping[str, tokens.Tokens], rng: Key[Array, " B"] | None = None
+        self,
+        inputs: Mapping[str, tokens.Tokens | padded.Fused],
+        rng: Key[Array, " B"] | None = None,
     ) -> Float[Array, "B N D"]:
         """Encodes; there is no dropout, so that `rng` is of no use.
 
@@ -38,14 +40,13 @@ class _Baseline(hk.Module):
           UserError: if inputs are masked.
         """
         del rng
-        values, mask = inputs[layers.ALL]
-        if mask is not None:
+        if inputs[layers.ALL].mask is not None:
             raise config.UserError(
                 "A baseline's inputs have a mask; expected none, for only a Perceiver leaves "
                 "inputs out. Give examples that have all inputs, or remove "
                 "config.model.encoder.kind."
             )
-        return self.encode(values)
+        return self.encode(inputs[layers.ALL].values)
 
 
 @dataclasses.dataclass

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key
 
-from perceiver_jax import attention, attention_maps, config, dropout, tokens
+from perceiver_jax import attention, attention_maps, config, dropout, padded, tokens
 from perceiver_jax import layers as layers_lib
 
 
@@ -107,7 +107,7 @@ class PerceiverEncoder(hk.Module):
 
     def __call__(
         self,
-        inputs: Float[Array, "B M C"] | Mapping[str, tokens.Tokens],
+        inputs: Float[Array, "B M C"] | Mapping[str, tokens.Tokens | padded.Fused],
         mask: Bool[Array, "B M"] | None = None,
         rng: Key[Array, " B"] | None = None,
     ) -> Float[Array, "B N D"]:
@@ -143,13 +143,14 @@ class PerceiverEncoder(hk.Module):
     def update(
         self,
         latents: Float[Array, "B N D"],
-        inputs: Mapping[str, tokens.Tokens],
+        inputs: Mapping[str, tokens.Tokens | padded.Fused],
         layers: Sequence[layers_lib.Layer],
         rng: Key[Array, " B"] | None = None,
     ) -> Float[Array, "B N D"]:
         """Applies layers to latents; the other arguments are as in `__call__`."""
-        sources = {name: _source(x) for name, x in inputs.items()}
-        weights = self._all_weights(layers, sources)
+        in_parts = self.streaming and self.num_cross_attend_heads == 1
+        sources = {name: _source(x, in_parts) for name, x in inputs.items()}
+        weights = self._all_weights(layers, inputs)
         rng = rng if self.dropout_rate else None
 
         if not self.scan:
@@ -168,7 +169,7 @@ class PerceiverEncoder(hk.Module):
     @hk.name_like("__call__")
     def attention_maps(
         self,
-        inputs: Mapping[str, tokens.Tokens],
+        inputs: Mapping[str, tokens.Tokens | padded.Fused],
         indices: Sequence[int],
         chosen: Int[Array, " n"] | None = None,
     ) -> dict[int, dict[str, attention_maps.AttentionMap]]:
@@ -196,7 +197,7 @@ class PerceiverEncoder(hk.Module):
     def _map_layer(self, latents, inputs, layer, chosen):
         """What a layer attends to, and the latents after it."""
         sources = {name: _source(x) for name, x in inputs.items()}
-        params, read = self._all_weights([layer], sources)[layer.weights], _read(sources, layer)
+        params, read = self._all_weights([layer], inputs)[layer.weights], _read(sources, layer)
         if read is not None:
             found = attention_maps.of_cross_attend(
                 params, latents, read.values, read.mask, self.num_cross_attend_heads, chosen
@@ -209,11 +210,11 @@ class PerceiverEncoder(hk.Module):
             latents = self._layer([block], latents, None, None, scanned=False)
         return maps, latents
 
-    def _all_weights(self, layers, sources):
+    def _all_weights(self, layers, inputs):
         """The parameters behind each name; made in the order of the layers."""
         weights = {}
         for layer in layers:
-            channels = sources[layer.source].values.shape[-1] if layer.is_cross_attend else 0
+            channels = inputs[layer.source].values.shape[-1] if layer.is_cross_attend else 0
             if channels == 1:
                 raise config.UserError(
                     f"Inputs {layer.source.removesuffix('[]')!r} have 1 channel, which the layer "
@@ -288,12 +289,17 @@ class PerceiverEncoder(hk.Module):
 class _Source(NamedTuple):
     """What cross-attends read; made once for all of them."""
 
-    values: jax.Array  # [B, M, C], or [T, B, M, C] of T parts
+    # [B, M, C], or [T, B, M, C] of T parts of time; or of each modality, see `padded`.
+    values: jax.Array | tuple[padded.Part, ...]
     mask: jax.Array | None
-    input_scale: jax.Array
+    input_scale: jax.Array | tuple[jax.Array, ...]
 
 
-def _source(inputs):
+def _source(inputs, in_parts=False):
+    if in_parts and isinstance(inputs, padded.Fused):
+        parts = [x._replace(values=tokens.blank(x.values, x.mask)) for x in inputs.parts]
+        scales = [jax.lax.rsqrt(padded.variance(x) + attention.NORM_EPSILON) for x in parts]
+        return _Source(tuple(map(padded.with_ones, parts)), inputs.mask, tuple(scales))
     values = tokens.blank(inputs.values, inputs.mask)
     return _Source(values, inputs.mask, attention.inverse_deviation(values))
 
@@ -335,7 +341,7 @@ def _run(apply_layer, run, weights, sources, latents, rng, first_index):
 
 def _take(source, parts):
     """Parts of a source in the given order; all of them in their own order cost no copy."""
-    if parts == list(range(source.values.shape[0])):
+    if parts == list(range(jax.tree.leaves(source)[0].shape[0])):
         return source
     return jax.tree.map(lambda x: x[jnp.array(parts)], source)
 

@@ -8,20 +8,17 @@ program for a GPU may well be made on a machine that has none.
 and sum of each query's scores replace the [N, M] matrix of weights. The backward pass computes each
 chunk of weights anew from its scores and their log-sum-exp, which is all that is kept.
 
-Derivatives: reverse mode is the transpose of forward mode. JAX derives it, which here would be slow
-(each chunk's gradient would be added to an array of all inputs) and is what the CPU's form is to
-avoid. `jax.custom_vjp` takes a backward pass written by hand, but then forbids forward mode. So
-each function says its tangent as well as its backward pass, and `_differential` joins the two.
+Their derivatives have a tangent and a backward pass of their own; see `derivatives`.
 """
 
 import functools
 
 import jax
 from jax import ad_checkpoint
-from jax.extend import core
-from jax.interpreters import ad, batching, mlir
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
+
+from perceiver_jax import derivatives
 
 # Scores held at once: 512 queries over 1,024 inputs are 2 MB in float32. On two CPU cores chunks of
 # 512 to 7,168 inputs are equally fast (50,176 inputs of 261 channels, 0.46-0.52 s).
@@ -66,7 +63,7 @@ def attend(
       value: values; None if the keys, times `scale`, are the values as well.
       mask: True where an input is real. A row that may attend to nothing gives zeros.
       chunk_size: inputs a chunk; 0 = automatic.
-      scale: a factor of each input, which keys are multiplied with chunk by chunk.
+      scale: a positive factor of each input, which keys are multiplied with chunk by chunk.
 
     Returns:
       The attended values.
@@ -74,12 +71,28 @@ def attend(
     Raises:
       ValueError: for a negative chunk size, or a scale where values are given.
     """
+    return attend_and_log_sum_exp(query, key, value, mask, chunk_size, scale)[0]
+
+
+def attend_and_log_sum_exp(
+    query: Float[Array, "B N H P"],
+    key: Float[Array, "B M H P"],
+    value: Float[Array, "B M H V"] | None,
+    mask: Bool[Array, "B M"] | None = None,
+    chunk_size: int = 0,
+    scale: Float[Array, "B M"] | None = None,
+) -> tuple[Float[Array, "B N H V"], Float[Array, "B H N"]]:
+    """What `attend` returns, and the log-sum-exp of each row's scores: `MASKED_SCORE` of no input.
+
+    Who attends to some inputs after others puts the results together by these.
+    """
     if scale is not None and value is not None:
         raise ValueError("scale is given with values of their own; set value to None.")
     chunk_size = choose_chunk_size(query.shape[1], key.shape[1], chunk_size)
     query, key, value = jax.tree.map(lambda x: jnp.swapaxes(x, 1, 2), (query, key, value))
     scale = None if scale is None else scale[:, None]  # [B, 1, M]
-    return jnp.swapaxes(_stream(query, key, value, mask, scale, chunk_size)[0], 1, 2)
+    attended, log_sum_exp = _stream(query, key, value, mask, scale, chunk_size)
+    return jnp.swapaxes(attended, 1, 2), log_sum_exp
 
 
 def choose_chunk_size(num_queries: int, num_inputs: int, chunk_size: int = 0) -> int:
@@ -117,10 +130,9 @@ def _stream(query, key, value, mask, scale, chunk_size):
         jnp.zeros((*rows, num_channels), wide),
     )
     (highest, total, attended), _ = _scan(step, carry, key.shape[2], chunk_size)
-    some = total > 0  # False for a row that may attend to nothing
-    total = jnp.where(some, total, 1)
+    total = jnp.where(total > 0, total, 1)  # Zero of a row that may attend to nothing.
     attended = (attended / total[..., None]).astype(key.dtype)
-    return attended, jnp.where(some, highest + jnp.log(total), 0)
+    return attended, highest + jnp.log(total)
 
 
 @functools.partial(_stream.defjvp, symbolic_zeros=True)
@@ -129,9 +141,10 @@ def _stream_jvp(chunk_size, primals, tangents):
     # backward pass reads, else the scan over all inputs is run again for them.
     out = tuple(ad_checkpoint.checkpoint_name(x, ATTENDED) for x in _stream(*primals, chunk_size))
     d_query, d_key, d_value, _, d_scale = tangents
-    return out, _differential(
+    is_fixed = primals[2] is None and isinstance(d_key, jax.custom_derivatives.SymbolicZero)
+    return out, derivatives.differential(
         functools.partial(_stream_tangent, chunk_size),
-        functools.partial(_stream_backward, chunk_size),
+        functools.partial(_stream_backward, chunk_size, is_fixed),
         (*primals, *out),
         (d_query, d_key, d_value, d_scale),
         out,
@@ -153,7 +166,7 @@ def _stream_tangent(chunk_size, residuals, tangents):
             scores, keep, _, chunk_value = _chunk(query, key, value, mask, scale, start, chunk_size)
             return (scores, chunk_value), keep
 
-        (scores, chunk_value), (d_scores, d_chunk_value), keep = _jvp(
+        (scores, chunk_value), (d_scores, d_chunk_value), keep = derivatives.jvp(
             chunk, (query, key, value, scale), tangents, has_aux=True
         )
         weights = _where(keep, jnp.exp(scores - log_sum_exp[..., None]), 0)
@@ -168,7 +181,8 @@ def _stream_tangent(chunk_size, residuals, tangents):
     return d_attended.astype(attended.dtype), d_log_sum_exp
 
 
-def _stream_backward(chunk_size, residuals, cotangents):
+def _stream_backward(chunk_size, is_fixed, residuals, cotangents):
+    """The cotangents of queries, keys, values and scales; of keys that are fixed None."""
     query, key, value, mask, scale, attended, log_sum_exp = residuals
     cotangent, d_log_sum_exp = cotangents
     wide = jnp.promote_types(query.dtype, jnp.float32)
@@ -184,6 +198,12 @@ def _stream_backward(chunk_size, residuals, cotangents):
         d_weights = _dot("bhnv,bhmv->bhnm", cotangent, chunk_value, wide)
         d_scores = (weights * (d_weights - inner[..., None])).astype(query.dtype)
         d_query = d_query + _dot("bhnm,bhmp->bhnp", d_scores, chunk_key, wide)
+        if is_fixed:
+            # That of a factor f, of scores f q x and of values f x, needs no further product.
+            if scale is not None:
+                moved = (d_scores * scores + weights * d_weights).sum(axis=(1, 2))[:, None]
+                d_scale = _add_at(d_scale, start, moved / _take(scale, start, chunk_size))
+            return (d_query, d_key, d_value, d_scale), None
         d_chunk = _sum_over_queries(query, d_scores, wide)
         d_chunk_value = _sum_over_queries(cotangent, weights.astype(chunk_value.dtype), wide)
         if value is None:
@@ -197,7 +217,8 @@ def _stream_backward(chunk_size, residuals, cotangents):
         d_key = _add_at(d_key, start, d_chunk)
         return (d_query, d_key, d_value, d_scale), None
 
-    zeros = jnp.zeros(query.shape, wide), *jax.tree.map(jnp.zeros_like, (key, value, scale))
+    found = (None if is_fixed else key, value, scale)
+    zeros = jnp.zeros(query.shape, wide), *jax.tree.map(jnp.zeros_like, found)
     (d_query, d_key, d_value, d_scale), _ = _scan(step, zeros, key.shape[2], chunk_size)
     return d_query.astype(query.dtype), d_key, d_value, d_scale
 
@@ -314,8 +335,8 @@ def _by_platform(on_cpu, elsewhere, backward_on_cpu=None):
     @functools.partial(function.defjvp, symbolic_zeros=True)
     def _(primals, tangents):
         out = function(*primals)
-        return out, _differential(
-            lambda primals, tangents: _jvp(elsewhere, primals, tangents)[1],
+        return out, derivatives.differential(
+            lambda primals, tangents: derivatives.jvp(elsewhere, primals, tangents)[1],
             lambda primals, cotangent: backward(*primals, cotangent),
             primals,
             tangents,
@@ -333,95 +354,3 @@ def _choose(on_cpu, elsewhere, *args):
 
 def _backward_of(function):
     return lambda *args: jax.vjp(function, *args[:-1])[1](args[-1])
-
-
-def _jvp(function, primals, tangents, **keys):
-    """`jax.jvp`, where a tangent may be None, for zeros."""
-    moving = [i for i, tangent in enumerate(tangents) if tangent is not None]
-
-    def of_moving(*moved):
-        args = list(primals)
-        for i, x in zip(moving, moved, strict=True):
-            args[i] = x
-        return function(*args)
-
-    return jax.jvp(of_moving, *([xs[i] for i in moving] for xs in (primals, tangents)), **keys)
-
-
-def _differential(tangent, backward, residuals, tangents, out):
-    """`tangent(residuals, tangents)`, which is linear in the tangents, and how it is transposed.
-
-    `jax.custom_derivatives.linear_call` is the same, but can neither be mapped by `jax.vmap` nor be
-    differentiated by its residuals, as second derivatives need.
-
-    Args:
-      tangent: the function; where a tangent is zero it gets None.
-      backward: `backward(residuals, cotangents)`, a tuple of a cotangent for each tangent; it is
-        differentiated for second derivatives, and must be what `tangent`'s transpose is.
-      residuals: arrays and None in any structure.
-      tangents: arrays, None and symbolic zeros.
-      out: what is differentiated, of which the result has the structure, shapes and dtypes.
-    """
-    symbolic_zero = jax.custom_derivatives.SymbolicZero
-    tangents = tuple(None if isinstance(t, symbolic_zero) else t for t in tangents)
-    args, tree = jax.tree.flatten((residuals, tangents))
-    residual_args, residual_tree = jax.tree.flatten(residuals)
-    outs, out_tree = jax.tree.flatten(out)
-    num_residuals = len(residual_args)
-
-    def flat_tangent(*args):
-        return jax.tree.leaves(tangent(*tree.unflatten(args)))
-
-    def flat_backward(*args):
-        held, cotangents = args[:num_residuals], args[num_residuals:]
-        found = backward(residual_tree.unflatten(held), out_tree.unflatten(cotangents))
-        return [x for x, t in zip(found, tangents, strict=True) if t is not None]
-
-    result = _differential_p.bind(
-        *args,
-        tangent=flat_tangent,
-        backward=flat_backward,
-        num_residuals=num_residuals,
-        avals=tuple(map(jax.typeof, outs)),  # Given, so that training never traces `tangent`.
-    )
-    return out_tree.unflatten(result)
-
-
-_differential_p = core.Primitive("differential")
-_differential_p.multiple_results = True
-_differential_p.def_impl(lambda *args, tangent, **_: tangent(*args))
-_differential_p.def_abstract_eval(lambda *_, avals, **__: avals)
-mlir.register_lowering(_differential_p, mlir.lower_fun(_differential_p.impl, multiple_results=True))
-
-
-def _differential_jvp(primals, tangents, **params):
-    tangents = [None if isinstance(t, ad.Zero) else t for t in tangents]
-    out = _differential_p.bind(*primals, **params)
-    return out, _jvp(params["tangent"], primals, tangents)[1]
-
-
-def _differential_transpose(cotangents, *args, backward, num_residuals, **_):
-    cotangents = map(ad.instantiate_zeros, cotangents)
-    return [None] * num_residuals + backward(*args[:num_residuals], *cotangents)
-
-
-def _differential_vmap(args, axes, *, tangent, backward, num_residuals, avals):
-    args, axes = list(args), list(axes)
-    size = next(x.shape[axis] for x, axis in zip(args, axes, strict=True) if axis is not None)
-    for i in range(num_residuals, len(args)):
-        if axes[i] is None:  # Tangents are all mapped, for their cotangents are.
-            args[i], axes[i] = jnp.broadcast_to(args[i][None], (size, *args[i].shape)), 0
-    backward_axes = [*axes[:num_residuals], *(0 for _ in avals)]
-    out = _differential_p.bind(
-        *args,
-        tangent=jax.vmap(tangent, axes),
-        backward=jax.vmap(backward, backward_axes, axes[num_residuals:]),
-        num_residuals=num_residuals,
-        avals=tuple(aval.update(shape=(size, *aval.shape)) for aval in avals),
-    )
-    return out, [0] * len(out)
-
-
-ad.primitive_jvps[_differential_p] = _differential_jvp
-ad.primitive_transposes[_differential_p] = _differential_transpose
-batching.primitive_batchers[_differential_p] = _differential_vmap

@@ -155,6 +155,7 @@ def _build(inputs, outputs, encoder, fusion=None, decoder=None, dtype="float32",
             raise config_lib.UserError(f"reads is {reads!r}; expected {allowed}. Change it.")
         with batch_norm.training() if is_training else contextlib.nullcontext():
             found = embed(modules(), batch, rng, is_training, [source])[0][source]
+        found = tokens_lib.Tokens(found.values, found.mask)  # Without what they were made of.
         return jax.tree.map(lambda x: x[part], found) if in_parts else found
 
     def encode(made, batch, rng, is_training, compute_dtype, others=()):
@@ -333,7 +334,7 @@ def _explaining(got, batch, inputs, init):
 
 def _with_dtype(found, dtype):
     """Tokens whose values have a dtype, by source."""
-    return {name: x._replace(values=x.values.astype(dtype)) for name, x in found.items()}
+    return jax.tree.map(lambda x: x if x.dtype == bool else x.astype(dtype), found)
 
 
 def _check_latents(latents, expected):

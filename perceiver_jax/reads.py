@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from perceiver_jax import attention_maps, checks, config, layers, position_encoding, tokens
+from perceiver_jax import attention_maps, checks, config, layers, padded, position_encoding, tokens
 
 Arrays = Mapping[str, jax.Array]
 
@@ -39,7 +39,7 @@ class Inputs(NamedTuple):
         rng: jax.Array | None,
         sources: Sequence[str],
         num_parts: int,
-    ) -> dict[str, tokens.Tokens]:
+    ) -> dict[str, tokens.Tokens | padded.Fused]:
         """Returns the tokens of each source, `[B, M, C]`, or of T parts `[T, B, M, C]`.
 
         A part is embedded as if it were all there is: its positions are those that it has when a

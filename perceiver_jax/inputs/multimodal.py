@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Key
 
-from perceiver_jax import config, tokens
+from perceiver_jax import config, padded, tokens
 
 
 @dataclasses.dataclass
@@ -72,7 +72,8 @@ class MultimodalPreprocessor(hk.Module):
         Returns:
           The inputs of all modalities.
         """
-        return self.fuse(self.separate(inputs, masks, rng), rng)
+        fused = self.fuse(self.separate(inputs, masks, rng), rng)
+        return tokens.Tokens(fused.values, fused.mask)
 
     @hk.name_like("__call__")
     def separate(
@@ -94,44 +95,36 @@ class MultimodalPreprocessor(hk.Module):
     @hk.name_like("__call__")
     def fuse(
         self, children: Mapping[str, tokens.Tokens], rng: Key[Array, " B"] | None = None
-    ) -> tokens.Tokens:
+    ) -> tokens.Tokens | padded.Fused:
         """Joins what `separate` returns, which got the same keys."""
         channels = self.modality_channels + max(c.values.shape[-1] for c in children.values())
-        values = [
-            self._hide(name, self._embed(name, child.values, channels), rng)
+        parts = [
+            self._hide(name, self._embed(name, child, channels), rng)
             for name, child in children.items()
         ]
-        mask = None
-        if any(child.mask is not None for child in children.values()):
-            mask = jnp.concatenate(
-                [
-                    jnp.ones(child.values.shape[:2], bool) if child.mask is None else child.mask
-                    for child in children.values()
-                ],
-                axis=1,
-            )
-        return tokens.Tokens(jnp.concatenate(values, axis=1), mask)
+        return padded.fuse(parts)
 
     @hk.name_like("__call__")
-    def _embed(self, name: str, values: jax.Array, channels: int) -> jax.Array:
+    def _embed(self, name: str, child: tokens.Tokens, channels: int) -> padded.Part:
+        batch_size, _, own = child.values.shape
         embedding = hk.get_parameter(
-            f"{name}_embedding",
-            [channels - values.shape[-1]],
-            init=hk.initializers.TruncatedNormal(0.02),
+            f"{name}_embedding", [channels - own], init=hk.initializers.TruncatedNormal(0.02)
         )
-        embedding = jnp.broadcast_to(
-            embedding[None, None].astype(values.dtype), (*values.shape[:2], embedding.shape[0])
-        )
-        return jnp.concatenate([values, embedding], axis=-1)
+        embedding = jnp.broadcast_to(embedding[None], (batch_size, *embedding.shape))
+        return padded.Part(child.values, embedding.astype(child.values.dtype), child.mask)
 
     @hk.name_like("__call__")
-    def _hide(self, name: str, values: jax.Array, rng: jax.Array | None) -> jax.Array:
+    def _hide(self, name: str, part: padded.Part, rng: jax.Array | None) -> padded.Part:
         """Puts the mask token in the place of all inputs of an example, or of none."""
         if name not in self.mask_rates:
-            return values
+            return part
+        values, padding, mask = part
+        own, channels = values.shape[-1], values.shape[-1] + padding.shape[-1]
         token = hk.get_parameter(
-            f"{name}_mask_token", [values.shape[-1]], init=hk.initializers.TruncatedNormal(0.02)
+            f"{name}_mask_token", [channels], init=hk.initializers.TruncatedNormal(0.02)
         )
+        if rng is not None and self.mask_rates[name] == 0:
+            return part  # And no gradient of its inputs is computed.
         if rng is None:
             # Not `jnp.full`: jax2onnx has one of its own, which takes no symbol of a batch size.
             is_hidden = jnp.array(name in self.masked_in_evaluation)
@@ -140,8 +133,9 @@ class MultimodalPreprocessor(hk.Module):
             # Streams of `_drop_stream` are numbered from 0.
             index = len(self.preprocessors) + sorted(self.preprocessors).index(name)
             hidden = _draw(rng, index, self.mask_rates[name])
-        token = jnp.expand_dims(token.astype(values.dtype), (0, 1))
-        return jnp.where(hidden[:, None, None], token, values)
+        token = token.astype(values.dtype)
+        values = jnp.where(hidden[:, None, None], jnp.expand_dims(token[:own], (0, 1)), values)
+        return padded.Part(values, jnp.where(hidden[:, None], token[None, own:], padding), mask)
 
 
 def _draw(rng: jax.Array, index: int, rate: float) -> jax.Array:

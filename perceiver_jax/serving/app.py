@@ -66,7 +66,7 @@ def _add_answers(app: fastapi.FastAPI, served: service.Service, described: dict[
     def post(path: str) -> Callable[[Callable], Callable]:
         # FastAPI reads no parameters: what it says of wrong ones is a list, not a sentence.
         extra = documentation.body(described) | {"parameters": parameters.documented(path)}
-        return app.post(path, openapi_extra=extra, responses=documentation.answers())
+        return app.post(path, openapi_extra=extra, responses=documentation.answers(path))
 
     def options(request: fastapi.Request) -> dict[str, Any]:
         return parameters.read(request.scope["path"], request.query_params.multi_items())

@@ -23,6 +23,8 @@ _PROBLEM = {
     "required": ["detail"],
 }
 _ERRORS = {
+    400: "It is damaged, or its client went away.",
+    403: "It is for another host, or of a page of another site; see `--hosts`.",
     408: "The request did not come in time.",
     413: "It is too large.",
     415: "It is neither a form nor JSON.",
@@ -68,10 +70,12 @@ def body(described: Json) -> Json:
     }
 
 
-def answers() -> dict[int | str, Json]:
-    """Returns what OpenAPI says of answers that are none."""
+def answers(path: str) -> dict[int | str, Json]:
+    """Returns what OpenAPI says of answers that are none, to what is posted to a path."""
+    none = {404: "This model has no classes of recordings."} if path == "/over_time" else {}
     content = {bodies.JSON: {"schema": _PROBLEM}}
-    return {status: {"description": text, "content": content} for status, text in _ERRORS.items()}
+    errors = sorted((_ERRORS | none).items())
+    return {status: {"description": text, "content": content} for status, text in errors}
 
 
 def page(schema: Json) -> str:

@@ -124,6 +124,9 @@ def test_openapi_has_the_parameters_that_the_model_has_a_use_for_and_how_it_refu
     assert listed == {"/predict": ["k"], "/attention": ["layer", "picture"], "/over_time": []}
     (k,) = posted["/predict"]["parameters"]
     assert k["schema"] == {"type": "integer", "minimum": 1, "maximum": 2**31 - 1, "default": 5}
+    statuses = {name: set(route["responses"]) for name, route in posted.items()}
+    expected = {"200", "400", "403", "408", "413", "415", "422", "500", "503"}
+    assert statuses == dict.fromkeys(posted, expected) | {"/over_time": expected | {"404"}}
     refused = posted["/predict"]["responses"]["422"]["content"]["application/json"]["schema"]
     assert refused["properties"] == {"detail": {"type": "string"}}
 
