@@ -35,8 +35,9 @@ def main(argv: list[str]) -> None:
         from perceiver_jax.pretrained import load, write  # Here, for they take seconds.
 
         run = load.load_pretrained(flags.source, code=flags.code)
-        {"port": write.write_port, "safetensors": write.write_own}[flags.format](run, flags.output)
-    print(f"wrote {flags.output}")
+        writes = {"port": write.write_port, "safetensors": write.write_own}
+        notes = writes[flags.format](run, flags.output)
+    print(f"wrote {flags.output}", *(notes or ()), sep="\n  ")
 
 
 if __name__ == "__main__":

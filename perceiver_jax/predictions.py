@@ -5,6 +5,7 @@ import functools
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from perceiver_jax import config as config_lib
@@ -15,6 +16,7 @@ from perceiver_jax.data.fields import text
 Answer = dict[str, Any]
 
 LATENTS = ("pooled", "whole")  # What `Predicted.latents` may be.
+FINITE = "is finite"  # Beside what is predicted; the name of no output.
 
 _MOST = 4  # Times a batch: examples that are taken before answers are given, if most have errors.
 _PAIRS = 2  # Of frames, which may be large, that are read and wait.
@@ -146,15 +148,39 @@ def _begin(run: Any, batch: Mapping[str, np.ndarray], rows: int, latents: str) -
     """Has the device compute, and doesn't wait for it."""
     batch = {name: filled_up(x, rows) for name, x in batch.items()}
     if not latents:
-        return {"outputs": run.task.predict(run(batch))}
+        return {"outputs": _predicted(run, run(batch))}
     found, outputs = run.with_latents(batch)
     found = found.mean(axis=1) if latents == "pooled" else found
-    return {"outputs": run.task.predict(outputs), "latents": found}
+    return {"outputs": _predicted(run, outputs), "latents": found}
 
 
 def compute(run: Any, batch: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Returns what the task makes of the outputs of a batch, row by row, on the host."""
-    return jax.device_get(run.task.predict(run(batch)))
+    """Returns what the task makes of the outputs of a batch, row by row, on the host.
+
+    And, as `FINITE`, of which rows the outputs were finite: of bytes and pixels one can't see it.
+    """
+    return jax.device_get(_predicted(run, run(batch)))
+
+
+def _predicted(run: Any, outputs: Mapping[str, Any]) -> dict[str, Any]:
+    finite = [jnp.isfinite(x).reshape(len(x), -1).all(axis=1) for x in outputs.values()]
+    return dict(run.task.predict(outputs)) | {FINITE: jnp.stack(finite).all(axis=0)}
+
+
+def check_finite(values: np.ndarray) -> None:
+    """Refuses what a model gives that is no number.
+
+    Args:
+      values: floats, or truth values, where they are finite.
+
+    Raises:
+      UserError: there is NaN or infinity.
+    """
+    if not (values if values.dtype == bool else np.isfinite(values)).all():
+        raise config_lib.UserError(
+            "What comes out of the model is NaN or infinity; expected finite numbers. Take another "
+            "checkpoint, or give less extreme inputs."
+        )
 
 
 def filled_up(rows: np.ndarray, number: int) -> np.ndarray:
@@ -203,13 +229,11 @@ def answer(
       UserError: if there are several windows, and a prediction has no mean; or it is not finite.
     """
     _check_has_mean(run, max(map(len, predicted.values())))
+    check_finite(predicted[FINITE])
     found: Answer = {}
     for name, windows in predicted.items():
-        if windows.dtype.kind == "f" and not np.isfinite(windows).all():
-            raise config_lib.UserError(
-                f"{name!r} comes out of the model as NaN or infinity; expected finite numbers. "
-                "Take another checkpoint, or give less extreme inputs."
-            )
+        if name == FINITE:
+            continue
         if name in run.class_names:
             found[name] = likeliest(_mean(windows), run.class_names[name], k)
         elif getattr(run.fields.get(name), "feature", "") == "text":
@@ -266,8 +290,11 @@ def _each_pair(run: Any, examples: Iterable[Any], name: str) -> Iterator[Predict
         called = given.name if isinstance(given, inference.Example) else f"example {i}"
         if isinstance(pair, config_lib.UserError):
             yield Predicted(called, None, pair)
-        else:
+            continue
+        try:
             yield Predicted(called, flow_of_pair(run, name, pair))
+        except config_lib.UserError as error:
+            yield Predicted(called, None, type(error)(f"{called}: {error}"))
 
 
 def flow_of_pair(
@@ -280,6 +307,9 @@ def flow_of_pair(
       name: of its input.
       pair: the frames.
       compute_tile: what takes the place of `compute`, given the batch of a tile.
+
+    Raises:
+      UserError: if what comes out is not finite.
     """
     (output,) = run.config.model.outputs
 
@@ -288,4 +318,6 @@ def flow_of_pair(
         return (compute_tile(batch) if compute_tile else compute(run, batch))[output][0]
 
     tile = run.fields[name].image_size
-    return {output: tiles.blend(flow, pair, tile, min(tiles.OVERLAP, min(tile) // 2))}
+    found = tiles.blend(flow, pair, tile, min(tiles.OVERLAP, min(tile) // 2))
+    check_finite(found)
+    return {output: found}

@@ -194,6 +194,7 @@ def transfer(
             f"has {_listed(list(old))}; this model has {_listed(list(new))}. Take config.model of "
             "the source, and exclude less."
         )
+    _check_frozen(config, new, {**anew, **dict.fromkeys(not_found, "not found there")})
     record = {
         "source": config.init.source + (f" (step {source.step})" if source.step else ""),
         "taken": sorted(taken.keys() - interpolated.keys()),
@@ -238,6 +239,19 @@ def _fit_positions(path, x, shape, there, here):
         return None
     before, after = (" x ".join(map(str, grid)) for grid in grids)
     return interpolate(x, *grids), f"{before} positions -> {after}, bicubic"
+
+
+def _check_frozen(config, paths, anew):
+    """Refuses to freeze what starts at random, unless it was asked for."""
+    frozen = config_lib.matching("config.optimizer.frozen", config.optimizer.frozen, paths)
+    random = {path: why for path, why in anew.items() if path in frozen and why != "excluded"}
+    if random:
+        path, why = next(iter(random.items()))
+        raise config_lib.UserError(
+            f"config.optimizer.frozen holds {_listed(list(random))}, which would start at random "
+            f"({path}: {why}) and never be trained; expected what is taken over. Freeze less, or "
+            "say that it is wanted: name them in config.init.exclude."
+        )
 
 
 def _section(name, model):

@@ -114,7 +114,26 @@ def test_numbers_that_are_not_finite_are_no_answer(classifier):
         classifier, params=jax.tree.map(lambda x: jnp.full_like(x, jnp.nan), classifier.params)
     )
     (one,) = broken.predict_each([data.Example("a cat", photograph(0))])
-    assert one.answer is None and "a cat: 'label' comes out of the model as NaN" in str(one.error)
+    assert one.answer is None and "a cat: What comes out of the model is NaN" in str(one.error)
+
+
+@pytest.mark.parametrize("kind", ["flow", "language", "clips"])
+def test_nor_are_bytes_pixels_and_tiles_of_them(kind):
+    run = getattr(random_runs, kind)()
+    broken = dataclasses.replace(
+        run, params=jax.tree.map(lambda x: jnp.full_like(x, jnp.nan), run.params)
+    )
+    frames = np.zeros((2, 7, 11, 3), np.uint8)
+    example = {
+        "flow": frames,
+        "language": "a [MASK]",
+        "clips": {
+            "video": (np.zeros((2, 8, 8, 3), np.uint8), 25),
+            "audio": (np.ones(3_840, np.float32), 48_000),
+        },
+    }[kind]
+    (one,) = broken.predict_each([example])
+    assert one.answer is None and "What comes out of the model is NaN" in str(one.error)
 
 
 class Number:
@@ -144,7 +163,7 @@ def test_windows_are_averaged_and_batches_have_one_size():
 
         def __call__(self, batch):
             sizes.append(len(batch["x"]))
-            return {"label": np.concatenate([batch["x"], 1 - batch["x"]], axis=1)}
+            return {"label": jnp.concatenate([batch["x"], 1 - batch["x"]], axis=1)}
 
     answers = predictions.predict(Stub(), [0.5, 0.25, 0.0], num_windows=3, batch_size=2)
     assert sizes == [6, 6]  # The last is filled up: nothing is compiled for it.

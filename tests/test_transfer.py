@@ -88,6 +88,15 @@ def test_the_head_starts_at_random_where_the_classes_are_others(earlier):
     )
 
 
+def test_what_starts_at_random_is_not_frozen_unless_that_is_asked_for(earlier):
+    config = make_config(model__outputs__label__size=3)
+    config.optimizer.frozen = ("decoder/*",)
+    with pytest.raises(config_lib.UserError, match=r"holds decoder/logits/b, .*never be trained"):
+        take_over(earlier, config)
+    config.init.exclude = ("decoder/logits/*",)
+    assert take_over(earlier, config)[0].record["anew"]["decoder/logits/w"] == "excluded"
+
+
 def test_an_output_of_another_kind_starts_at_random(earlier):
     outputs = {"label": {"kind": "query", "size": 10, "query_channels": 24}}
     found, _ = take_over(earlier, make_config(model__outputs=outputs))
@@ -196,7 +205,8 @@ def text_model(architecture, length):
     """Config and shapes of a released kind of text model, a small one."""
     port = SMALL_TEXT | {"architectures": [architecture], "max_position_embeddings": length}
     keys = {"source": "language-perceiver", "exclude": ()}
-    config = ml_collections.ConfigDict({"model": configs.from_port(port), "init": keys})
+    sections = {"model": configs.from_port(port), "init": keys, "optimizer": {"frozen": ()}}
+    config = ml_collections.ConfigDict(sections)
     model = perceiver_jax.build_model(config.model)
     example = {"text": np.zeros((1, length), np.int32)}
     return config, jax.eval_shape(model.init, jax.random.key(0), example), example

@@ -11,7 +11,8 @@ from perceiver_jax.pretrained import configs
 
 _PIXELS = 224  # Of the pictures that models without an image_size of their own were trained on.
 _FRAMES_PER_SECOND = 25
-_MULTI_LABEL = "multi_label_classification"
+_MULTI_LABEL, _REGRESSION = "multi_label_classification", "regression"
+_PROBLEMS = ("single_label_classification", _MULTI_LABEL, _REGRESSION)
 
 
 def describe(port: Mapping[str, Any], code: str = "port") -> dict[str, Any]:
@@ -69,6 +70,24 @@ def follow_processor(
         field["image_size"] = size
 
 
+def follow_tokenizer(tokenizer: Mapping[str, Any], described: dict[str, Any]) -> None:
+    """Takes over whether a `tokenizer_config.json` written here has CLS and SEP around a text.
+
+    Args:
+      tokenizer: what is in it.
+      described: what `describe` returned, changed in place.
+
+    Raises:
+      UserError: if it does not say so by true or false.
+    """
+    cls_sep = tokenizer.get("cls_sep", True)
+    if not isinstance(cls_sep, bool):
+        raise config_lib.UserError(
+            f"tokenizer_config.json has cls_sep {cls_sep!r}; expected true or false. Correct it."
+        )
+    described["fields"]["text"]["cls_sep"] = cls_sep
+
+
 # How pictures are prepared here, whatever their size.
 _PREPARED = {
     "do_resize": True,
@@ -92,7 +111,13 @@ def _side(processor, key, default):
 
 
 def _classes(port):
-    several = port.get("problem_type") == _MULTI_LABEL
+    problem = port.get("problem_type")
+    if problem is not None:
+        config_lib.check_known("problem_type of config.json", problem, _PROBLEMS)
+    if problem == _REGRESSION:
+        field = {"kind": "number", "size": port["num_labels"]}
+        return field, {"kind": "regression", "target": "label", "loss": "squared"}
+    several = problem == _MULTI_LABEL
     field = {"kind": "label", "num_classes": port["num_labels"], "multi_label": several}
     loss = "sigmoid" if several else "softmax"
     task = {"kind": "classification", "target": "label", "loss": loss, "label_smoothing": 0.0}

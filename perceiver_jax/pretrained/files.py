@@ -70,6 +70,7 @@ def read(path: pathlib.Path) -> Weights:
     """
     if path.name.endswith(".index.json"):
         return _read_parts(path)
+    _check_may_be_read(path)
     if path.suffix == ".safetensors":
         return Weights(_read_safetensors(path), False, str(path))
     try:
@@ -87,10 +88,11 @@ def read_json(path: pathlib.Path) -> dict[str, Any]:
     Raises:
       UserError: if it does not.
     """
+    _check_may_be_read(path)
     try:
         if path.stat().st_size > _MAX_JSON:
             raise ValueError(f"it has more than {_MAX_JSON:,} bytes")
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = json.loads(path.read_text(encoding="utf-8-sig"))
         if not isinstance(values, dict):
             raise ValueError(f"it holds a {type(values).__name__}")
         return values
@@ -109,11 +111,24 @@ def parts(path: pathlib.Path) -> dict[str, str]:
     """
     index = read_json(path).get("weight_map")
     for name in index.values() if isinstance(index, dict) else [None]:
-        if not isinstance(name, str) or pathlib.PurePath(name).name != name:
+        is_name = isinstance(name, str) and pathlib.PurePath(name).name == name
+        if not is_name or not name.endswith((".safetensors", ".bin")):
             raise config_lib.UserError(
-                f"{path} names the file {name!r}; expected files beside it. Take it anew."
+                f"{path} names the file {name!r}; expected files beside it that end in "
+                ".safetensors or .bin. Take it anew."
             )
     return index
+
+
+def _check_may_be_read(path: pathlib.Path) -> None:
+    """Refuses a file that the system gives to somebody else, or not at all."""
+    try:
+        path.open("rb").close()
+    except OSError as error:
+        raise config_lib.UserError(
+            f"{path} can't be read: {error.strerror or error}; expected a file that you may read. "
+            "Change its permissions, or copy it."
+        ) from error
 
 
 def _read_parts(path: pathlib.Path) -> Weights:

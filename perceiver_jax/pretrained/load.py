@@ -39,7 +39,7 @@ def load_pretrained(what: str | os.PathLike[str], *, code: str | None = None) ->
     """
     path = pathlib.Path(what)
     name = str(what).removeprefix(f"{hub.OWNER}/")
-    if not path.exists():
+    if not os.path.exists(path):  # Also of a name that no system takes.
         if name not in configs.RELEASED:
             known = list(configs.RELEASED)
             raise config_lib.MissingFileError(
@@ -92,6 +92,9 @@ def _of_port(path, weights, port, code):
     processor = (path if path.is_dir() else path.parent) / "preprocessor_config.json"
     if processor.is_file() and "image" in section["inputs"]:
         descriptions.follow_processor(files.read_json(processor), section, described)
+    tokenizer = processor.with_name("tokenizer_config.json")
+    if tokenizer.is_file() and "text" in described["fields"] and not weights.is_pickle:
+        descriptions.follow_tokenizer(files.read_json(tokenizer), described)
     read = data_lib.description.from_json(
         {"fields": described["fields"], "class_names": {}, "may_lack": ()}, "config.data"
     )
@@ -103,7 +106,7 @@ def _of_port(path, weights, port, code):
         "task": described["task"],
     }
     class_names = {}
-    if "label" in read.fields:
+    if hasattr(read.fields.get("label"), "num_classes"):
         class_names["label"] = _class_names(port)
     table = names.table(section)
     source = "authors" if weights.is_pickle else "port"

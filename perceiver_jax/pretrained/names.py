@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 import re
 from typing import Any, NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 
 from perceiver_jax import config as config_lib
@@ -157,7 +158,7 @@ _MASK, _PADDING = "perceiver.input_preprocessor.mask", "perceiver.decoder.paddin
 
 def _fit(x, name, shape, source, what):
     """Brings an array into our shape."""
-    if not np.issubdtype(x.dtype, np.floating):
+    if not jnp.issubdtype(x.dtype, jnp.floating):  # NumPy's doesn't know bfloat16.
         raise config_lib.UserError(
             f"{what} is {x.dtype}; expected floats, for it is the parameter {name.ours}."
         )
@@ -170,7 +171,13 @@ def _fit(x, name, shape, source, what):
             f"{what} has shape {x.shape}{order}; expected {shape}, for it is the parameter "
             f"{name.ours}. Take the file, and its config.json, of one and the same model."
         )
-    return np.ascontiguousarray(x.reshape(shape), np.float32)
+    x = np.ascontiguousarray(x.reshape(shape), np.float32)
+    if not np.isfinite(x).all():
+        raise config_lib.UserError(
+            f"{what} has NaN or infinity; expected finite numbers, for it is the parameter "
+            f"{name.ours}. Take another checkpoint."
+        )
+    return x
 
 
 def _without_ones(shape):

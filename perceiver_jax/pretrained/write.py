@@ -19,16 +19,19 @@ from perceiver_jax.pretrained import configs, convert, names
 Json = dict[str, Any]
 
 
-def write_port(run: runs.Run, folder: str | os.PathLike[str]) -> None:
+def write_port(run: runs.Run, folder: str | os.PathLike[str]) -> list[str]:
     """Writes what `transformers` loads, with equal logits.
 
     `config.json`, `model.safetensors`, and how inputs are prepared: `preprocessor_config.json` of
     pictures, `tokenizer_config.json` of texts. Flows come out of the port as those of the released
-    model do, 20 times smaller than pixels.
+    model do, 20 times smaller than pixels; numbers of a regression in the target's own units.
 
     Args:
       run: what `load_run` or `load_pretrained` returned.
       folder: where; made if it is not there.
+
+    Returns:
+      What the port prepares otherwise unless its user says so.
 
     Raises:
       UserError: if the port can't compute the model, or the folder holds something.
@@ -44,7 +47,7 @@ def write_port(run: runs.Run, folder: str | os.PathLike[str]) -> None:
     )
     port |= {"model_type": "perceiver", "d_model": channels} | _classes(run)
     port["attention_probs_dropout_prob"] = 0.0  # Dropout here is of other numbers.
-    files = {}
+    files, notes = {}, []
     for name, keys in section.inputs.items():
         if keys.kind == "image":
             port["image_size"] = run.fields[name].image_size
@@ -52,14 +55,25 @@ def write_port(run: runs.Run, folder: str | os.PathLike[str]) -> None:
         if keys.kind == "text":
             length = keys.max_length
             tokenizer = {"tokenizer_class": "PerceiverTokenizer", "model_max_length": length}
+            if not run.fields[name].cls_sep:
+                tokenizer["cls_sep"] = False  # Read here; the port has no such setting.
+                notes.append(
+                    "texts have no CLS and SEP in this model, which the port's tokenizer adds "
+                    "unless it is called as tokenizer(text, add_special_tokens=False)"
+                )
             files["tokenizer_config.json"] = tokenizer
     tensors = names.write(run.params, names.table(section))
+    weight, bias = (f"perceiver.decoder.decoder.final_layer.{x}" for x in ("weight", "bias"))
     for output in section.outputs.values():
         if output.kind == "flow":
-            for end in ("weight", "bias"):
-                last = f"perceiver.decoder.decoder.final_layer.{end}"
+            for last in (weight, bias):
                 tensors[last] = tensors[last] * np.float32(output.scale / configs.FLOW_SCALE)
+    if run.config.task.kind == "regression":  # The port's numbers are in the target's own units.
+        mean, std = (np.float32(run.config.task.get(x, y)) for x, y in (("mean", 0), ("std", 1)))
+        tensors[weight] = tensors[weight] * std.reshape(-1, 1)
+        tensors[bias] = tensors[bias] * std + mean
     _write(folder, tensors, files | {"config.json": port})
+    return notes
 
 
 def write_own(run: runs.Run, folder: str | os.PathLike[str]) -> None:

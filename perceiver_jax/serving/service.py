@@ -186,6 +186,7 @@ class Service:
                 predicted = await asyncio.wrap_future(future)
         names = self.run.class_names[self._label]
         probabilities = predicted[self._label]
+        predictions.check_finite(probabilities)
         return over_time.to_json(found.seconds, probabilities, names, found.are_parts)
 
     def _answers(self, rows: Any, predicted: Any, num_windows: int, k: int) -> list[Json]:

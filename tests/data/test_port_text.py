@@ -53,6 +53,15 @@ def test_no_word_is_masked_but_what_the_user_says(text_of):
     np.testing.assert_array_equal(batch["text_weights"] > 0, batch["text"] == text.MASK)
 
 
+def test_a_gap_beyond_what_is_read_is_refused():
+    field = text.MaskedText(max_length=9, cls_sep=True)
+    assert (prepare("1234567 and so on", field=field)["text"] > 0).all()
+    (ids,) = prepare("123456[MASK]", field=field)["text"]
+    assert ids[7] == text.MASK
+    with pytest.raises(config.UserError, match="gap beyond what is read: the first 7 bytes"):
+        prepare("1234567[MASK]", field=field)
+
+
 def test_files_have_texts_and_strings_are_texts(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     path = tmp_path / "text.txt"

@@ -80,11 +80,27 @@ def test_brain_floats_in_safetensors_are_read(tmp_path):
     np.testing.assert_array_equal(files.read(path).tensors["w"].astype(np.float32), [1.0, -2.0])
 
 
+def test_a_mark_of_byte_order_is_no_damage(tmp_path):
+    (tmp_path / "config.json").write_text('{"a": 1}', encoding="utf-8-sig")
+    assert files.read_json(tmp_path / "config.json") == {"a": 1}
+
+
+@pytest.mark.parametrize("name", ["w.safetensors", "w.bin", "config.json"])
+def test_what_the_system_does_not_open_is_refused_with_its_reason(name, tmp_path):
+    (tmp_path / name).mkdir()  # Permissions are nothing to root, as which tests may run.
+    read = files.read_json if name.endswith("json") else files.read
+    with pytest.raises(config.UserError, match="can't be read: Is a directory; expected a file"):
+        read(tmp_path / name)
+
+
 @pytest.mark.parametrize(
     ("index", "message"),
     [
         ({"weight_map": {"w": "../w.safetensors"}}, "expected files beside it"),
         ({"weight_map": ["w"]}, "expected files beside it"),
+        ({"weight_map": {"w": ""}}, "expected files beside it"),
+        ({"weight_map": {"w": ".."}}, "expected files beside it"),
+        ({"weight_map": {"w": "model.safetensors.index.json"}}, "expected files beside it"),
         ({"weight_map": {"b": "w.safetensors"}}, "differ in b, w"),
         ({"weight_map": {"w": "w.safetensors", "b": "b.safetensors"}}, "There is no"),
         ([], "expected a JSON object"),

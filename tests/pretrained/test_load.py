@@ -4,6 +4,7 @@ import sys
 import types
 
 import haiku as hk
+import ml_dtypes
 import numpy as np
 import pytest
 import safetensors.numpy
@@ -128,6 +129,33 @@ def test_a_config_of_wrong_types_is_refused(keys):
         configs.from_port(port)
 
 
+@pytest.mark.parametrize("dtype", [ml_dtypes.bfloat16, np.float16, np.float64])
+def test_weights_may_be_floats_of_any_width(dtype, fixture, tmp_path):
+    small = fixture("fourier")
+    small.tensors = {name: x.astype(dtype) for name, x in small.tensors.items()}
+    run = perceiver_jax.load_pretrained(small.write(tmp_path / "model"))
+    expected = small.tensors["perceiver.embeddings.latents"].astype(np.float32)
+    np.testing.assert_array_equal(run.params["encoder"]["latents"], expected)
+
+
+def test_weights_that_are_no_numbers_are_refused(fixture, tmp_path):
+    small = fixture("flow")
+    small.tensors["perceiver.embeddings.latents"][1, 2] = np.nan
+    with pytest.raises(config.UserError, match="latents of .* has NaN or infinity; expected"):
+        perceiver_jax.load_pretrained(small.write(tmp_path / "model"))
+
+
+def test_a_regression_predicts_numbers_and_another_problem_is_refused(fixture, tmp_path):
+    small = fixture("text_classes")
+    small.config["problem_type"] = "regression"
+    run = perceiver_jax.load_pretrained(small.write(tmp_path / "model"))
+    (answer,) = run.predict("a text")
+    np.testing.assert_array_equal(answer["label"], run(run.prepare("a text"))["label"][0])
+    small.config["problem_type"] = "regresion"
+    with pytest.raises(config.UserError, match="Did you mean 'regression'"):
+        perceiver_jax.load_pretrained(small.write(tmp_path / "model"))
+
+
 def test_only_released_models_compute_as_others_code_does(tmp_path):
     write.write_own(random_runs.classifier(), tmp_path)
     with pytest.raises(config.UserError, match="Got code 'port' for .* trained here"):
@@ -137,6 +165,8 @@ def test_only_released_models_compute_as_others_code_does(tmp_path):
 def test_what_is_no_weights_is_refused(fixture, tmp_path):
     with pytest.raises(config.UserError, match="Did you mean 'language-perceiver'"):
         perceiver_jax.load_pretrained("language-perciever")
+    with pytest.raises(config.UserError, match="There is no 'xxx"):
+        perceiver_jax.load_pretrained(500 * "x")  # Longer than the name of a file may be.
     with pytest.raises(config.UserError, match=r"has none of model\.safetensors"):
         perceiver_jax.load_pretrained(tmp_path)
     path = tmp_path / "model.safetensors"

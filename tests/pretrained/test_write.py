@@ -9,7 +9,8 @@ import safetensors.numpy
 from experiments import convert
 from experiments.benchmarks import port as port_lib
 import perceiver_jax
-from perceiver_jax import config
+from perceiver_jax import config, tasks
+from perceiver_jax.data.fields import number
 from perceiver_jax.pretrained import configs, load, write
 from perceiver_jax.pretrained import convert as convert_lib
 from tests import random_runs
@@ -63,6 +64,36 @@ def test_a_run_of_ones_own_says_its_classes_and_how_pictures_are_prepared(own_ru
     processor = json.loads((tmp_path / "model" / "preprocessor_config.json").read_text())
     assert processor["size"] == {"height": 13, "width": 13}
     assert processor["image_mean"] == [0.5, 0.5, 0.5]
+
+
+def test_texts_without_cls_and_sep_are_read_back_so_and_said(fixture, tmp_path):
+    run = perceiver_jax.load_pretrained(fixture("text_classes").write(tmp_path / "there"))
+    assert write.write_port(run, tmp_path / "with") == []
+    field = dataclasses.replace(run.fields["text"], cls_sep=False)
+    bare = dataclasses.replace(run, fields={**run.fields, "text": field})
+    (note,) = write.write_port(bare, tmp_path / "without")
+    assert "tokenizer(text, add_special_tokens=False)" in note
+    for name, expected in (("with", run), ("without", bare)):
+        again = perceiver_jax.load_pretrained(tmp_path / name)
+        assert again.fields["text"] == expected.fields["text"]
+        assert again.predict("a text")[0]["label"] == expected.predict("a text")[0]["label"]
+    (tmp_path / "with" / "tokenizer_config.json").write_text('{"cls_sep": 1}')
+    with pytest.raises(config.UserError, match="has cls_sep 1; expected true or false"):
+        perceiver_jax.load_pretrained(tmp_path / "with")
+
+
+def test_numbers_of_a_regression_are_written_in_their_own_units(own_run, tmp_path):
+    run = own_run()
+    fields = {"picture": run.fields["picture"], "species": number.Number(3)}
+    settings = {"kind": "regression", "target": "species", "mean": (1.0, 2.0, 3.0), "std": 7.0}
+    run.config.task = settings
+    task = tasks.build_task(settings, fields)
+    run = dataclasses.replace(run, task=task, fields=fields, class_names={})
+    write.write_port(run, tmp_path / "model")
+    again = perceiver_jax.load_pretrained(tmp_path / "model")
+    picture = np.random.default_rng(0).integers(0, 256, (13, 13, 3), np.uint8)
+    (got,), (expected,) = again.predict(picture), run.predict(picture)
+    np.testing.assert_allclose(got["label"], expected["species"], rtol=1e-4)
 
 
 def test_one_class_has_no_kind_of_problem_for_the_port_refuses_it(own_run):

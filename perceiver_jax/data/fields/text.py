@@ -123,9 +123,15 @@ class MaskedText(Text):
         """Returns ids with gaps, their mask, targets and weights; arguments as of `Text`.
 
         `rng` decides which words are masked; without, the text itself does. Of ids no word is.
+
+        Raises:
+            errors.BadDataError: as of `Text`; or ids have a gap that is cut off.
         """
         del window
         ids = self._ids(value)
+        if isinstance(value, np.ndarray) and (value[len(ids) - 2 * self.cls_sep :] == MASK).any():
+            room = self.max_length - 2 * self.cls_sep
+            raise errors.BadDataError("gap beyond what is read", f"the first {room} bytes are read")
         arrays = self._filled(ids) | {"_targets": self._filled(ids)[""]}
         if isinstance(value, np.ndarray):
             return arrays | {"_weights": (arrays[""] == MASK).astype(np.float32)}
