@@ -58,6 +58,8 @@ def test_pictures_become_the_names_of_the_likeliest_classes(classifier):
 def test_messages_count_examples_over_batches(classifier):
     with pytest.raises(config_lib.UserError, match="Can't read example 2: empty"):
         classifier.predict(photograph(0), photograph(1), b"", batch_size=2)
+    with pytest.raises(config_lib.UserError, match="Can't read example 0: no pixels: 0 x 3"):
+        classifier.predict(PIL.Image.new("L", (0, 3)))
     with pytest.raises(config_lib.UserError, match="k is 0; expected at least 1"):
         classifier.predict(photograph(0), k=0)
 

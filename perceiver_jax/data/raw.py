@@ -111,6 +111,8 @@ def read_image(raw: Any) -> bytes | PIL.Image.Image:
     if is_file(raw):
         return _content(raw)
     if isinstance(raw, PIL.Image.Image):
+        if not all(raw.size):
+            raise errors.BadDataError("no pixels", f"{raw.width} x {raw.height}")
         return raw
     pixels = _numbers(raw)
     if pixels.ndim < 2 or pixels.shape[2:] not in ((), (1,), (3,), (4,)) or not pixels.size:

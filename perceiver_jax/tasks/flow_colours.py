@@ -50,7 +50,7 @@ def flow_picture(flow: np.ndarray, longest: float | None = None) -> "PIL.Image.I
     """
     import PIL.Image  # Here, for training draws with matplotlib.
 
-    if np.ndim(flow) != 3 or np.shape(flow)[2] != 2:
+    if np.ndim(flow) != 3 or np.shape(flow)[2] != 2 or not np.size(flow):
         raise config.UserError(
             f"The flow is of type {type(flow).__name__} and shape {np.shape(flow)}; expected "
             "numbers [H, W, 2], such as what predict returns of one pair. Give one flow."

@@ -27,7 +27,7 @@ def test_what_is_not_known_is_black():
     np.testing.assert_array_equal(colours((np.nan, 1)), np.zeros((1, 3)))
 
 
-@pytest.mark.parametrize("flow", [np.zeros((3, 2)), np.zeros((2, 3, 4)), np.zeros(2)])
+@pytest.mark.parametrize("flow", [np.zeros((3, 2)), np.zeros((2, 3, 4)), np.zeros((0, 3, 2))])
 def test_what_is_no_flow_is_refused(flow):
     with pytest.raises(config.UserError, match=r"expected .*\[H, W, 2\]"):
         flow_colours.flow_picture(flow)
