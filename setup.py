@@ -14,6 +14,9 @@ setuptools.setup(
     license="Apache-2.0",
     python_requires=">=3.11",
     packages=setuptools.find_packages(include=["perceiver_jax", "perceiver_jax.*"]),
+    # Said so, an editable installation is a path, and not a finder that comes too late where Python
+    # starts beside a clone, whose folder is called as the package is.
+    package_dir={"": "."},
     package_data={
         "": ["*.npz", "*.csv", "*.json", "*.txt", "*.md", "*.bib"],
         "perceiver_jax.exporting": ["browser/*"],

@@ -31,6 +31,7 @@ def main(argv: list[str]) -> None:
         cli.check_place("workdir", flags.workdir)
         config = workdir.read(flags.workdir)  # Before JAX is imported, which takes seconds.
         compilation_cache.use(flags.compilation_cache, flags.workdir)
+        workdir.check_on_disk(flags.workdir, config)
         baseline = cli.fit_baseline(config) if flags.baseline else None
         metrics = perceiver_jax.evaluate(flags.workdir, accept_changes=flags.accept_changes)
         cli.compare(baseline, metrics)

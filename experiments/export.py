@@ -56,6 +56,8 @@ def main(argv: list[str]) -> None:
             static_demo=flags.static_demo,
         )
     print(f"wrote {flags.output}")
+    if flags.static_demo and not problem:
+        print(f"the demo: python -m http.server -d {flags.output}/demo, then http://localhost:8000")
     if problem:
         sys.exit(f"There is no ONNX file{' and no demo' * bool(flags.static_demo)}: {problem}")
 

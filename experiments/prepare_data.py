@@ -22,6 +22,7 @@ _SHOWN_CLASSES = 10
 _DECIDES = (
     *("test_fraction", "num_points", "up", "text", "label", "separator", "lines", "max_length"),
 )  # Flags that change what is in a set.
+_MASKED_TEXT = "masked_text.py:mini"
 _OWN_DATA = "own_data.py"  # The recipe for what nobody knows but its owner.
 _ARCHIVES = (".7z", ".bz2", ".gz", ".rar", ".tar", ".tgz", ".xz", ".zip", ".zst")
 
@@ -150,6 +151,11 @@ def print_result(builder: Builder, kind: Kind, data_dir: str) -> None:
             command.append(f"--config.data.data_dir={data_dir}")
     command += kind.overrides(builder)
     command.append(f"--workdir=runs/{builder.name}")
+    if recipe == _MASKED_TEXT:
+        from experiments.configs import masked_text
+
+        read = masked_text.get_config("mini").data.fields.text.max_length
+        print(f"This small model reads the first {read} bytes of each text, see --max_length.")
     print(f"Train on it: {shlex.join(command)}")
 
 
@@ -241,7 +247,7 @@ KINDS: Mapping[str, Kind] = {
         "a .csv, .tsv or .jsonl file, or a directory of such files",
         _OWN_DATA,
         may_be_file=True,
-        other_recipe="masked_text.py:mini",
+        other_recipe=_MASKED_TEXT,
     ),
     "text_files": Kind(
         "plain texts without classes, each line or piece of a file an example",
@@ -249,7 +255,7 @@ KINDS: Mapping[str, Kind] = {
         "a text file, or a directory of such files",
         "masked_text.py:mini",
         may_be_file=True,
-        other_recipe="masked_text.py:mini",
+        other_recipe=_MASKED_TEXT,
     ),
     "flow_folder": Kind(
         "pairs of pictures and their optical flow (.flo, KITTI's .png, .npy)",

@@ -153,7 +153,7 @@ def matching(key: str, patterns: Sequence[str], paths: Iterable[str]) -> frozens
         if not matched:
             folders = [f"{path[: m.start()]}/*" for path in paths for m in re.finditer("/", path)]
             known = [*dict.fromkeys(folders), *paths]
-            hint = did_you_mean(pattern, known, 0.0)
+            hint = did_you_mean(pattern, [x for x in known if x not in patterns], 0.0)
             raise UserError(
                 f"{key} has the pattern {pattern!r}, which matches no parameter; expected such as "
                 f"{known[0]!r}.{hint}"

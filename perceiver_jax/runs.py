@@ -181,11 +181,8 @@ def evaluate(
     """
     workdir = pathlib.Path(workdir)
     config = workdir_lib.read(workdir)
-    if data is None and "arrays" in config.data:
-        raise config_lib.UserError(
-            f"{workdir} is of a run on arrays in memory: {config.data.to_dict()}. Evaluate it from "
-            "Python: perceiver_jax.evaluate(workdir, data)."
-        )
+    if data is None:
+        workdir_lib.check_on_disk(workdir, config)
     console = rich.console.Console(quiet=quiet)
     matters = ("classes",)
     if data is None:

@@ -121,9 +121,22 @@ def check_unchanged(
         raise config_lib.UserError(
             "\n  ".join([f"{workdir} is of a run with another config (was -> is):", *changed])
             + f"\nA run resumes with what it began with, except for {', '.join(CHANGEABLE)}. Use "
-            "another workdir, or that config; accept_changes resumes all the same."
+            "another workdir, or that config; --accept_changes resumes all the same."
         )
     return changed
+
+
+def check_on_disk(directory: pathlib.Path, config: ml_collections.ConfigDict) -> None:
+    """Refuses a run whose data no config describes.
+
+    Raises:
+      UserError: it was trained on arrays in memory.
+    """
+    if "arrays" in config.data:
+        raise config_lib.UserError(
+            f"{directory} is of a run on arrays in memory: {config.data.to_dict()}. Evaluate it "
+            "from Python: perceiver_jax.evaluate(workdir, data)."
+        )
 
 
 def check_same_data(
@@ -155,7 +168,7 @@ def check_same_data(
         raise config_lib.UserError(
             "\n  ".join([f"{workdir} is of a run on other data (was -> is):", *changed])
             + "\nWhat it learned, its figures and its place in the data are of those that it began "
-            "with. Prepare them as they were, or train in another workdir; accept_changes "
+            "with. Prepare them as they were, or train in another workdir; --accept_changes "
             "resumes all the same."
         )
     return changed

@@ -109,6 +109,15 @@ def test_training_starts_without_what_only_some_of_it_needs():
     assert not set(done.stdout.split()) & slow
 
 
+def test_a_folder_that_is_called_as_the_package_does_not_hide_it(tmp_path):
+    (tmp_path / "perceiver_jax").mkdir()  # As of a clone, beside which Python is started.
+    code = "import importlib.util; print(importlib.util.find_spec('perceiver_jax').origin)"
+    found = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    assert found.stdout.strip().endswith("perceiver_jax/__init__.py")
+
+
 def test_no_file_outgrows_one_idea():
     for path in [*SOURCES, *(ROOT / "experiments").rglob("*.py"), *(ROOT / "tests").rglob("*.py")]:
         assert len(path.read_text().splitlines()) <= 450, path

@@ -6,6 +6,7 @@ import dataclasses
 import errno
 import io
 import json
+import logging
 import os
 import pathlib
 import shutil
@@ -13,6 +14,7 @@ import sys
 from typing import Any
 
 import filelock
+import requests
 import tensorflow_datasets as tfds
 
 from perceiver_jax import config as config_lib
@@ -277,7 +279,7 @@ def build(
             for unfinished in directory.parent.glob(f"incomplete.*_{directory.name}"):
                 shutil.rmtree(unfinished)  # Left by a killed build: TFDS renames when it is done.
             quietly = _quiet_tfds() if quiet else contextlib.nullcontext()
-            with _disk_errors(directory), quietly:
+            with _disk_errors(directory), _network_errors(builder.name), quietly:
                 builder.download_and_prepare(
                     file_format="array_record", download_config=download_config
                 )
@@ -353,6 +355,30 @@ def _disk_errors(directory: pathlib.Path) -> Iterator[None]:
         if not told:
             raise
         raise OSError(told[0], os.strerror(told[0]), str(directory)) from error
+
+
+@contextlib.contextmanager
+def _network_errors(name: str) -> Iterator[None]:
+    """Tells in a line that a data set can't be downloaded, and that TFDS tries again."""
+    log = logging.getLogger("urllib3.connectionpool")
+    told = []
+
+    def tell_once(record: logging.LogRecord) -> bool:
+        if not told and record.levelno >= logging.WARNING:
+            told.append(record)
+            print("no answer from the network; trying again for some minutes ...", file=sys.stderr)
+        return False
+
+    log.addFilter(tell_once)
+    try:
+        yield
+    except requests.exceptions.ConnectionError as error:
+        raise config_lib.UserError(
+            f"The data set {name} can't be downloaded: {config_lib.said(error)}. Try again where "
+            "there is a network, or prepare files of your own; see --help."
+        ) from error
+    finally:
+        log.removeFilter(tell_once)
 
 
 @contextlib.contextmanager

@@ -16,33 +16,30 @@ MAX_FRAMES = 8  # Of a video.
 
 
 def draw_confusion(confusion: np.ndarray, class_names: Sequence[str]) -> "mpl_figure.Figure":
-    """Draws a confusion matrix, each row as fractions of that class's examples.
+    """Draws a confusion matrix, each row in per cent of that class's examples.
 
     Args:
       confusion: Counts by true class (rows) and predicted class (columns).
       class_names: Names of the classes.
     """
     size = len(class_names)
-    fractions = confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)
+    per_cent = 100 * confusion / np.maximum(confusion.sum(axis=1, keepdims=True), 1)
     named = size <= MAX_NAMED
     side = max(5.0, min(0.32 * size, 16.0)) if named else 10.0
     figure = _figure(side + 2.0, side + 1.0)
     axes = figure.subplots()
-    image = axes.imshow(fractions, cmap="Blues", vmin=0.0, vmax=1.0)
-    figure.colorbar(image, ax=axes, fraction=0.046, pad=0.03, label="fraction of the true class")
+    image = axes.imshow(per_cent, cmap="Blues", vmin=0.0, vmax=100.0)
+    figure.colorbar(image, ax=axes, fraction=0.046, pad=0.03, label="per cent of the true class")
     axes.set_xlabel("predicted")
     axes.set_ylabel("true")
     if named:
         axes.set_xticks(range(size), class_names, rotation=90, parse_math=False)
         axes.set_yticks(range(size), class_names, parse_math=False)
     if size <= 20:
-        for (row, column), x in np.ndenumerate(fractions):
+        for (row, column), x in np.ndenumerate(per_cent):
             if x > 0.0:
-                colour = "white" if x > 0.5 else "black"
-                axes.text(
-                    column, row, f"{100 * x:.0f}", ha="center", va="center", color=colour, size=8
-                )
-        axes.set_title("per cent of the true class", size=10)
+                colour = "white" if x > 50.0 else "black"
+                axes.text(column, row, f"{x:.0f}", ha="center", va="center", color=colour, size=8)
     return figure
 
 

@@ -1,6 +1,7 @@
 """The curves of a run, drawn without a display."""
 
 from collections.abc import Mapping, Sequence
+import itertools
 import pathlib
 from typing import Any
 
@@ -37,7 +38,7 @@ def _draw(
     axes: Any, lines: Sequence[Mapping[str, Any]], metrics: Mapping[str, task_lib.Metric]
 ) -> None:
     """Draws metrics of both splits against the step, as far as they occur."""
-    for name, metric in metrics.items():
+    for (name, metric), marker in zip(metrics.items(), itertools.cycle("os^Dv"), strict=False):
         for split, colour in COLOURS.items():
             points = [(x["step"], x[name]) for x in lines if x["split"] == split and name in x]
             if points:
@@ -49,7 +50,7 @@ def _draw(
                     values,
                     metric.style,
                     color=colour,
-                    marker="o" if marked else None,
+                    marker=marker if marked else None,
                     markevery=marked,
                     markersize=3.5,
                     label=f"{split} {metric.label}",

@@ -1,5 +1,6 @@
 """Folders as people have them: which are splits, which are classes, and what can't be told."""
 
+import argparse
 import os
 import re
 import resource
@@ -161,6 +162,12 @@ def test_links_are_followed_once_and_broken_ones_are_told(tmp_path):
     causes = [one.cause for one in files.skipped]
     assert sorted(set(causes)) == ["a broken link", "a link to a folder above it", "there twice"]
     assert causes.count("there twice") == 3
+
+
+def test_a_set_is_called_as_the_link_to_it(tmp_path):
+    (tmp_path / "My Birds").symlink_to(tmp_path)
+    flags = argparse.Namespace(name=None, source=tmp_path / "store" / ".." / "My Birds")
+    assert class_folders.choose_name(flags) == "my_birds"
 
 
 def test_names_that_are_not_utf8_are_left_out_and_told(tmp_path):

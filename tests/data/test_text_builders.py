@@ -44,7 +44,7 @@ def test_a_table_becomes_texts_with_classes_and_the_command_that_trains(tmp_path
     assert list(test) == ["test.tsv, line 2"]
     out = capsys.readouterr().out
     assert "2 classes: neg, pos" in out
-    assert "The texts have 8 bytes in the middle and 28 at most; 0.0% have more than" in out
+    assert "The texts have 8 bytes at the median and 28 at most; 0.0% have more than" in out
     config = printed.config(out)
     assert (config.data.fields.text.max_length, config.model.outputs.label.size) == (28, 2)
 
@@ -73,6 +73,7 @@ def test_without_classes_the_command_fills_gaps(tmp_path, capsys):
     prepare("text_table", tmp_path / "a.csv", tmp_path / "data", "--label=")
     out = capsys.readouterr().out
     assert "configs/masked_text.py:mini --config.data.dataset=a" in out
+    assert "reads the first 192 bytes of each text, see --max_length" in out
     assert "What was left out" not in out
 
 

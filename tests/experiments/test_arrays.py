@@ -51,11 +51,16 @@ def test_the_digits_are_learned(run):
     assert metrics["top1"] > 0.4
 
 
-def test_the_workdir_says_which_arrays_they_were(run, digits, capsys):
-    workdir, metrics = run
+@pytest.mark.parametrize("flags", [[], ["--baseline"]])
+def test_the_workdir_says_which_arrays_they_were(run, flags, capsys):
+    workdir, _ = run
     with pytest.raises(SystemExit):
-        evaluate.main([f"--workdir={workdir}"])
+        evaluate.main([f"--workdir={workdir}", *flags])
     assert "'pixels': 'float32 [1500, 8, 8, 1]'" in capsys.readouterr().err
+
+
+def test_the_arrays_are_evaluated_as_in_training(run, digits):
+    workdir, metrics = run
     again = perceiver_jax.evaluate(workdir, digits)
     assert again == pytest.approx(metrics, rel=1e-6)
 

@@ -52,7 +52,7 @@ def choose_name(flags: argparse.Namespace) -> str:
     Raises:
         UserError: TFDS allows no such name.
     """
-    source = flags.source.resolve()
+    source = pathlib.Path(os.path.abspath(flags.source))  # A link has a name of its own.
     own = (source.stem if source.is_file() else source.name).lower()
     name = flags.name or re.sub("[^a-z0-9]+", "_", own).strip("_")
     if not re.fullmatch("[a-z][a-z0-9_]*", name):

@@ -216,7 +216,7 @@ def _note(splits: Mapping[str, Sequence[Text]]) -> str:
     lengths = np.array([len(x.text.encode()) for texts in splits.values() for x in texts])
     longer = (lengths > _READ).mean()
     note = (
-        f"The texts have {np.median(lengths):,.0f} bytes in the middle and {lengths.max():,} at "
+        f"The texts have {np.median(lengths):,.0f} bytes at the median and {lengths.max():,} at "
         f"most; {longer:.1%} have more than {_READ:,}. Of a text, a model reads max_length bytes, "
         "see config.data.fields.text."
     )

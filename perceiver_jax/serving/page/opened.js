@@ -1,0 +1,9 @@
+// No module: browsers load none for a page that was opened as a file.
+if (location.protocol === "file:") {
+  addEventListener("DOMContentLoaded", () => {
+    document.getElementById("about").textContent =
+      "Browsers run this page from a web server alone, such as python -m http.server in this " +
+      "folder. Then open http://localhost:8000.";
+    document.getElementById("status").textContent = "";
+  });
+}
