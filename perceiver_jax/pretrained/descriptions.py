@@ -4,12 +4,16 @@ The `data.fields` and `task` sections that go with `configs.from_port`.
 """
 
 from collections.abc import Mapping
+import math
 from typing import Any
 
 from perceiver_jax import config as config_lib
+from perceiver_jax.data import augment
 from perceiver_jax.pretrained import configs
 
 _PIXELS = 224  # Of the pictures that models without an image_size of their own were trained on.
+_WHOLE = 256  # The crop_size of the port where a file has none.
+_SIDE = config_lib.Range(1, 2**13, whole=True)  # Pictures are decoded up to 2**26 pixels.
 _FRAMES_PER_SECOND = 25
 _MULTI_LABEL, _REGRESSION = "multi_label_classification", "regression"
 _PROBLEMS = ("single_label_classification", _MULTI_LABEL, _REGRESSION)
@@ -55,16 +59,19 @@ def follow_processor(
                 "pictures are prepared so here. Correct it, or remove the file and prepare them "
                 "yourself."
             )
-    size = _side(processor, "size", _PIXELS)
+    size = _side(processor, "size", _PIXELS, int)
+    _SIDE.check("size of preprocessor_config.json", size, size)
     if not processor.get("do_center_crop", True):
         field["crop"] = "none"
-    elif "crop_size" in processor:
-        whole = _side(processor, "crop_size", 0)
-        if abs(size - whole * 224 / 256) >= 1:
+    else:
+        whole = _side(processor, "crop_size", _WHOLE, int | float)
+        surplus = size / whole - augment.CENTRE_FRACTION if whole > 0 else -1
+        # The port rounds pixels down: what is a trifle above gives as many, what is below fewer.
+        if not 0 <= surplus < 1e-8:
             raise config_lib.UserError(
-                f"preprocessor_config.json has crop_size {whole} and size {size}, and so cuts out "
+                f"preprocessor_config.json has size {size} and crop_size {whole}, and so cuts out "
                 f"the middle {size}/{whole}; expected 224/256, which is cut out here. Set "
-                f"crop_size to {round(size * 256 / 224)}, or do_center_crop to false."
+                f"crop_size to {crop_size(size)}, or do_center_crop to false."
             )
     if image["position_encoding"]["kind"] == "fourier":
         field["image_size"] = size
@@ -88,6 +95,20 @@ def follow_tokenizer(tokenizer: Mapping[str, Any], described: dict[str, Any]) ->
     described["fields"]["text"]["cls_sep"] = cls_sep
 
 
+def crop_size(size: int) -> int | float:
+    """The port's `crop_size` with which it cuts out as many pixels as `crop='centre'` does.
+
+    It cuts out int(size / crop_size * s) pixels, s being the shorter side of a picture.
+
+    Args:
+      size: side of the pictures after resizing.
+    """
+    whole = size * 256 / 224
+    if size / whole < augment.CENTRE_FRACTION:  # Rounded down, which costs a pixel.
+        whole = math.nextafter(whole, 0)
+    return int(whole) if whole.is_integer() else whole
+
+
 # How pictures are prepared here, whatever their size.
 _PREPARED = {
     "do_resize": True,
@@ -98,11 +119,12 @@ _PREPARED = {
 }
 
 
-def _side(processor, key, default):
-    """The side of a square."""
+def _side(processor, key, default, kind):
+    """The side of a square, a number of a kind."""
     size = processor.get(key, default)
     sides = list(size.values()) if isinstance(size, Mapping) else [size]
-    if not sides or any(type(x) is not int or x != sides[0] for x in sides):
+    numbers = all(isinstance(x, kind) and not isinstance(x, bool) for x in sides)
+    if not sides or not numbers or any(x != sides[0] for x in sides):
         raise config_lib.UserError(
             f"preprocessor_config.json has the {key} {size!r}; expected squares, such as "
             '{"height": 224, "width": 224}. Correct it.'

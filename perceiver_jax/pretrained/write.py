@@ -14,7 +14,7 @@ import safetensors.numpy
 from perceiver_jax import checks, runs
 from perceiver_jax import config as config_lib
 from perceiver_jax.data import description
-from perceiver_jax.pretrained import configs, convert, names
+from perceiver_jax.pretrained import configs, convert, descriptions, names
 
 Json = dict[str, Any]
 
@@ -152,7 +152,7 @@ def _classes(run):
 def _processor(keys, field):
     """The port's settings of how pictures are prepared."""
     size = field.image_size
-    whole = round(size * 256 / 224)  # The middle 224/256 are cut out.
+    whole = descriptions.crop_size(size)
     return {
         "image_processor_type": "PerceiverImageProcessor",
         "do_center_crop": field.crop != "none",

@@ -11,7 +11,7 @@ import safetensors.numpy
 
 import perceiver_jax
 from perceiver_jax import config
-from perceiver_jax.data import imagenet_classes
+from perceiver_jax.data import augment, imagenet_classes
 from perceiver_jax.pretrained import configs, descriptions, files, hub, load, names, write
 from tests import random_runs
 
@@ -78,12 +78,12 @@ def test_a_processor_says_what_pictures_are_normalised_with(fixture, tmp_path):
     folder = small.write(tmp_path / "model")
     (folder / "preprocessor_config.json").write_text(
         '{"image_mean": [0.1, 0.2, 0.3], "image_std": [0.4, 0.5, 0.6], '
-        '"size": {"height": 17, "width": 17}}'
+        '"size": {"height": 21, "width": 21}, "crop_size": 24}'
     )
     run = perceiver_jax.load_pretrained(folder)
     assert run.config.model.inputs.image.mean == (0.1, 0.2, 0.3)
     assert run.config.model.inputs.image.std == (0.4, 0.5, 0.6)
-    assert run.fields["image"].image_size == 17
+    assert run.fields["image"].image_size == 21
 
 
 def of_processor(keys):
@@ -98,6 +98,27 @@ def test_a_processor_says_whether_pictures_are_cut():
         assert of_processor({"do_center_crop": cuts})[1]["crop"] == crop
 
 
+@pytest.mark.parametrize("size", [-7, 0, 7 * 10**8])
+def test_a_processor_makes_no_pictures_that_there_are_not(size):
+    with pytest.raises(config.UserError, match=r"^size of preprocessor_config\.json is .* at most"):
+        of_processor({"size": size, "crop_size": size // 7 * 8})
+
+
+@pytest.mark.parametrize("size", [1, 9, 13, 18, 29, 32, 224, 384, 1000])
+def test_what_is_written_of_a_cut_is_read(size):
+    whole = descriptions.crop_size(size)
+    assert of_processor({"size": size, "crop_size": whole})[1]["image_size"] == size
+    assert type(whole) is (float if size % 7 else int)
+
+
+def test_the_port_cuts_out_as_many_pixels_as_are_cut_out_here():
+    for size in range(1, 500):
+        fraction = size / descriptions.crop_size(size)
+        for side in range(2, 300):
+            left, _, right, _ = augment.centre_box((side, side))
+            assert int(fraction * side) == right - left, (size, side)
+
+
 def test_a_processor_may_have_one_number_for_all_colours():
     assert of_processor({"image_mean": 0.25})[0]["mean"] == (0.25, 0.25, 0.25)
 
@@ -110,8 +131,11 @@ def test_a_processor_may_have_one_number_for_all_colours():
         {"do_resize": False},
         {"rescale_factor": 2 / 255},
         {"resample": 2},
-        {"size": 224, "crop_size": 224},
+        *({"size": x, "crop_size": y} for x, y in [(224, 224), (13, 14), (32, 36), (32, 36.5)]),
+        *({"size": x, "crop_size": y} for x, y in [(224, 255), (384, 438), (384, 439), (9, 0)]),
+        {"size": 17},  # The port cuts out 17/256 then.
         *({"size": size} for size in ("x", [32, 32], {}, None, 3.5, {"height": 3, "width": 4})),
+        *({"crop_size": x} for x in ("x", None, [], True, float("nan"), float("inf"))),
     ],
 )
 def test_a_processor_that_prepares_pictures_otherwise_is_refused(keys):

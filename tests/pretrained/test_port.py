@@ -1,11 +1,15 @@
 """Small random models equal Hugging Face's port; what it made of them is in `fixtures`."""
 
+import dataclasses
+
 import jax
 import numpy as np
+import PIL.Image
 import pytest
 
 from experiments.benchmarks import port as port_lib
 import perceiver_jax
+from perceiver_jax.data.fields import image
 from perceiver_jax.pretrained import write
 
 
@@ -43,3 +47,26 @@ def test_the_port_loads_what_is_written(kind, fixture, tmp_path):
     given, expected = small.cases[0]
     got = port_lib.of_port(load(tmp_path / "back").eval(), given)
     jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=1e-5), got, expected)
+
+
+@pytest.mark.parametrize("crop", ["centre", "none"])
+def test_the_port_prepares_pictures_as_they_are_here(crop, own_run, tmp_path):
+    module = "transformers.models.perceiver.image_processing_pil_perceiver"
+    processor = pytest.importorskip(module).PerceiverImageProcessorPil
+    rng = np.random.default_rng(0)
+    pictures = [
+        rng.integers(256, size=(*size, 3), dtype=np.uint8)
+        for size in ((40, 57), (61, 40), (24, 24))
+    ]
+    for side in (7, 9, 13, 28, 29, 32):
+        run = own_run()
+        run = dataclasses.replace(
+            run, fields=run.fields | {"picture": image.Image(side, crop=crop)}
+        )
+        folder = tmp_path / f"{side}"
+        write.write_port(run, folder)
+        prepared = processor.from_pretrained(folder)
+        for picture in pictures:
+            theirs = prepared(PIL.Image.fromarray(picture), return_tensors="np")["pixel_values"][0]
+            ours = (run.prepare(picture)["picture"][0] / 255 - 0.5) / 0.25
+            np.testing.assert_allclose(theirs.transpose(1, 2, 0), ours, atol=1e-5, err_msg=side)
