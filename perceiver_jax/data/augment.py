@@ -58,8 +58,8 @@ def centre_box(size: tuple[int, int], before_middle: bool = False) -> Box:
 
     Args:
         size: width and height of the image, in pixels.
-        before_middle: where it can't lie in the middle, half a pixel to the left or up of it
-            instead of to the right or down.
+        before_middle: where it can't lie in the middle, half a pixel to the left or up of it, as
+            Hugging Face's processor has it, instead of to the right or down, as the authors' code.
     """
     width, height = size
     side = max(1, math.floor(CENTRE_FRACTION * min(size)))

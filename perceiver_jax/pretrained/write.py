@@ -14,6 +14,7 @@ import safetensors.numpy
 from perceiver_jax import checks, runs
 from perceiver_jax import config as config_lib
 from perceiver_jax.data import description
+from perceiver_jax.data.fields import image
 from perceiver_jax.pretrained import configs, convert, descriptions, names
 
 Json = dict[str, Any]
@@ -31,7 +32,7 @@ def write_port(run: runs.Run, folder: str | os.PathLike[str]) -> list[str]:
       folder: where; made if it is not there.
 
     Returns:
-      What the port prepares otherwise unless its user says so.
+      What the port prepares otherwise than here, a line each.
 
     Raises:
       UserError: if the port can't compute the model, or the folder holds something.
@@ -49,13 +50,17 @@ def write_port(run: runs.Run, folder: str | os.PathLike[str]) -> list[str]:
     port["attention_probs_dropout_prob"] = 0.0  # Dropout here is of other numbers.
     files, notes = {}, []
     for name, keys in section.inputs.items():
+        field = run.fields[name]
         if keys.kind == "image":
-            port["image_size"] = run.fields[name].image_size
-            files["preprocessor_config.json"] = _processor(keys, run.fields[name])
+            notes += _notes_on_pictures(name, field)
+            if isinstance(field, image.Image):
+                port.setdefault("image_size", field.image_size)
+            if _makes_pixels(field):
+                files["preprocessor_config.json"] = _processor(keys, field)
         if keys.kind == "text":
             length = keys.max_length
             tokenizer = {"tokenizer_class": "PerceiverTokenizer", "model_max_length": length}
-            if not run.fields[name].cls_sep:
+            if not field.cls_sep:
                 tokenizer["cls_sep"] = False  # Read here; the port has no such setting.
                 notes.append(
                     "texts have no CLS and SEP in this model, which the port's tokenizer adds "
@@ -149,16 +154,40 @@ def _classes(run):
     return found
 
 
+def _makes_pixels(field):
+    """Whether a field gives whole numbers of 0 to 255, of which the port knows how."""
+    return isinstance(field, image.Image) or getattr(field, "dtype", None) == np.uint8
+
+
+def _notes_on_pictures(name, field):
+    """What the port does otherwise with pictures of a field."""
+    if not _makes_pixels(field):
+        return [
+            f"how {name!r} is prepared is not written, for transformers has no words for it; give "
+            "the port what the model gets here"
+        ]
+    if getattr(field, "crop", "none") == "inception":
+        return [
+            f"transformers cuts {name!r} out up to a pixel further to the left and up than "
+            "evaluation does here (crop='inception', as in the authors' code), so that what it "
+            "predicts may differ a little"
+        ]
+    return []
+
+
 def _processor(keys, field):
     """The port's settings of how pictures are prepared."""
-    size = field.image_size
-    whole = descriptions.crop_size(size)
+    height, width, _ = field.zeros().shape
     return {
         "image_processor_type": "PerceiverImageProcessor",
-        "do_center_crop": field.crop != "none",
-        "crop_size": {"height": whole, "width": whole},
+        # Arrays are as they are; to their own size nothing is resized.
+        "do_center_crop": getattr(field, "crop", "none") != "none",
+        "crop_size": {
+            "height": descriptions.crop_size(height),
+            "width": descriptions.crop_size(width),
+        },
         "do_resize": True,
-        "size": {"height": size, "width": size},
+        "size": {"height": height, "width": width},
         "resample": 3,  # Pillow's number of bicubic.
         "do_rescale": True,
         "rescale_factor": 1 / 255,

@@ -3,6 +3,7 @@ import PIL.Image
 import PIL.ImageEnhance
 import pytest
 
+from perceiver_jax import config
 from perceiver_jax.data import augment, rand_augment
 from perceiver_jax.data.fields import image
 from tests.data.conftest import encode_picture
@@ -138,6 +139,13 @@ def test_rand_augment_enhances_as_pillow_does_and_nothing_in_the_middle(photo, r
         enhance = getattr(PIL.ImageEnhance, name)(picture).enhance
         assert operation(rng, picture, 0.5) == enhance(1.0) == picture
         assert operation(rng, picture, 0.7) == enhance(0.1 + 1.8 * 0.7) != picture
+
+
+def test_a_picture_is_square():
+    field = object.__new__(image.Image)  # Tests check types of arguments, users' programs don't.
+    vars(field).update(vars(image.Image(3)) | {"image_size": (20, 30)})
+    with pytest.raises(config.UserError, match=r"image_size is \(20, 30\); expected a whole"):
+        field.__post_init__()
 
 
 def test_unknown_crop_and_channels_are_errors():

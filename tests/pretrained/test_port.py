@@ -9,7 +9,7 @@ import pytest
 
 from experiments.benchmarks import port as port_lib
 import perceiver_jax
-from perceiver_jax.data.fields import image
+from perceiver_jax.data.fields import array, image
 from perceiver_jax.pretrained import write
 
 
@@ -70,3 +70,20 @@ def test_the_port_prepares_pictures_as_they_are_here(crop, own_run, tmp_path):
             theirs = prepared(PIL.Image.fromarray(picture), return_tensors="np")["pixel_values"][0]
             ours = (run.prepare(picture)["picture"][0] / 255 - 0.5) / 0.25
             np.testing.assert_allclose(theirs.transpose(1, 2, 0), ours, atol=1e-5, err_msg=side)
+
+
+def test_the_port_takes_pictures_of_arrays_that_are_not_square(own_run, tmp_path):
+    transformers = pytest.importorskip("transformers")
+    module = "transformers.models.perceiver.image_processing_pil_perceiver"
+    processor = pytest.importorskip(module).PerceiverImageProcessorPil
+    run = own_run()
+    field = array.Array("picture", (9, 14, 3), np.dtype(np.uint8))
+    run = dataclasses.replace(run, fields=run.fields | {"picture": field})
+    write.write_port(run, tmp_path / "model")
+    picture = np.random.default_rng(0).integers(256, size=(9, 14, 3), dtype=np.uint8)
+    prepared = processor.from_pretrained(tmp_path / "model")
+    pixels = prepared(PIL.Image.fromarray(picture), return_tensors="np")["pixel_values"]
+    model = transformers.AutoModelForImageClassification.from_pretrained(tmp_path / "model").eval()
+    got = port_lib.of_port(model, {"image": pixels.transpose(0, 2, 3, 1)})["label"]
+    expected = run({"picture": picture[None]})["species"]
+    np.testing.assert_allclose(got, expected, atol=1e-4, rtol=0)

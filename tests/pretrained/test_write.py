@@ -10,7 +10,7 @@ from experiments import convert
 from experiments.benchmarks import port as port_lib
 import perceiver_jax
 from perceiver_jax import config, tasks
-from perceiver_jax.data.fields import number
+from perceiver_jax.data.fields import array, image, number
 from perceiver_jax.pretrained import configs, load, write
 from perceiver_jax.pretrained import convert as convert_lib
 from tests import random_runs
@@ -94,6 +94,32 @@ def test_numbers_of_a_regression_are_written_in_their_own_units(own_run, tmp_pat
     picture = np.random.default_rng(0).integers(0, 256, (13, 13, 3), np.uint8)
     (got,), (expected,) = again.predict(picture), run.predict(picture)
     np.testing.assert_allclose(got["label"], expected["species"], rtol=1e-4)
+
+
+def with_picture(run, field):
+    return dataclasses.replace(run, fields=run.fields | {"picture": field})
+
+
+@pytest.mark.parametrize(("crop", "differs"), [("inception", True), ("centre", False)])
+def test_a_cut_that_the_port_makes_elsewhere_is_told(crop, differs, own_run, tmp_path):
+    run = with_picture(own_run(), image.Image(13, crop=crop))
+    notes = write.write_port(run, tmp_path / "model")
+    assert ["a pixel further to the left and up" in note for note in notes] == [True] * differs
+
+
+def test_pictures_of_arrays_are_prepared_as_they_are(own_run, tmp_path):
+    run = with_picture(own_run(), array.Array("picture", (9, 14, 3), np.dtype(np.uint8)))
+    assert write.write_port(run, tmp_path / "model") == []
+    processor = json.loads((tmp_path / "model" / "preprocessor_config.json").read_text())
+    assert processor["size"] == {"height": 9, "width": 14}
+    assert processor["do_center_crop"] is False
+
+
+def test_what_is_no_picture_yet_has_no_processor_and_it_is_told(own_run, tmp_path):
+    run = with_picture(own_run(), array.Array("picture", (9, 14, 3), np.dtype(np.float32)))
+    (note,) = write.write_port(run, tmp_path / "model")
+    assert not (tmp_path / "model" / "preprocessor_config.json").exists()
+    assert "how 'picture' is prepared is not written" in note
 
 
 def test_one_class_has_no_kind_of_problem_for_the_port_refuses_it(own_run):

@@ -84,9 +84,9 @@ class Image:
 
     def __post_init__(self):
         """Checks numbers and choices."""
+        config.AT_LEAST_ONE.check("image_size", self.image_size, self.image_size)
         config.check(
             vars(self),
-            image_size=config.AT_LEAST_ONE,
             rand_augment_layers=config.COUNT,
             rand_augment_magnitude=config.Range(0, rand_augment.MAX_MAGNITUDE),
             rotation_degrees=config.NOT_NEGATIVE,
