@@ -61,21 +61,28 @@ def to_port(section: Mapping[str, Any], positions: int | None = None) -> Section
     if width != keys["latent_channels"]:
         raise _refused(("encoder.v_channels", width, keys["latent_channels"]))
     port |= _OWN[kind](section, positions)
-    again = _canonical(configs.from_port(port))
-    ours, theirs = (_flatten(_without_defaults(x)) for x in (section, again))
-    differences = [
-        (path, ours.get(path), theirs.get(path))
-        for path in sorted(ours.keys() | theirs.keys())
-        if ours.get(path) != theirs.get(path) and not _IGNORED & set(path.split("."))
-    ]
-    if differences:
-        raise _refused(*differences)
-    return port
+    # Channels of a decoder's queries and keys, which sections name and the port takes from these.
+    found = [port | {"cross_attention_shape_for_attention": shape} for shape in ("kv", "q")]
+    differences = [_differences(section, each) for each in found]
+    if all(differences):
+        raise _refused(*min(differences, key=len))
+    return found[differences.index([])]
 
 
 def modality(kind: str) -> str:
     """The name of an input or output of a kind in `configs`."""
     return {"query": "label", "mel": "audio"}.get(kind, kind)
+
+
+def _differences(section, port):
+    """What is here and what the port's config describes, by path, where they are not the same."""
+    again = _canonical(configs.from_port(port))
+    ours, theirs = (_flatten(_without_defaults(x)) for x in (section, again))
+    return [
+        (path, ours.get(path), theirs.get(path))
+        for path in sorted(ours.keys() | theirs.keys())
+        if ours.get(path) != theirs.get(path) and not _IGNORED & set(path.split("."))
+    ]
 
 
 def _refused(*differences):

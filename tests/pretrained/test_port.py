@@ -37,6 +37,20 @@ def test_the_port_computes_what_a_model_of_ones_own_does(gelu, own_run, tmp_path
     assert model.config.id2label == {0: "cat", 1: "dog", 2: "newt"}
 
 
+@pytest.mark.parametrize("kind", ["flow", "multimodal"])
+def test_the_port_loads_what_had_the_queries_channels(kind, tmp_path):
+    transformers = pytest.importorskip("transformers")
+    port = port_lib._SMALL | port_lib.SMALL[kind] | {"cross_attention_shape_for_attention": "q"}
+    model = port_lib.build(port)
+    model.save_pretrained(tmp_path / "there")
+    write.write_port(perceiver_jax.load_pretrained(tmp_path / "there"), tmp_path / "back")
+    load = getattr(transformers, port["architectures"][0]).from_pretrained
+    given = port_lib.batch({**model.config.to_dict(), **port}, 2)
+    got = port_lib.of_port(load(tmp_path / "back").eval(), given)
+    expected = port_lib.of_port(model, given)
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=1e-5), got, expected)
+
+
 @pytest.mark.parametrize("kind", port_lib.SMALL)
 def test_the_port_loads_what_is_written(kind, fixture, tmp_path):
     transformers = pytest.importorskip("transformers")

@@ -44,6 +44,20 @@ def test_tensors_come_back_as_they_were(kind, fixture, tmp_path):
     )
 
 
+@pytest.mark.parametrize("shape", ["kv", "q"])
+@pytest.mark.parametrize("kind", port_lib.SMALL)
+def test_channels_come_back_as_the_port_chose_them(kind, shape, fixture):
+    port = fixture(kind).config | {"cross_attention_shape_for_attention": shape}
+    section = configs.from_port(port)
+    again = convert_lib.to_port(section, 121 if kind == "learned" else None)
+    assert configs.from_port(again)["encoder"] == section["encoder"]
+    for name, keys in configs.from_port(again)["outputs"].items():
+        before = section["outputs"][name].get("qk_channels")
+        assert (keys.get("qk_channels") or 24) == (before or 24)
+    if kind == "multimodal":
+        assert configs.from_port(again)["decoder"] == section["decoder"]
+
+
 def test_flows_are_scaled_as_those_of_the_released_model(fixture, tmp_path):
     small = fixture("flow")
     run = perceiver_jax.load_pretrained(small.write(tmp_path / "there"))
