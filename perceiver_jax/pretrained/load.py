@@ -175,15 +175,21 @@ def _released(weights: files.Weights) -> str:
 
 def _class_names(port: Mapping[str, Any]) -> tuple[str, ...]:
     """Names of the classes, in their order; numbers where they have none."""
-    names_by_number = port.get("id2label") or {}
-    size = configs.num_labels(port)
-    try:
-        given = {int(number): str(name) for number, name in names_by_number.items()}
-    except (AttributeError, ValueError) as error:
+    given, size = port.get("id2label") or {}, configs.num_labels(port)
+    if not isinstance(given, Mapping):
         raise config_lib.UserError(
-            f"config.json has an id2label that is no mapping of numbers to names: "
-            f"{config_lib.said(error)}. Correct it."
-        ) from error
-    if not given and size == len(imagenet_classes.names()):
-        return tuple(imagenet_classes.names())
-    return tuple(given.get(i, str(i)) for i in range(size))
+            f"config.json has an id2label of type {type(given).__name__}; expected a mapping of "
+            "numbers to names. Correct it."
+        )
+    numbers = [str(i) for i in range(size)]
+    if not given:
+        known = imagenet_classes.names()
+        return tuple(known if size == len(known) else numbers)
+    named = {str(number): str(name) for number, name in given.items()}
+    wrong = sorted(named.keys() - set(numbers))
+    if wrong:
+        raise config_lib.UserError(
+            f"config.json has an id2label of {size} classes, one of them numbered {wrong[0]!r}; "
+            f"expected numbers from 0 to {size - 1}, each once. Correct it."
+        )
+    return tuple(named[number] for number in numbers)

@@ -146,7 +146,11 @@ def _classes(run):
         if keys.kind == "query":
             known = run.class_names.get(name) or tuple(map(str, range(keys.size)))
             found["id2label"] = {str(i): x for i, x in enumerate(known)}
-            found["label2id"] = {x: i for i, x in enumerate(known)}
+            found["label2id"] = numbers = {}
+            for i, x in enumerate(known):  # Two cranes of ImageNet have one name.
+                while x in numbers:
+                    x = f"{x} ({i})"
+                numbers[x] = i
     several = run.config.task.get("loss") == "sigmoid"
     # The port refuses to choose of one class.
     if kind == "classification" and (several or len(found["id2label"]) > 1):

@@ -180,6 +180,27 @@ def test_a_regression_predicts_numbers_and_another_problem_is_refused(fixture, t
         perceiver_jax.load_pretrained(small.write(tmp_path / "model"))
 
 
+@pytest.mark.parametrize(
+    "keys",
+    [
+        ("0", "1", "2", "3", "7"),
+        ("0", "00"),
+        ("-1", "0", "1", "2", "3"),
+        ("1", "2", "3", "4", "5"),
+        ("0", "1", "2", "3", " 4"),
+        ("0", "1", "2", "3", "x"),
+    ],
+)
+def test_classes_that_are_not_counted_from_0_are_refused(keys):
+    port = {"id2label": dict(zip(keys, "abcde", strict=False))}
+    with pytest.raises(config.UserError, match=r"^config\.json has an id2label of .*; expected"):
+        load._class_names(port)
+
+
+def test_classes_are_named_in_the_order_of_their_numbers():
+    assert load._class_names({"id2label": {"1": "dog", 0: "cat"}}) == ("cat", "dog")
+
+
 def test_only_released_models_compute_as_others_code_does(tmp_path):
     write.write_own(random_runs.classifier(), tmp_path)
     with pytest.raises(config.UserError, match="Got code 'port' for .* trained here"):

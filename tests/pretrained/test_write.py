@@ -136,6 +136,13 @@ def test_what_is_no_picture_yet_has_no_processor_and_it_is_told(own_run, tmp_pat
     assert "how 'picture' is prepared is not written" in note
 
 
+def test_classes_of_one_name_are_told_apart(own_run):
+    names = ("cat", "cat", "cat (1)")
+    said = write._classes(dataclasses.replace(own_run(), class_names={"species": names}))
+    assert said["id2label"] == {"0": "cat", "1": "cat", "2": "cat (1)"}
+    assert said["label2id"] == {"cat": 0, "cat (1)": 1, "cat (1) (2)": 2}
+
+
 def test_one_class_has_no_kind_of_problem_for_the_port_refuses_it(own_run):
     run = dataclasses.replace(own_run(), class_names={"species": ("newt",)})
     assert "problem_type" not in write._classes(run)
