@@ -6,6 +6,7 @@ checked against it: what comes out has to give the same model again.
 """
 
 from collections.abc import Mapping
+import math
 from typing import Any
 
 from perceiver_jax import config as config_lib
@@ -45,6 +46,17 @@ DEFAULTS = {
     "_label_trainable_num_channels": 1024,
     "num_labels": 2,
 }
+# More than these, no model has: to find out by its weights would take hours, or all memory.
+_MOST = {
+    "num_blocks": 2**8,
+    "num_self_attends_per_block": 2**8,
+    "self_attention_widening_factor": 2**8,
+    "cross_attention_widening_factor": 2**8,
+    "image_size": 2**12,
+}
+_MOST_OF_OTHERS = 2**20
+_MOST_LAYERS = 2**10  # All blocks together; released models have up to 48.
+_MOST_ELEMENTS = 2**24  # Of a grid; flows have 2**18 of them, clips 2**20.
 # Activations of the port that are GELU, and which.
 _GELUS = {
     "gelu": "exact",
@@ -136,7 +148,9 @@ def num_labels(port: Mapping[str, Any]) -> int:
     names = port.get("id2label")
     if isinstance(names, Mapping) and names:
         return len(names)
-    return port.get("num_labels") or DEFAULTS["num_labels"]
+    count = DEFAULTS["num_labels"] if port.get("num_labels") is None else port["num_labels"]
+    _allowed("num_labels").check("num_labels of config.json", count, count)
+    return count
 
 
 def from_port(port: Mapping[str, Any], code: str = "port") -> Section:
@@ -182,26 +196,43 @@ def _check(port):
             "cross-attend here adds the latents to what it gives. Such a model can't be loaded."
         )
     for key, default in DEFAULTS.items():
+        what, allowed = f"{key} of config.json", _allowed(key)
         if isinstance(default, tuple):
             if not isinstance(port[key], list | tuple) or len(port[key]) != len(default):
                 raise config_lib.UserError(
-                    f"{key} of config.json is {port[key]!r}; expected {len(default)} numbers, "
-                    f"such as {default}. Correct it."
+                    f"{what} is {port[key]!r}; expected {len(default)} numbers, such as "
+                    f"{default}. Correct it."
                 )
-            config_lib.check(
-                {f"{key} of config.json": port[key]},
-                **{f"{key} of config.json": config_lib.AT_LEAST_ONE},
-            )
+            config_lib.check({what: port[key]}, **{what: allowed})
         elif type(default) is int or (
             key in ("qk_channels", "v_channels") and port[key] is not None
         ):
-            config_lib.AT_LEAST_ONE.check(f"{key} of config.json", port[key], port[key])
+            allowed.check(what, port[key], port[key])
+    blocks = (port["num_blocks"], port["num_self_attends_per_block"])
+    num_frames, side = port["num_frames"], port["output_shape"][-1]
+    samples = (num_frames, port["audio_samples_per_frame"])
+    for keys, sizes, most in (
+        ("num_blocks and num_self_attends_per_block", blocks, _MOST_LAYERS),
+        ("train_size", port["train_size"], _MOST_ELEMENTS),
+        ("output_shape", port["output_shape"], _MOST_ELEMENTS),
+        ("num_frames and output_shape", (num_frames, side, side), _MOST_ELEMENTS),
+        ("num_frames and audio_samples_per_frame", samples, _MOST_ELEMENTS),
+    ):
+        if math.prod(sizes) > most:
+            raise config_lib.UserError(
+                f"{keys} of config.json: {' x '.join(map(str, sizes))} in all; expected at most "
+                f"{most:,}. Correct it."
+            )
     width = port["v_channels"] or port["qk_channels"] or port["d_latents"]
     if width != port["d_latents"]:
         raise config_lib.UserError(
             f"config.json has d_latents {port['d_latents']} and value channels of {width}; "
             "expected as many, for self-attends of the port add them. Set v_channels."
         )
+
+
+def _allowed(key):
+    return config_lib.Range(1, _MOST.get(key, _MOST_OF_OTHERS), whole=True)
 
 
 def _encoder(port):

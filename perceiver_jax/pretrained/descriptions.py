@@ -13,7 +13,7 @@ from perceiver_jax.pretrained import configs
 
 _PIXELS = 224  # Of the pictures that models without an image_size of their own were trained on.
 _WHOLE = 256  # The crop_size of the port where a file has none.
-_SIDE = config_lib.Range(1, 2**13, whole=True)  # Pictures are decoded up to 2**26 pixels.
+_SIDE = config_lib.Range(1, 2**12, whole=True)  # Of a picture; more no model can take.
 _FRAMES_PER_SECOND = 25
 _MULTI_LABEL, _REGRESSION = "multi_label_classification", "regression"
 _PROBLEMS = ("single_label_classification", _MULTI_LABEL, _REGRESSION)

@@ -201,6 +201,38 @@ def test_classes_are_named_in_the_order_of_their_numbers():
     assert load._class_names({"id2label": {"1": "dog", 0: "cat"}}) == ("cat", "dog")
 
 
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"num_labels": 10**9}, r"num_labels of config\.json is 1000000000; .* at most"),
+        ({"num_labels": 0}, r"num_labels of config\.json is 0; expected at least 1"),
+        ({"num_labels": "7"}, r"num_labels of config\.json is '7'; expected a whole number"),
+        ({"num_labels": []}, r"num_labels of config\.json is \[\]; expected"),
+        ({"num_blocks": 10**4}, r"num_blocks of config\.json is 10000; .* at most 256"),
+        ({"num_self_attends_per_block": 10**5}, r"num_self_attends_per_block .* at most 256"),
+        *(
+            ({key: 2**30}, rf"{key} of config\.json is 1073741824; .* at most")
+            for key, default in configs.DEFAULTS.items()
+            if type(default) is int
+        ),
+        ({"qk_channels": 2**30}, "qk_channels of .* at most"),
+        ({"num_blocks": 64, "num_self_attends_per_block": 32}, "64 x 32 in all; expected at most"),
+        ({"train_size": [2**14, 2**14]}, r"train_size of config\.json: 16384 x 16384 in all; .*"),
+        ({"output_shape": [1, 1, 2, 2**20]}, r"output_shape of .*: 16 x 1048576 x 1048576 in all"),
+        ({"output_shape": [1, 2**20, 2**9, 2]}, "output_shape of .*: 1 x 1048576 x 512 x 2 in all"),
+        (
+            {"audio_samples_per_frame": 2**20, "num_frames": 17},
+            "samples_per_frame .*: 17 x 1048576",
+        ),
+    ],
+)
+def test_what_no_model_has_is_refused_at_once(keys, message, fixture, tmp_path):
+    small = fixture("fourier")
+    small.config |= keys
+    with pytest.raises(config.UserError, match=message):
+        perceiver_jax.load_pretrained(small.write(tmp_path / "model"))
+
+
 def test_only_released_models_compute_as_others_code_does(tmp_path):
     write.write_own(random_runs.classifier(), tmp_path)
     with pytest.raises(config.UserError, match="Got code 'port' for .* trained here"):
