@@ -60,7 +60,7 @@ def write_port(run: runs.Run, folder: str | os.PathLike[str]) -> list[str]:
         if keys.kind == "text":
             length = keys.max_length
             tokenizer = {"tokenizer_class": "PerceiverTokenizer", "model_max_length": length}
-            if not field.cls_sep:
+            if not getattr(field, "cls_sep", False):  # Nor have ids that are arrays.
                 tokenizer["cls_sep"] = False  # Read here; the port has no such setting.
                 notes.append(
                     "texts have no CLS and SEP in this model, which the port's tokenizer adds "
