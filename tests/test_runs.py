@@ -130,8 +130,9 @@ def test_a_run_is_compiled_once_whatever_else_a_batch_has(pets):
     assert run._apply._cache_size() == 1
 
 
-PROGRAM = """
+PROGRAM = f"""
 import importlib.util, sys
+sys.path = [x for x in sys.path if x != {str(ROOT)!r}]  # As if installed.
 import numpy as np
 import perceiver_jax
 run = perceiver_jax.load_run(sys.argv[1])

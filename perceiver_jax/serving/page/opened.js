@@ -2,8 +2,7 @@
 if (location.protocol === "file:") {
   addEventListener("DOMContentLoaded", () => {
     document.getElementById("about").textContent =
-      "Browsers run this page from a web server alone, such as python -m http.server in this " +
-      "folder. Then open http://localhost:8000.";
+      "Browsers run this page from a web server alone, such as python -m http.server in its folder.";
     document.getElementById("status").textContent = "";
   });
 }
