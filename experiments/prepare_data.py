@@ -253,7 +253,7 @@ KINDS: Mapping[str, Kind] = {
         "plain texts without classes, each line or piece of a file an example",
         "text_files",
         "a text file, or a directory of such files",
-        "masked_text.py:mini",
+        _MASKED_TEXT,
         may_be_file=True,
         other_recipe=_MASKED_TEXT,
     ),

@@ -297,9 +297,9 @@ class _Source(NamedTuple):
 
 def _source(inputs, in_parts=False):
     if in_parts and isinstance(inputs, padded.Fused):
-        parts = [x._replace(values=tokens.blank(x.values, x.mask)) for x in inputs.parts]
-        scales = [jax.lax.rsqrt(padded.variance(x) + attention.NORM_EPSILON) for x in parts]
-        return _Source(tuple(map(padded.with_ones, parts)), inputs.mask, tuple(scales))
+        parts, variances = zip(*map(padded.prepare, inputs.parts), strict=True)
+        scales = tuple(jax.lax.rsqrt(x + attention.NORM_EPSILON) for x in variances)
+        return _Source(parts, inputs.mask, scales)
     values = tokens.blank(inputs.values, inputs.mask)
     return _Source(values, inputs.mask, attention.inverse_deviation(values))
 

@@ -61,19 +61,20 @@ def fuse(parts: Sequence[Part]) -> tokens.Tokens | Fused:
     return tokens.Tokens(whole, mask)
 
 
-def variance(part: Part) -> Float[Array, "*B m"]:
-    """The variance of each input over all of its channels, in float32 at least."""
-    wide = jnp.promote_types(part.values.dtype, jnp.float32)
-    channels = part.values.astype(wide), part.padding[..., None, :].astype(wide)
+def prepare(part: Part) -> tuple[Part, Float[Array, "*B m"]]:
+    """Returns the part as `attend` takes it, and the variance of each input over all channels.
+
+    Values under the mask are blanked, and followed by the channel that stands for the padding; the
+    variance is in float32 at least.
+    """
+    values = tokens.blank(part.values, part.mask)
+    wide = jnp.promote_types(values.dtype, jnp.float32)
+    channels = values.astype(wide), part.padding[..., None, :].astype(wide)
     number = sum(x.shape[-1] for x in channels)
     mean = sum(x.sum(axis=-1, keepdims=True) for x in channels) / number
-    return sum(jnp.square(x - mean).sum(axis=-1) for x in channels) / number
-
-
-def with_ones(part: Part) -> Part:
-    """The part with the channel that stands for its padding, as `attend` takes it."""
-    ones = jnp.ones_like(part.values[..., :1])
-    return part._replace(values=jnp.concatenate([part.values, ones], axis=-1))
+    variance = sum(jnp.square(x - mean).sum(axis=-1) for x in channels) / number
+    with_ones = jnp.concatenate([values, jnp.ones_like(values[..., :1])], axis=-1)
+    return part._replace(values=with_ones), variance
 
 
 def attend(
@@ -86,7 +87,7 @@ def attend(
 
     Args:
       query: of C channels, divided by the root of its own number.
-      parts: of `with_ones`; finite, under their masks as well.
+      parts: of `prepare`.
       scales: a factor of each input.
       chunk_size: inputs a streamed chunk, 0 = automatic.
 

@@ -148,35 +148,33 @@ def _begin(run: Any, batch: Mapping[str, np.ndarray], rows: int, latents: str) -
     """Has the device compute, and doesn't wait for it."""
     batch = {name: filled_up(x, rows) for name, x in batch.items()}
     if not latents:
-        return {"outputs": _predicted(run, run(batch))}
+        return {"outputs": of_outputs(run, run(batch))}
     found, outputs = run.with_latents(batch)
     found = found.mean(axis=1) if latents == "pooled" else found
-    return {"outputs": _predicted(run, outputs), "latents": found}
+    return {"outputs": of_outputs(run, outputs), "latents": found}
 
 
 def compute(run: Any, batch: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     """Returns what the task makes of the outputs of a batch, row by row, on the host.
 
-    And, as `FINITE`, of which rows the outputs were finite: of bytes and pixels one can't see it.
+    With `FINITE`, for of bytes and pixels one can't see whether the outputs were numbers.
     """
-    return jax.device_get(_predicted(run, run(batch)))
+    return jax.device_get(of_outputs(run, run(batch)))
 
 
-def _predicted(run: Any, outputs: Mapping[str, Any]) -> dict[str, Any]:
+def of_outputs(run: Any, outputs: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns what the task makes of outputs, and by `FINITE` of which rows they are finite."""
     finite = [jnp.isfinite(x).reshape(len(x), -1).all(axis=1) for x in outputs.values()]
     return dict(run.task.predict(outputs)) | {FINITE: jnp.stack(finite).all(axis=0)}
 
 
-def check_finite(values: np.ndarray) -> None:
-    """Refuses what a model gives that is no number.
-
-    Args:
-      values: floats, or truth values, where they are finite.
+def check_finite(predicted: Mapping[str, np.ndarray]) -> None:
+    """Refuses what `of_outputs` returned of outputs that are no numbers.
 
     Raises:
       UserError: there is NaN or infinity.
     """
-    if not (values if values.dtype == bool else np.isfinite(values)).all():
+    if not predicted[FINITE].all():
         raise config_lib.UserError(
             "What comes out of the model is NaN or infinity; expected finite numbers. Take another "
             "checkpoint, or give less extreme inputs."
@@ -229,7 +227,7 @@ def answer(
       UserError: if there are several windows, and a prediction has no mean; or it is not finite.
     """
     _check_has_mean(run, max(map(len, predicted.values())))
-    check_finite(predicted[FINITE])
+    check_finite(predicted)
     found: Answer = {}
     for name, windows in predicted.items():
         if name == FINITE:
@@ -315,9 +313,9 @@ def flow_of_pair(
 
     def flow(tile: np.ndarray) -> np.ndarray:
         batch = {name: tile[None]}
-        return (compute_tile(batch) if compute_tile else compute(run, batch))[output][0]
+        predicted = compute_tile(batch) if compute_tile else compute(run, batch)
+        check_finite(predicted)
+        return predicted[output][0]
 
     tile = run.fields[name].image_size
-    found = tiles.blend(flow, pair, tile, min(tiles.OVERLAP, min(tile) // 2))
-    check_finite(found)
-    return {output: found}
+    return {output: tiles.blend(flow, pair, tile, min(tiles.OVERLAP, min(tile) // 2))}

@@ -54,10 +54,9 @@ def block_and_latents(dtype=jnp.float32):
 
 
 def by_parts(params, latents, parts, chunk_size=0):
-    parts = [x._replace(values=tokens.blank(x.values, x.mask)) for x in parts]
-    scales = tuple(jax.lax.rsqrt(padded.variance(x) + attention.NORM_EPSILON) for x in parts)
+    read, variances = zip(*map(padded.prepare, parts), strict=True)
+    scales = tuple(jax.lax.rsqrt(x + attention.NORM_EPSILON) for x in variances)
     mask = padded.fuse(parts).mask
-    read = tuple(map(padded.with_ones, parts))
     return attention.cross_attend(params, latents, read, mask, scales, chunk_size=chunk_size)
 
 
@@ -129,7 +128,7 @@ def test_forward_mode_equals_too():
 
 def test_a_row_that_may_attend_to_nothing_gives_zeros():
     parts = [x._replace(mask=jnp.zeros(x.values.shape[:2], bool)) for x in parts_of(masked=False)]
-    read = [padded.with_ones(x) for x in parts]
+    read = [padded.prepare(x)[0] for x in parts]
     scales = [jnp.ones(x.values.shape[:2]) for x in parts]
     assert not np.any(padded.attend(jnp.ones((B, N, C)), read, scales))
 

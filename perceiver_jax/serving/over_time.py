@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from perceiver_jax import config, layers
+from perceiver_jax import config, layers, predictions
 
 _CHUNK = 8  # Rows that are computed at once: one program, however long a recording is.
 _SHOWN = 5  # Classes.
@@ -54,7 +54,7 @@ def make_reader(run: Any) -> Callable[[Mapping[str, np.ndarray]], dict[str, np.n
                 at = last - back
                 part = {name: x[np.maximum(at, 0)] for name, x in rows.items()}
                 latents = keep(at >= 0, step(run.params, latents, part), latents)
-            found.append(jax.device_get(run.task.predict(decode(run.params, latents))))
+            found.append(jax.device_get(predictions.of_outputs(run, decode(run.params, latents))))
         return {name: np.concatenate([x[name] for x in found])[:total] for name in found[0]}
 
     return read

@@ -185,9 +185,8 @@ class Service:
                 future = self._batcher.submit(found.rows, deadline)
                 predicted = await asyncio.wrap_future(future)
         names = self.run.class_names[self._label]
-        probabilities = predicted[self._label]
-        predictions.check_finite(probabilities)
-        return over_time.to_json(found.seconds, probabilities, names, found.are_parts)
+        predictions.check_finite(predicted)
+        return over_time.to_json(found.seconds, predicted[self._label], names, found.are_parts)
 
     def _answers(self, rows: Any, predicted: Any, num_windows: int, k: int) -> list[Json]:
         found = []
